@@ -1,0 +1,51 @@
+"""What a learner eats. It is blind to where the data came from."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array
+
+
+class Batch(NamedTuple):
+    """Steps, time-major [T, N]. Control: N environments. Tokens: N responses.
+
+    `obs` is what the network saw (normalised with the statistics of the time). Entries with `mask` False do not
+    exist; `next_value` before such a gap is the value at the next step that does.
+    """
+
+    obs: Any  # [T, N, ...]
+    action: Any  # [T, N, ...]
+    logp: Array  # [T, N] log-prob of `action` when it was chosen
+    value: Array  # [T, N] V(s_t)
+    next_value: Array  # [T, N] V(s_{t+1}), of the true successor
+    reward: Array  # [T, N]
+    terminated: Array  # [T, N] bool
+    truncated: Array  # [T, N] bool
+    mask: Array  # [T, N] bool
+    ref_logp: Array | None = None  # [T, N] log-prob under a reference policy
+
+
+class Targets(NamedTuple):
+    advantage: Array  # [T, N]
+    value: Array  # [T, N]
+
+
+class Evaluation(NamedTuple):
+    """The current policy's view of a batch's observations and actions."""
+
+    logp: Array  # [T, N]
+    entropy: Array  # [T, N]
+    value: Array  # [T, N]
+
+
+def flatten_time(tree: Any) -> Any:
+    """[T, N, ...] to [1, T*N, ...]: for a memoryless policy every step is a row of its own, to be shuffled like any
+    other. Do this after the targets, which need the order."""
+    return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), tree)
+
+
+def minibatches(tree: Any, order: Array) -> Any:
+    """Picks columns: leaves [T, N, ...] and `order` [M, B] to leaves [M, T, B, ...]."""
+    return jax.tree.map(lambda x: jax.numpy.moveaxis(x[:, order], 1, 0), tree)

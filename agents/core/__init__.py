@@ -1,0 +1,1 @@
+"""Pure functions on arrays: returns, policy losses, KL estimators, value losses."""

@@ -1,0 +1,66 @@
+"""KL divergence from samples, and coefficients that follow it.
+
+The estimators take log-probs of actions sampled from pi and estimate KL(pi || ref), element by
+element. Exact divergences are the `kl` methods of `agents.distributions`.
+
+k1 belongs into the reward, k2 or k3 into the loss: on-policy, the expected gradient of k1 through
+`logp` is zero, because E[grad log pi] = 0.
+
+Schulman 2020, "Approximating KL Divergence". http://joschu.net/blog/kl-approx.html
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+# One wild token must not overflow k3, which is exponential in the log-ratio.
+MAX_LOG_RATIO = 20.0
+
+
+def k1(logp: Float[Array, "*shape"], ref_logp: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(pi / ref): unbiased, high variance, of either sign."""
+    return _log_ratio(logp, ref_logp)
+
+
+def k2(logp: Float[Array, "*shape"], ref_logp: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(pi / ref)^2 / 2: biased at second order in pi - ref, low variance, never negative.
+
+    On-policy, its expected gradient is exactly that of the KL.
+    """
+    return 0.5 * jnp.square(_log_ratio(logp, ref_logp))
+
+
+def k3(logp: Float[Array, "*shape"], ref_logp: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """ref / pi - 1 - log(ref / pi): unbiased, low variance, never negative."""
+    log_ratio = -_log_ratio(logp, ref_logp)
+    # expm1: near ratio 1 the result is the small difference of two nearly equal numbers.
+    return jnp.expm1(log_ratio) - log_ratio
+
+
+def adaptive_coefficient_proportional(
+    beta: ScalarLike, kl: ScalarLike, target: ScalarLike, n: ScalarLike, horizon: ScalarLike
+) -> Float[Array, ""]:
+    """beta (1 + clip(kl / target - 1, -0.2, 0.2) n / horizon).
+
+    `kl` and `target` are the same statistic, which the caller chooses (Ziegler: the sum over the
+    tokens of a response, averaged over responses). `n` episodes were seen since the last call;
+    over `horizon` of them beta changes by at most about a fifth.
+    Ziegler et al. 2019, sec. 2.2. https://arxiv.org/abs/1909.08593
+    """
+    error = jnp.clip(kl / target - 1.0, -0.2, 0.2)
+    return jnp.asarray(beta * (1.0 + error * n / horizon))
+
+
+def adaptive_coefficient_double_halve(
+    beta: ScalarLike, kl: ScalarLike, target: ScalarLike
+) -> Float[Array, ""]:
+    """beta / 2 if kl < target / 1.5; 2 beta if kl > 1.5 target; else beta.
+
+    Schulman et al. 2017, sec. 4; `kl` there is the mean over steps.
+    https://arxiv.org/abs/1707.06347
+    """
+    beta, kl = jnp.asarray(beta, float), jnp.asarray(kl)
+    return jnp.where(kl < target / 1.5, beta / 2, jnp.where(kl > 1.5 * target, 2 * beta, beta))
+
+
+def _log_ratio(logp, ref_logp):
+    return jnp.clip(logp - ref_logp, -MAX_LOG_RATIO, MAX_LOG_RATIO)

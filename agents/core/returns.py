@@ -1,0 +1,214 @@
+"""Returns and advantages.
+
+Arrays are time-major `[T, N]`: row t holds reward r(s_t, a_t, s_{t+1}), `value` V(s_t), `next_value`
+V(s_{t+1}) with s_{t+1} the true successor (before any reset), and the flags of that transition.
+
+- `terminated`: no bootstrap. `truncated`: bootstrap from `next_value`. Either one cuts the sum.
+- `mask` (None: all True) marks real steps. Masked steps are skipped as if deleted and give 0.
+- Values are selected with `where`, never multiplied by (1 - flag): what lies past a terminated step
+  or under the mask may be NaN, and NaN * 0 is NaN.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, ScalarLike
+
+# Steps of a reverse scan that XLA compiles into one loop body: the body is a few operations on N
+# numbers, so on a CPU the loop itself would otherwise dominate.
+UNROLL = 8
+
+
+def discounted_returns(
+    reward: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    discount: ScalarLike,
+    mask: Bool[Array, "T N"] | None = None,
+) -> Float[Array, "T N"]:
+    """Monte-Carlo return-to-go, bootstrapped at truncations and where the data end.
+
+    G_t = r_t + discount * G_{t+1}; G_{t+1} is 0 after a termination, and `next_value` after a
+    truncation or the last real step. Sutton & Barto 2018, eq. 3.9.
+    http://incompleteideas.net/book/the-book-2nd.html
+    """
+    mask = _all_true(terminated) if mask is None else mask
+    end = terminated | truncated | _last_real_step(mask)
+    bootstrap = jnp.where(end & ~terminated, next_value, 0.0)
+    returns = _discounted_sum(reward + discount * bootstrap, discount, end, mask)
+    return jnp.where(mask, returns, 0.0)
+
+
+def n_step_returns(
+    reward: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    discount: ScalarLike,
+    n: int,
+    mask: Bool[Array, "T N"] | None = None,
+) -> Float[Array, "T N"]:
+    """n-step returns; fewer steps where the episode or the data end first. `n` is static.
+
+    G_t^(n) = r_t + discount r_{t+1} + ... + discount^(n-1) r_{t+n-1} + discount^n V(s_{t+n}), by
+    the recursion G_t^(n) = r_t + discount G_{t+1}^(n-1) with G_{t+1}^(0) = V(s_{t+1}).
+    Only real steps count towards n. Sutton & Barto 2018, eq. 7.1.
+    http://incompleteideas.net/book/the-book-2nd.html
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    mask = _all_true(terminated) if mask is None else mask
+    end = terminated | truncated | _last_real_step(mask)
+
+    def step(later, inputs):  # later[k] is the (k+1)-step return of the next real step
+        reward_t, next_value_t, terminated_t, end_t, mask_t = inputs
+        continuation = jnp.concatenate([next_value_t[None], later[:-1]])
+        continuation = jnp.where(end_t, next_value_t, continuation)
+        continuation = jnp.where(terminated_t, 0.0, continuation)
+        now = jnp.where(mask_t, reward_t + discount * continuation, later)
+        return now, now[-1]
+
+    start = jnp.zeros((n, *reward.shape[1:]), jnp.result_type(reward, next_value, discount))
+    inputs = (reward, next_value, terminated, end, mask)
+    _, returns = jax.lax.scan(step, start, inputs, reverse=True)
+    return jnp.where(mask, returns, 0.0)
+
+
+def gae(
+    reward: Float[Array, "T N"],
+    value: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    discount: ScalarLike,
+    trace: ScalarLike,
+    mask: Bool[Array, "T N"] | None = None,
+) -> Float[Array, "T N"]:
+    """Generalised advantage estimation.
+
+    A_t = delta_t + discount * trace * A_{t+1},  delta_t = r_t + discount V(s_{t+1}) - V(s_t).
+    Schulman et al. 2016, eq. 16. https://arxiv.org/abs/1506.02438
+    """
+    mask = _all_true(terminated) if mask is None else mask
+    delta = reward + discount * jnp.where(terminated, 0.0, next_value) - value
+    advantage = _discounted_sum(delta, discount * trace, terminated | truncated, mask)
+    return jnp.where(mask, advantage, 0.0)
+
+
+def td_lambda(
+    reward: Float[Array, "T N"],
+    value: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    discount: ScalarLike,
+    trace: ScalarLike,
+    mask: Bool[Array, "T N"] | None = None,
+) -> Float[Array, "T N"]:
+    """TD(lambda) value targets: `gae` + `value`, 0 where masked.
+
+    The lambda-return of Sutton & Barto 2018, eq. 12.2, for next_value_t = value_{t+1}.
+    http://incompleteideas.net/book/the-book-2nd.html
+    """
+    mask = _all_true(terminated) if mask is None else mask
+    advantage = gae(reward, value, next_value, terminated, truncated, discount, trace, mask)
+    return jnp.where(mask, advantage + value, 0.0)
+
+
+def group_advantages(
+    score: Float[Array, " N"], group_size: int, *, scale: bool = True
+) -> tuple[Float[Array, " N"], Float[Array, ""]]:
+    """Group-relative advantage, and the share of groups whose scores are all equal.
+
+    A_i = (score_i - mean) / (std + 1e-4) over the group of i; groups are contiguous in N, std has
+    ddof 1. Groups of one and groups without spread give 0. `scale=False` leaves out the division.
+    GRPO: Shao et al. 2024, sec. 4.1.2, https://arxiv.org/abs/2402.03300
+    Dr. GRPO (`scale=False`): Liu et al. 2025, https://arxiv.org/abs/2503.20783
+    """
+    groups, centred, no_spread = _centred_groups(score, group_size)
+    if scale:
+        variance = jnp.sum(jnp.square(centred), axis=1, keepdims=True) / max(group_size - 1, 1)
+        centred = centred / (jnp.sqrt(variance) + 1e-4)
+    advantage = jnp.where(no_spread, 0.0, centred)
+    return advantage.reshape(score.shape), jnp.mean(no_spread, dtype=groups.dtype)
+
+
+def leave_one_out_advantages(score: Float[Array, " N"], group_size: int) -> Float[Array, " N"]:
+    """Score minus the mean of the others in its group; groups are contiguous in N.
+
+    A_i = score_i - sum_{j != i} score_j / (G - 1) = G / (G - 1) (score_i - mean). A group of one
+    has no others and gives 0. RLOO: Ahmadian et al. 2024, eq. 7, https://arxiv.org/abs/2402.14740
+    """
+    _, centred, no_spread = _centred_groups(score, group_size)
+    advantage = jnp.where(no_spread, 0.0, centred * (group_size / max(group_size - 1, 1)))
+    return advantage.reshape(score.shape)
+
+
+def masked_mean(
+    x: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
+) -> Float[Array, ""]:
+    """Mean of the unmasked entries; 0 if there are none."""
+    if mask is None:
+        mask = _all_true(x)
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def masked_std(
+    x: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
+) -> Float[Array, ""]:
+    """Standard deviation (ddof 1) of the unmasked entries; 0 if there are fewer than two."""
+    return jnp.sqrt(_masked_variance(x, mask))
+
+
+def masked_whiten(
+    x: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
+) -> Float[Array, "*shape"]:
+    """(x - mean) * rsqrt(var + 1e-8) over the unmasked entries, with ddof 1; masked entries give 0.
+
+    Fewer than two entries give 0. The constant is added to the variance, as in the common PPO
+    codes (Huang et al. 2022, detail 7).
+    https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/
+    """
+    white = (x - masked_mean(x, mask)) * jax.lax.rsqrt(_masked_variance(x, mask) + 1e-8)
+    return white if mask is None else jnp.where(mask, white, 0.0)
+
+
+def _discounted_sum(x, decay, cut, mask):
+    """y_t = x_t + decay * y_{t+1}; `cut` drops the second term, masked steps give y_{t+1}."""
+    x = jnp.where(mask, x, 0.0)
+    cut = cut & mask
+    decay = jnp.where(mask, decay, jnp.ones_like(x))
+
+    def step(later, inputs):
+        x_t, decay_t, cut_t = inputs
+        now = x_t + decay_t * jnp.where(cut_t, 0.0, later)
+        return now, now
+
+    _, y = jax.lax.scan(step, jnp.zeros_like(x[0]), (x, decay, cut), reverse=True, unroll=UNROLL)
+    return y
+
+
+def _last_real_step(mask):
+    """True at the last unmasked step of each column."""
+    return mask & (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1)
+
+
+def _centred_groups(score, group_size):
+    """Scores as [groups, group_size], the same minus the group mean, and whether all are equal."""
+    if group_size < 1 or score.shape[0] % group_size:
+        raise ValueError(f"{score.shape[0]} scores do not divide into groups of {group_size}")
+    groups = score.reshape(-1, group_size)
+    centred = groups - jnp.mean(groups, axis=1, keepdims=True)
+    # Compare the scores themselves: the mean of equal numbers can be off by a rounding error.
+    no_spread = jnp.max(groups, axis=1, keepdims=True) == jnp.min(groups, axis=1, keepdims=True)
+    return groups, centred, no_spread
+
+
+def _masked_variance(x, mask):
+    mask = _all_true(x) if mask is None else mask
+    squares = jnp.where(mask, jnp.square(x - masked_mean(x, mask)), 0.0)
+    return jnp.sum(squares) / jnp.maximum(jnp.sum(mask) - 1, 1)
+
+
+def _all_true(like):
+    return jnp.ones(like.shape, bool)

@@ -1,0 +1,88 @@
+"""Value targets and losses, element by element; masks and means are the caller's.
+
+The two targets stop the gradient. The losses do not: pass data as `target`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, ScalarLike
+
+from agents.core.returns import masked_mean, masked_std
+
+
+def squared_error(
+    value: Float[Array, "*shape"], target: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """(value - target)^2 / 2."""
+    return 0.5 * jnp.square(value - target)
+
+
+def huber(
+    value: Float[Array, "*shape"], target: Float[Array, "*shape"], delta: ScalarLike = 1.0
+) -> Float[Array, "*shape"]:
+    """e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), with e = value - target.
+
+    Huber 1964; as the clipped TD error of DQN, Mnih et al. 2015.
+    https://doi.org/10.1038/nature14236
+    """
+    error = jnp.abs(value - target)
+    quadratic = jnp.minimum(error, delta)
+    return 0.5 * jnp.square(quadratic) + delta * (error - quadratic)
+
+
+def clipped_value_loss(
+    value: Float[Array, "*shape"],
+    old_value: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    clip: ScalarLike,
+) -> Float[Array, "*shape"]:
+    """max((v - target)^2, (v_clip - target)^2) / 2, v_clip = old + clip(v - old, -clip, clip).
+
+    Not in the PPO paper but in its code; Huang et al. 2022, detail 9.
+    https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/
+    """
+    clipped = old_value + jnp.clip(value - old_value, -clip, clip)
+    return jnp.maximum(squared_error(value, target), squared_error(clipped, target))
+
+
+def td_target(
+    reward: Float[Array, "*shape"],
+    next_value: Float[Array, "*shape"],
+    terminated: Bool[Array, "*shape"],
+    discount: ScalarLike,
+) -> Float[Array, "*shape"]:
+    """r + discount V(s'), or r where the episode terminated. No gradient.
+
+    A truncated step bootstraps like any other. Sutton & Barto 2018, eq. 6.2.
+    http://incompleteideas.net/book/the-book-2nd.html
+    """
+    return jax.lax.stop_gradient(reward + discount * jnp.where(terminated, 0.0, next_value))
+
+
+def double_q_target(
+    reward: Float[Array, "*shape"],
+    next_q_online: Float[Array, "*shape A"],
+    next_q_target: Float[Array, "*shape A"],
+    terminated: Bool[Array, "*shape"],
+    discount: ScalarLike,
+) -> Float[Array, "*shape"]:
+    """r + discount Q_target(s', argmax_a Q_online(s', a)), or r where terminated. No gradient.
+
+    van Hasselt et al. 2016, the equation of "Double DQN". https://arxiv.org/abs/1509.06461
+    """
+    best = jnp.argmax(next_q_online, axis=-1, keepdims=True)
+    next_value = jnp.take_along_axis(next_q_target, best, axis=-1).squeeze(-1)
+    return td_target(reward, next_value, terminated, discount)
+
+
+def explained_variance(
+    value: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    mask: Bool[Array, "*shape"] | None = None,
+) -> Float[Array, ""]:
+    """1 - Var(target - value) / Var(target) over the unmasked entries; 0 for constant targets."""
+    total = masked_std(target, mask)
+    residual = masked_std(target - value, mask)
+    # Equal targets have a spread of a few rounding errors of their size; treat it as none.
+    constant = total <= 1e-6 * jnp.sqrt(masked_mean(jnp.square(target), mask))
+    return jnp.where(constant, 0.0, 1.0 - jnp.square(residual / jnp.where(constant, 1.0, total)))

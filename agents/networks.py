@@ -1,0 +1,112 @@
+"""Networks, as Flax NNX modules. Learners use them functionally: `nnx.split` once, `nnx.merge` inside pure functions.
+
+Hidden layers start orthogonal with gain sqrt(2), the policy's head with 0.01 (nearly uniform at first), the value's
+with 1. Andrychowicz et al. 2021, https://arxiv.org/abs/2006.05990
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from agents.distributions import Categorical, Normal
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "elu": jax.nn.elu,
+    "swish": jax.nn.swish,
+}
+
+
+class MLP(nnx.Module):
+    """Fully connected layers; the activation follows each hidden one."""
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden_sizes: Sequence[int],
+        outputs: int,
+        *,
+        activation: str = "tanh",
+        head_gain: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
+        sizes = [inputs, *hidden_sizes, outputs]
+        gains = [np.sqrt(2.0)] * len(hidden_sizes) + [head_gain]
+        self.activation = ACTIVATIONS[activation]
+        self.layers = nnx.List(
+            nnx.Linear(
+                fan_in, fan_out, kernel_init=nnx.initializers.orthogonal(gain), rngs=rngs
+            )
+            for fan_in, fan_out, gain in zip(sizes[:-1], sizes[1:], gains, strict=True)
+        )
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        *hidden, head = self.layers
+        for layer in hidden:
+            x = self.activation(layer(x))
+        return head(x)
+
+
+class Actor(nnx.Module):
+    """Observation to action distribution: Categorical for a Discrete space; for a Box a diagonal Normal whose
+    spread is a parameter of its own, the same in every state."""
+
+    def __init__(
+        self,
+        observations: int,
+        action_space: gymnasium.Space,
+        hidden_sizes: Sequence[int],
+        *,
+        activation: str = "tanh",
+        initial_log_std: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+        outputs = int(action_space.n) if self.discrete else int(np.prod(action_space.shape))
+        self.body = MLP(
+            observations, hidden_sizes, outputs, activation=activation, head_gain=0.01, rngs=rngs
+        )
+        if not self.discrete:
+            self.log_std = nnx.Param(jnp.full(outputs, initial_log_std))
+
+    def __call__(self, obs: Float[Array, "*batch O"]) -> Categorical | Normal:
+        out = self.body(obs)
+        return Categorical(out) if self.discrete else Normal(out, self.log_std[...])
+
+
+class ActorCritic(nnx.Module):
+    """A policy and a state value, with separate bodies."""
+
+    def __init__(
+        self,
+        observations: int,
+        action_space: gymnasium.Space,
+        hidden_sizes: Sequence[int],
+        *,
+        activation: str = "tanh",
+        initial_log_std: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        self.actor = Actor(
+            observations,
+            action_space,
+            hidden_sizes,
+            activation=activation,
+            initial_log_std=initial_log_std,
+            rngs=rngs,
+        )
+        self.critic = MLP(observations, hidden_sizes, 1, activation=activation, rngs=rngs)
+
+    def distribution(self, obs: Float[Array, "*batch O"]) -> Categorical | Normal:
+        return self.actor(obs)
+
+    def value(self, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch"]:
+        return self.critic(obs)[..., 0]

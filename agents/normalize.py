@@ -1,0 +1,108 @@
+"""Running mean and variance of a stream, for observations and returns.
+
+Float32 needs care on long runs. After n samples a batch of b moves the mean by (b / n) of a
+deviation; for b = 32, n = 1e9 that is below the rounding of the mean itself, and the statistics
+would freeze. So the count is an integer, mean and variance each carry the part that rounding cut
+off (a compensated sum, Kahan 1965, https://doi.org/10.1145/363707.363723), and the variance is
+kept rather than the ever-growing sum of squares.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Shaped
+
+# From here on old data fade as in an exponential average, and int32 cannot overflow in `merge`.
+MAX_COUNT = 1_000_000_000
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RunningStatistics:
+    """Mean and (population) variance of what was seen. The sum `x + x_low` is the exact value."""
+
+    count: Array  # [] int32
+    mean: Array  # [*shape] float32
+    mean_low: Array  # [*shape] float32
+    var: Array  # [*shape] float32
+    var_low: Array  # [*shape] float32
+
+
+def init(shape: tuple[int, ...]) -> RunningStatistics:
+    """Nothing seen yet."""
+    zeros = jnp.zeros(shape, jnp.float32)
+    return RunningStatistics(jnp.zeros((), jnp.int32), zeros, zeros, zeros, zeros)
+
+
+def update(
+    stats: RunningStatistics,
+    batch: Shaped[Array, "..."],
+    mask: Bool[Array, "..."] | None = None,
+) -> RunningStatistics:
+    """Add a batch [..., *shape]; `mask` [...] (None: all True) over the leading axes."""
+    return merge(stats, _of_batch(batch, mask, stats.mean.ndim))
+
+
+def merge(a: RunningStatistics, b: RunningStatistics) -> RunningStatistics:
+    """Statistics of both streams together. Chan, Golub & LeVeque 1979, eq. 2.1.
+
+    http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
+    """
+    count = a.count + b.count
+    weight = b.count / jnp.maximum(count, 1)
+    delta = (b.mean - a.mean) + (b.mean_low - a.mean_low)
+    spread = (b.var - a.var) + (b.var_low - a.var_low) + jnp.square(delta) * (1.0 - weight)
+    mean, mean_low = _add(a.mean, a.mean_low, weight * delta)
+    var, var_low = _add(a.var, a.var_low, weight * spread)
+    return RunningStatistics(jnp.minimum(count, MAX_COUNT), mean, mean_low, var, var_low)
+
+
+def normalize(
+    stats: RunningStatistics, x: Shaped[Array, "..."], clip: float = 10.0
+) -> Float[Array, "..."]:
+    """(x - mean) / std, clipped to +-clip; x [..., *shape]."""
+    return jnp.clip((x - stats.mean) / std(stats), -clip, clip)
+
+
+def std(stats: RunningStatistics) -> Float[Array, "..."]:
+    """sqrt(var + 1e-8), so that constant entries can be divided by it; 1 before two samples."""
+    return jnp.where(stats.count < 2, 1.0, jnp.sqrt(jnp.maximum(stats.var, 0.0) + 1e-8))
+
+
+def _of_batch(batch, mask, event_ndim):
+    """Statistics of one batch, in two passes."""
+    lead_shape = batch.shape[: batch.ndim - event_ndim]
+    event_shape = batch.shape[batch.ndim - event_ndim :]
+    batch = batch.astype(jnp.float32).reshape(-1, *event_shape)
+    mask = jnp.ones(batch.shape[0], bool) if mask is None else _flat_mask(mask, lead_shape)
+    count = jnp.sum(mask, dtype=jnp.int32)
+
+    def mean(x):
+        kept = jnp.where(mask.reshape(-1, *[1] * event_ndim), x, 0.0)
+        return jnp.sum(kept, axis=0) / jnp.maximum(count, 1)
+
+    # The first mean is rough where values are large next to their spread; the second pass,
+    # over deviations from it, is not.
+    centre = mean(batch)
+    deviation = batch - centre
+    error = mean(deviation)
+    var = mean(jnp.square(deviation)) - jnp.square(error)
+    return RunningStatistics(count, centre, error, var, jnp.zeros_like(var))
+
+
+def _flat_mask(mask, lead_shape):
+    if mask.shape != lead_shape:
+        raise ValueError(f"mask has shape {mask.shape}, the batch's leading axes are {lead_shape}")
+    return mask.reshape(-1)
+
+
+def _add(high: Array, low: Array, x: Array) -> tuple[Array, Array]:
+    """(high + low) + x as a new such pair. Knuth's TwoSum: exact whichever term is larger."""
+    total = high + x
+    carried = total - high
+    lost = (high - (total - carried)) + (x - carried)
+    low = low + lost
+    # Move what has gathered in `low` into `high` as soon as it is large enough to count there.
+    settled = total + low
+    return settled, low - (settled - total)

@@ -1,0 +1,114 @@
+"""Environment x policy -> data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from envs.base import Env, Running, reset, start_states, step
+
+RESET_BANK = 256  # start states drawn at each rollout for its resets, see `envs.base.step`
+
+
+@flax.struct.dataclass
+class Stream:
+    """N environments under way, and what their present episodes have earned."""
+
+    running: Running  # leaves [N, ...]
+    obs: Any  # [N, ...] raw
+    episode_return: Array  # [N] float32
+    discounted_return: Array  # [N] float32, sum of discount^k r_{t-k}: what return normalisation measures
+
+
+class Steps(NamedTuple):
+    """A rollout, raw: observations and rewards as the environment gave them. Leaves [T, N, ...]."""
+
+    obs: Any
+    action: Any
+    logp: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: Any
+    discounted_return: Array
+
+
+def start(env: Env, key: PRNGKeyArray, num_envs: int) -> Stream:
+    running, obs = jax.vmap(lambda k: reset(env, k))(jax.random.split(key, num_envs))
+    zeros = jnp.zeros(num_envs)
+    return Stream(running, obs, zeros, zeros)
+
+
+def collect_steps(
+    env: Env,
+    act: Callable[[Any, PRNGKeyArray], tuple[Any, Float[Array, " N"]]],
+    stream: Stream,
+    key: PRNGKeyArray,
+    num_steps: int,
+    discount: float,
+) -> tuple[Stream, Steps, dict[str, Array]]:
+    """`num_steps` steps of every environment in `stream`, episodes following one another.
+
+    Args:
+      act: (raw observations [N, ...], key) to (actions [N, ...], log-probs [N]).
+
+    Returns:
+      The stream further on, the steps, and metrics: `train/return` and `train/length` over the `train/episodes`
+      that ended (NaN if none did), `train/nonfinite` states, and the mean of each of the environment's infos.
+    """
+    bank_key, key = jax.random.split(key)
+    resets = start_states(env, bank_key, RESET_BANK)
+    num_envs = stream.episode_return.shape[0]
+
+    def body(stream: Stream, key: PRNGKeyArray):
+        act_key, env_key = jax.random.split(key)
+        action, logp = act(stream.obs, act_key)
+        running, timestep = jax.vmap(step, (None, 0, 0, 0, None))(
+            env, jax.random.split(env_key, num_envs), stream.running, action, resets
+        )
+        done = timestep.terminated | timestep.truncated
+        episode_return = stream.episode_return + timestep.reward
+        discounted_return = discount * stream.discounted_return + timestep.reward
+        steps = Steps(
+            stream.obs,
+            action,
+            logp,
+            timestep.reward,
+            timestep.terminated,
+            timestep.truncated,
+            timestep.next_obs,
+            discounted_return,
+        )
+        episode = (done, episode_return, stream.running.t + 1)
+        stream = Stream(
+            running,
+            timestep.obs,
+            jnp.where(done, 0.0, episode_return),
+            jnp.where(done, 0.0, discounted_return),
+        )
+        return stream, (steps, episode, timestep.info)
+
+    stream, (steps, episode, info) = jax.lax.scan(body, stream, jax.random.split(key, num_steps))
+    return stream, steps, _metrics(*episode, info)
+
+
+def _metrics(done, episode_return, length, info) -> dict[str, Array]:
+    episodes = jnp.sum(done)
+    info = dict(info)
+    nonfinite = jnp.sum(info.pop("nonfinite"))
+
+    def mean_over_episodes(x):
+        return jnp.sum(jnp.where(done, x, 0.0)) / episodes  # 0 / 0 = NaN: no episode ended
+
+    return {
+        "train/return": mean_over_episodes(episode_return),
+        "train/length": mean_over_episodes(length),
+        "train/episodes": episodes.astype(jnp.float32),
+        "train/nonfinite": nonfinite,
+        **{name: jnp.mean(x) for name, x in info.items()},
+    }

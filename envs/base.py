@@ -1,0 +1,150 @@
+"""The environment contract, and the one function that turns it into what learners see.
+
+An environment is a Markov decision process written as pure functions of one state; `jax.vmap` makes batches.
+Episode ends, resets and the time limit are not the environment's business: `step` does them, here, for all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+State = TypeVar("State")
+
+
+class Env(Generic[State]):
+    """A Markov decision process. Subclasses are frozen pytrees (`@flax.struct.dataclass`): coefficients one may
+    want to sweep are leaves, everything else is marked `flax.struct.field(pytree_node=False)`.
+
+    The vocabulary is that of Gymnasium's `FuncEnv`. Every method takes and returns single, unbatched values.
+    """
+
+    max_episode_steps: int  # episodes are truncated after this many steps
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        raise NotImplementedError
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        raise NotImplementedError
+
+    def initial(self, key: PRNGKeyArray) -> State:
+        """s0 ~ p(s0). Domain parameters of the episode are drawn here too and live in the state."""
+        raise NotImplementedError
+
+    def transition(self, state: State, action: Array, key: PRNGKeyArray) -> State:
+        """s' ~ p(s' | s, a). Sensor noise is drawn here, into the state."""
+        raise NotImplementedError
+
+    def observation(self, state: State) -> PyTree[Array]:
+        raise NotImplementedError
+
+    def reward(self, state: State, action: Array, next_state: State) -> Array:
+        """r(s, a, s'), a float scalar."""
+        raise NotImplementedError
+
+    def terminal(self, state: State) -> Array:
+        """Whether the process ends in `state`, a bool scalar. The time limit does not count."""
+        raise NotImplementedError
+
+    def info(self, state: State, action: Array, next_state: State) -> dict[str, Array]:
+        """Scalars worth watching (reward terms and the like); their means become metrics."""
+        return {}
+
+    def at(self, env_steps: Array | float) -> Env[State]:
+        """The environment as it stands after `env_steps` steps of training: where a curriculum goes.
+
+        Learners call it once an iteration; evaluation uses `at(inf)`.
+        """
+        return self
+
+
+class Running(NamedTuple):
+    """An episode under way."""
+
+    state: Any  # the environment's own state
+    t: Array  # int32 [], steps taken in this episode
+
+
+class Timestep(NamedTuple):
+    """What one step shows a learner. `terminated` and `truncated` are never both set."""
+
+    obs: Any  # where the next action is chosen: after a reset, the new episode's first observation
+    reward: Array  # float32 []
+    terminated: Array  # bool []: the process ended; its value is zero from here
+    truncated: Array  # bool []: the time limit cut it; bootstrap from next_obs
+    next_obs: Any  # the observation of s', before any reset
+    info: dict[str, Array]
+
+
+def reset(env: Env, key: PRNGKeyArray) -> tuple[Running, PyTree[Array]]:
+    """Starts an episode: (running, first observation)."""
+    state = env.initial(key)
+    return Running(state, jnp.zeros((), jnp.int32)), env.observation(state)
+
+
+def start_states(env: Env, key: PRNGKeyArray, n: int) -> PyTree[Array]:
+    """A bank of `n` start states (leading axis), for `step(..., resets=bank)`."""
+    return jax.vmap(env.initial)(jax.random.split(key, n))
+
+
+def step(
+    env: Env,
+    key: PRNGKeyArray,
+    running: Running,
+    action: Array,
+    resets: PyTree[Array] | None = None,
+) -> tuple[Running, Timestep]:
+    """One step of one environment; when the episode ends, the next one starts at once.
+
+    Args:
+      key: used for the transition and, if need be, the reset.
+      resets: a bank of start states (leading axis K), shared by all environments, from which one is drawn
+        uniformly. Under `vmap` a fresh reset is paid for by every environment at every step; where resets are
+        costly (a physics call), a bank made once an iteration is nearly free. None: a fresh reset.
+
+    A state s' that is not finite ends the episode with reward 0, and `next_obs` repeats the previous
+    observation; `info["nonfinite"]` counts it. It harms no other environment.
+    """
+    transition_key, reset_key = jax.random.split(key)
+    state, t = running.state, running.t + 1
+    next_state = env.transition(state, action, transition_key)
+    next_obs = env.observation(next_state)
+    reward = jnp.asarray(env.reward(state, action, next_state), jnp.float32)
+    info = env.info(state, action, next_state)
+
+    # `where`, never a product with 0 or 1: NaN survives a product.
+    finite = _all_finite((next_state, next_obs, reward))
+    reward = jnp.where(finite, reward, 0.0)
+    next_obs = _where(finite, next_obs, env.observation(state))
+    info = _where(finite, info, jax.tree.map(jnp.zeros_like, info))
+    info["nonfinite"] = 1.0 - finite.astype(jnp.float32)
+
+    terminated = ~finite | env.terminal(next_state)
+    truncated = ~terminated & (t >= env.max_episode_steps)
+    done = terminated | truncated
+
+    start = env.initial(reset_key) if resets is None else _draw(resets, reset_key)
+    running = Running(_where(done, start, next_state), jnp.where(done, 0, t))
+    obs = _where(done, env.observation(start), next_obs)
+    return running, Timestep(obs, reward, terminated, truncated, next_obs, info)
+
+
+def _draw(bank: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:
+    size = jax.tree.leaves(bank)[0].shape[0]
+    index = jax.random.randint(key, (), 0, size)
+    return jax.tree.map(lambda x: x[index], bank)
+
+
+def _where(condition: Array, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
+
+
+def _all_finite(tree: PyTree[Array]) -> Array:
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats])) if floats else jnp.array(True)

@@ -1,0 +1,43 @@
+"""MuJoCo behind one interface, with interchangeable engines.
+
+`native` runs C MuJoCo on host threads and is the right choice without a GPU; `mjx` runs MuJoCo's JAX port inside
+the compiled program and is the right choice with one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import jax
+import mujoco
+
+from envs.physics.engine import Engine, PhysicsState
+
+Backend = Literal["auto", "native", "mjx"]
+BACKENDS = ("auto", "native", "mjx")
+
+__all__ = ["BACKENDS", "Backend", "Engine", "PhysicsState", "make_engine"]
+
+
+def make_engine(model: mujoco.MjModel, substeps: int, backend: Backend = "auto") -> Engine:
+    """The engine named `backend` for `model`; each control step takes `substeps` steps of its timestep.
+
+    `auto` is `native` unless JAX's default device is a GPU. Raises ValueError for an unknown name.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown physics backend {backend!r}: choose from {', '.join(BACKENDS)}")
+    on_cpu = jax.default_backend() == "cpu"
+    if backend == "auto":
+        backend = "native" if on_cpu else "mjx"
+    if backend == "native":
+        from envs.physics.native import NativeEngine
+
+        return NativeEngine(model, substeps)
+    if on_cpu:
+        warnings.warn(
+            "the mjx backend on a CPU is about ten times slower than native", stacklevel=2
+        )
+    from envs.physics.mjx import MjxEngine
+
+    return MjxEngine(model, substeps)

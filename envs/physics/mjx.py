@@ -1,0 +1,55 @@
+"""MuJoCo's JAX port: physics inside the compiled program, for GPUs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from jaxtyping import Array, Float
+from mujoco import mjx
+
+from envs.physics.engine import PhysicsState
+
+
+class MjxEngine:
+    """See `Engine`. MJX's own record is some fifty times larger than a `PhysicsState`, so it is rebuilt from a
+    template at each control step instead of being carried (and copied by every `where`)."""
+
+    def __init__(self, model: mujoco.MjModel, substeps: int):
+        model = copy.copy(model)
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
+        self.model = model
+        self.substeps = substeps
+        self._model = mjx.put_model(model)
+        self._template = mjx.put_data(model, mujoco.MjData(model))
+
+    def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
+        act = jnp.zeros(self.model.na, jnp.float32) if self.model.na else None
+        state = PhysicsState(jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32), act)
+        return self._pack(mjx.forward(self._model, self._unpack(state)))
+
+    def step(
+        self,
+        state: PhysicsState,
+        ctrl: Float[Array, " nu"],
+        overrides: Mapping[str, Array] | None = None,
+    ) -> PhysicsState:
+        model = self._model.replace(**dict(overrides)) if overrides else self._model
+        data = self._unpack(state).replace(ctrl=jnp.asarray(ctrl, jnp.float32))
+        data = jax.lax.fori_loop(0, self.substeps, lambda _, d: mjx.step(model, d), data)
+        return self._pack(data)
+
+    def _unpack(self, state: PhysicsState) -> mjx.Data:
+        data = self._template.replace(qpos=state.qpos, qvel=state.qvel)
+        return data if state.act is None else data.replace(act=state.act)
+
+    def _pack(self, data: mjx.Data) -> PhysicsState:
+        return PhysicsState(
+            data.qpos,
+            data.qvel,
+            data.act if self.model.na else None,
+            data.sensordata if self.model.nsensordata else None,
+        )

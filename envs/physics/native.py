@@ -1,0 +1,139 @@
+"""C MuJoCo on host threads, as pure functions inside a JAX program.
+
+A call crosses to the host once for the whole batch: seeds x environments arrive as one array and go through
+`mujoco.rollout`'s thread pool. Physics is computed in float64; states cross as float32.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+from mujoco.rollout import Rollout
+
+from envs.physics.engine import PhysicsState
+
+_FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value  # time, qpos, qvel, act, ...
+
+
+class NativeEngine:
+    """See `Engine`. `calls` counts the crossings to the host, `threads` is the size of the pool."""
+
+    def __init__(self, model: mujoco.MjModel, substeps: int, threads: int | None = None):
+        # MuJoCo would turn a diverged state into a fresh one in mid-air, and would carry the solver's warm start
+        # from whichever environment last used the thread: both break purity.
+        model = copy.copy(model)
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
+        self.model = model
+        self.substeps = substeps
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.calls = 0
+        self._data = [mujoco.MjData(model) for _ in range(self.threads)]
+        self._pool = Rollout(nthread=self.threads)
+        self._lock = threading.Lock()  # two host threads in one pool crash it
+        self._state_size = mujoco.mj_stateSize(model, _FULL)
+        self._buffers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
+        self._variants: list[mujoco.MjModel] = []
+        _silence()
+
+    def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
+        act = jnp.zeros(self.model.na, jnp.float32) if self.model.na else None
+        state = PhysicsState(
+            jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32), act, None
+        )
+        if not self.model.nsensordata:
+            return state
+        # MuJoCo computes sensors at the start of a step, so one step's sensors are the given state's own.
+        ctrl = jnp.zeros(self.model.nu, jnp.float32)
+        return state.replace(sensordata=self._call(state, ctrl, 1, None).sensordata)
+
+    def step(
+        self,
+        state: PhysicsState,
+        ctrl: Float[Array, " nu"],
+        overrides: Mapping[str, Array] | None = None,
+    ) -> PhysicsState:
+        return self._call(state, ctrl, self.substeps, overrides)
+
+    def _call(self, state, ctrl, substeps, overrides) -> PhysicsState:
+        model = self.model
+        sizes = (model.nq, model.nv, model.na, model.nsensordata)
+        # One packed array in and one out: a crossing costs per argument, not per byte.
+        parts = [state.qpos, state.qvel, *([] if state.act is None else [state.act]), ctrl]
+        packed = jnp.concatenate([jnp.asarray(p, jnp.float32) for p in parts])
+        out = jax.pure_callback(
+            lambda packed, fields: self._advance(packed, fields, substeps),
+            jax.ShapeDtypeStruct((sum(sizes),), jnp.float32),
+            packed,
+            dict(overrides or {}),
+            vmap_method="broadcast_all",
+        )
+        qpos, qvel, act, sensordata = jnp.split(out, np.cumsum(sizes)[:-1])
+        return PhysicsState(
+            qpos, qvel, act if model.na else None, sensordata if model.nsensordata else None
+        )
+
+    def _advance(self, packed, fields: dict, substeps: int) -> np.ndarray:
+        """The host's side; numpy alone, for JAX must not be called from inside a callback."""
+        packed = np.asarray(packed)
+        batch = packed.shape[:-1]
+        packed = packed.reshape(-1, packed.shape[-1])
+        fields = {k: np.asarray(v) for k, v in fields.items()}
+        n = packed.shape[0]
+        with self._lock:
+            self.calls += 1
+            initial, control, states, sensors = self._workspace(n, substeps)
+            moving = packed.shape[1] - self.model.nu
+            initial[:, 1 : 1 + moving] = packed[:, :moving]
+            control[:] = packed[:, None, moving:]
+            self._pool.rollout(
+                self._models(n, batch, fields),
+                self._data,
+                initial,
+                control,
+                skip_checks=True,
+                nstep=substeps,
+                state=states,
+                sensordata=sensors,
+            )
+            last = states[:, -1]
+            out = np.concatenate([last[:, 1 : 1 + moving], sensors[:, -1]], axis=1, dtype=np.float32, casting="same_kind")
+            # `rollout` stops where MuJoCo warns of a bad state, and repeats the last one: time gives it away.
+            elapsed = substeps * self.model.opt.timestep
+            out[~(np.abs(last[:, 0] - elapsed) < 1e-3 * self.model.opt.timestep)] = np.nan
+        return out.reshape(*batch, out.shape[-1])
+
+    def _workspace(self, n: int, substeps: int) -> tuple[np.ndarray, ...]:
+        key = (n, substeps)
+        if key not in self._buffers:
+            self._buffers[key] = (
+                np.zeros((n, self._state_size)),
+                np.zeros((n, substeps, self.model.nu)),
+                np.zeros((n, substeps, self._state_size)),
+                np.zeros((n, substeps, self.model.nsensordata)),
+            )
+        return self._buffers[key]
+
+    def _models(self, n: int, batch: tuple[int, ...], fields: dict) -> list[mujoco.MjModel]:
+        if not fields:
+            return [self.model] * n
+        while len(self._variants) < n:
+            self._variants.append(copy.copy(self.model))
+        for name, value in fields.items():
+            value = value.reshape(n, *value.shape[len(batch) :])
+            for variant, v in zip(self._variants, value, strict=False):
+                getattr(variant, name)[...] = v
+        return self._variants[:n]
+
+
+def _silence() -> None:
+    """A diverged simulation is reported as NaN; MuJoCo's own warning and log file would say it once more."""
+    mujoco.set_mju_user_warning(lambda message: None)

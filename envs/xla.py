@@ -1,0 +1,21 @@
+"""Compiler settings that must be in place before JAX first touches a device. Importing this module sets them.
+
+On JAX 0.10 the CPU backend deadlocks when batched QR or Cholesky calls run concurrently (the orthogonal
+initialisation of several seeds, MJX's solver): its concurrency-optimised scheduler starts more of them than it has
+threads. Other releases do not, so the flag is set for this one alone.
+"""
+
+import os
+
+import jax
+
+_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+def _configure() -> None:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__[:2] == (0, 10) and _FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=false".strip()
+
+
+_configure()
