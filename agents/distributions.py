@@ -2,10 +2,14 @@
 
 Leading axes are batch axes. For the two continuous distributions the last axis is the event (A
 independent coordinates), over which log_prob, entropy and kl are summed.
+
+Fields are `Array | Any` because JAX itself rebuilds pytrees with placeholders for leaves (tree.map,
+vmap's in_axes), which a run-time type checker must let pass.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +24,7 @@ class Categorical:
     A logit may be -inf (an action that is not allowed), as long as one is finite.
     """
 
-    logits: Array  # [..., A]
+    logits: Array | Any  # [..., A]
 
     def sample(self, key: PRNGKeyArray) -> Int[Array, "..."]:
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
@@ -53,8 +57,8 @@ class Categorical:
 class Normal:
     """Diagonal Gaussian. `log_std` broadcasts against `mean`: one [A] for all states is fine."""
 
-    mean: Array  # [..., A]
-    log_std: Array  # [..., A] or [A]
+    mean: Array | Any  # [..., A]
+    log_std: Array | Any  # [..., A] or [A]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... A"]:
         noise = jax.random.normal(key, self._shape(), self.mean.dtype)
@@ -91,8 +95,8 @@ class TanhNormal:
     Haarnoja et al. 2018, appendix C. https://arxiv.org/abs/1801.01290
     """
 
-    mean: Array  # [..., A], before the tanh
-    log_std: Array  # [..., A] or [A], before the tanh
+    mean: Array | Any  # [..., A], before the tanh
+    log_std: Array | Any  # [..., A] or [A], before the tanh
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... A"]:
         return jnp.tanh(self._normal().sample(key))
@@ -100,7 +104,7 @@ class TanhNormal:
     def sample_and_log_prob(
         self, key: PRNGKeyArray
     ) -> tuple[Float[Array, "... A"], Float[Array, "..."]]:
-        """A sample and its log-density, from the value before the tanh: exact also at saturation."""
+        """A sample and its log-density, from the value before the tanh: exact if saturated too."""
         x = self._normal().sample(key)
         return jnp.tanh(x), self._log_prob_before_tanh(x)
 
@@ -123,7 +127,7 @@ class TanhNormal:
         return self._normal().kl(other._normal())
 
     def mode(self) -> Float[Array, "... A"]:
-        """tanh of the Gaussian's mode: the median, and what SAC acts with, not the density's peak."""
+        """tanh of the Gaussian's mode: the median, as SAC acts, not the density's peak."""
         return jnp.tanh(self._normal().mode())
 
     def _normal(self):

@@ -8,6 +8,7 @@ kept rather than the ever-growing sum of squares.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,16 @@ MAX_COUNT = 1_000_000_000
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RunningStatistics:
-    """Mean and (population) variance of what was seen. The sum `x + x_low` is the exact value."""
+    """Mean and (population) variance of what was seen. The sum `x + x_low` is the exact value.
 
-    count: Array  # [] int32
-    mean: Array  # [*shape] float32
-    mean_low: Array  # [*shape] float32
-    var: Array  # [*shape] float32
-    var_low: Array  # [*shape] float32
+    Fields are `Array | Any` for the placeholders that JAX puts in when it rebuilds a pytree.
+    """
+
+    count: Array | Any  # [] int32
+    mean: Array | Any  # [*shape] float32
+    mean_low: Array | Any  # [*shape] float32
+    var: Array | Any  # [*shape] float32
+    var_low: Array | Any  # [*shape] float32
 
 
 def init(shape: tuple[int, ...]) -> RunningStatistics:
@@ -45,7 +49,7 @@ def update(
 
 
 def merge(a: RunningStatistics, b: RunningStatistics) -> RunningStatistics:
-    """Statistics of both streams together. Chan, Golub & LeVeque 1979, eq. 2.1.
+    """Statistics of both streams together. Chan, Golub & LeVeque 1979.
 
     http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
     """

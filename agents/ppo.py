@@ -27,7 +27,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, rollout
-from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches
+from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches, random_order
 from agents.core import kl, policy_losses, returns, value_losses
 from agents.networks import ACTIVATIONS, ActorCritic
 from envs.base import Env
@@ -361,7 +361,7 @@ def update(
         return (new_params, new_opt_state, stopped), {**metrics, "grad_norm": optax.global_norm(grads)}
 
     def epoch(carry, key):
-        order = jax.random.permutation(key, num_columns).reshape(config.num_minibatches, -1)
+        order = random_order(key, num_columns).reshape(config.num_minibatches, -1)
         carry, metrics = jax.lax.scan(
             gradient_step, carry, minibatches((batch, targets, old), order)
         )

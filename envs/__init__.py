@@ -1,24 +1,32 @@
-"""Environments by name: `make`, `register`, `names`."""
+"""Environments by name: `make`, `register`, `names`. Importing this package also registers them with Gymnasium, as
+`stride/Walker-v0` and so on.
+
+Modules are imported when their environment is made, so that `import envs` stays cheap.
+"""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from envs import xla  # noqa: F401  first, before any device is used
-from envs import probes
-from envs.base import Env
-from envs.biped.walker import make_walker
+import gymnasium
 
-__all__ = ["Env", "make", "names", "register"]
+from envs import xla  # noqa: F401  must come before any device is used
 
-_FACTORIES: dict[str, Callable[..., Env]] = {
-    "walker": make_walker,
-    "probe-constant": probes.ConstantReward,
-    "probe-action": probes.RewardIsAction,
-    "probe-observation": probes.RewardIsObservation,
-    "probe-delayed": probes.DelayedReward,
-    "probe-truncation": probes.TruncationOnly,
+if TYPE_CHECKING:
+    from envs.base import Env
+
+__all__ = ["make", "names", "register"]
+
+_FACTORIES: dict[str, str | Callable[..., Env]] = {
+    "walker": "envs.biped.walker:make_walker",
+    "probe-constant": "envs.probes:ConstantReward",
+    "probe-action": "envs.probes:RewardIsAction",
+    "probe-observation": "envs.probes:RewardIsObservation",
+    "probe-delayed": "envs.probes:DelayedReward",
+    "probe-truncation": "envs.probes:TruncationOnly",
 }
 
 
@@ -28,7 +36,11 @@ def make(name: str, **kwargs) -> Env:
         near = difflib.get_close_matches(name, _FACTORIES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
         raise ValueError(f"unknown environment {name!r}: {hint}")
-    return _FACTORIES[name](**kwargs)
+    factory = _FACTORIES[name]
+    if isinstance(factory, str):
+        module, _, attribute = factory.partition(":")
+        factory = getattr(importlib.import_module(module), attribute)
+    return factory(**kwargs)
 
 
 def register(name: str, factory: Callable[..., Env]) -> None:
@@ -40,3 +52,18 @@ def register(name: str, factory: Callable[..., Env]) -> None:
 
 def names() -> list[str]:
     return sorted(_FACTORIES)
+
+
+def _register_with_gymnasium(gymnasium_id: str, name: str, max_episode_steps: int) -> None:
+    if gymnasium_id in gymnasium.registry:
+        return
+    gymnasium.register(
+        id=gymnasium_id,
+        entry_point="envs.gym:make_gym",
+        vector_entry_point="envs.gym:make_gym_vector",
+        max_episode_steps=max_episode_steps,
+        kwargs={"name": name},
+    )
+
+
+_register_with_gymnasium("stride/Walker-v0", "walker", 400)

@@ -93,27 +93,16 @@ def start_states(env: Env, key: PRNGKeyArray, n: int) -> PyTree[Array]:
     return jax.vmap(env.initial)(jax.random.split(key, n))
 
 
-def step(
-    env: Env,
-    key: PRNGKeyArray,
-    running: Running,
-    action: Array,
-    resets: PyTree[Array] | None = None,
+def advance(
+    env: Env, key: PRNGKeyArray, running: Running, action: Array
 ) -> tuple[Running, Timestep]:
-    """One step of one environment; when the episode ends, the next one starts at once.
-
-    Args:
-      key: used for the transition and, if need be, the reset.
-      resets: a bank of start states (leading axis K), shared by all environments, from which one is drawn
-        uniformly. Under `vmap` a fresh reset is paid for by every environment at every step; where resets are
-        costly (a physics call), a bank made once an iteration is nearly free. None: a fresh reset.
+    """One step of one environment, without a reset: `obs` is `next_obs`.
 
     A state s' that is not finite ends the episode with reward 0, and `next_obs` repeats the previous
     observation; `info["nonfinite"]` counts it. It harms no other environment.
     """
-    transition_key, reset_key = jax.random.split(key)
     state, t = running.state, running.t + 1
-    next_state = env.transition(state, action, transition_key)
+    next_state = env.transition(state, action, key)
     next_obs = env.observation(next_state)
     reward = jnp.asarray(env.reward(state, action, next_state), jnp.float32)
     info = env.info(state, action, next_state)
@@ -127,12 +116,33 @@ def step(
 
     terminated = ~finite | env.terminal(next_state)
     truncated = ~terminated & (t >= env.max_episode_steps)
-    done = terminated | truncated
+    return Running(next_state, t), Timestep(
+        next_obs, reward, terminated, truncated, next_obs, info
+    )
 
+
+def step(
+    env: Env,
+    key: PRNGKeyArray,
+    running: Running,
+    action: Array,
+    resets: PyTree[Array] | None = None,
+) -> tuple[Running, Timestep]:
+    """One step of one environment; when the episode ends, the next one starts at once. See also `advance`.
+
+    Args:
+      key: used for the transition and, if need be, the reset.
+      resets: a bank of start states (leading axis K), shared by all environments, from which one is drawn
+        uniformly. Under `vmap` a fresh reset is paid for by every environment at every step; where resets are
+        costly (a physics call), a bank made once an iteration is nearly free. None: a fresh reset.
+    """
+    transition_key, reset_key = jax.random.split(key)
+    running, timestep = advance(env, transition_key, running, action)
+    done = timestep.terminated | timestep.truncated
     start = env.initial(reset_key) if resets is None else _draw(resets, reset_key)
-    running = Running(_where(done, start, next_state), jnp.where(done, 0, t))
-    obs = _where(done, env.observation(start), next_obs)
-    return running, Timestep(obs, reward, terminated, truncated, next_obs, info)
+    running = Running(_where(done, start, running.state), jnp.where(done, 0, running.t))
+    obs = _where(done, env.observation(start), timestep.next_obs)
+    return running, timestep._replace(obs=obs)
 
 
 def _draw(bank: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:

@@ -1,7 +1,8 @@
 """Returns and advantages.
 
-Arrays are time-major `[T, N]`: row t holds reward r(s_t, a_t, s_{t+1}), `value` V(s_t), `next_value`
-V(s_{t+1}) with s_{t+1} the true successor (before any reset), and the flags of that transition.
+Arrays are time-major `[T, N]`: row t holds reward r(s_t, a_t, s_{t+1}), `value` V(s_t),
+`next_value` V(s_{t+1}) with s_{t+1} the true successor (before any reset), and the flags of that
+transition.
 
 - `terminated`: no bootstrap. `truncated`: bootstrap from `next_value`. Either one cuts the sum.
 - `mask` (None: all True) marks real steps. Masked steps are skipped as if deleted and give 0.
@@ -137,7 +138,7 @@ def leave_one_out_advantages(score: Float[Array, " N"], group_size: int) -> Floa
     """Score minus the mean of the others in its group; groups are contiguous in N.
 
     A_i = score_i - sum_{j != i} score_j / (G - 1) = G / (G - 1) (score_i - mean). A group of one
-    has no others and gives 0. RLOO: Ahmadian et al. 2024, eq. 7, https://arxiv.org/abs/2402.14740
+    has no others and gives 0. RLOO: Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740
     """
     _, centred, no_spread = _centred_groups(score, group_size)
     advantage = jnp.where(no_spread, 0.0, centred * (group_size / max(group_size - 1, 1)))

@@ -48,7 +48,13 @@ CORNERS = tuple(
 _LEG = 0.1  # m, thigh and shank alike
 _HIP_BELOW_TORSO = 0.02  # m
 _FOOT_BELOW_ANKLE = 0.01  # m: half a foot and a contact sphere's radius
-_CORNER_RADIUS = 0.005  # m
+CORNER_RADIUS = 0.005  # m
+_FOOT_CORNERS = (  # m from the ankle, in the foot's frame
+    (0.035, 0.02, -0.005),
+    (0.035, -0.02, -0.005),
+    (-0.015, 0.02, -0.005),
+    (-0.015, -0.02, -0.005),
+)
 _TOUCHING = 1e-5  # m the lowest corner is let in at a reset: at exactly 0, rounding would decide on contact
 STANDING_HEIGHT = HIP_HEIGHT + _HIP_BELOW_TORSO + _FOOT_BELOW_ANKLE  # m, z0: the torso's centre
 
@@ -107,7 +113,7 @@ class Walker(Env[WalkerState]):
         legs = jnp.concatenate([_inverse_kinematics(stride), _inverse_kinematics(-stride)])
         legs = legs + jax.random.uniform(keys[4], (6,), minval=-0.05, maxval=0.05)
         qpos = jnp.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, *jnp.zeros(6)])
-        qpos = qpos.at[_QPOS_ADDRESS].set(legs)
+        qpos = qpos.at[QPOS_ADDRESS].set(legs)
         qpos = qpos.at[2].set(-_lowest_point(legs) - _TOUCHING)
         qvel = jax.random.uniform(keys[5], (12,), minval=-0.1, maxval=0.1).at[0].add(speed)
         return WalkerState(self.engine.forward(qpos, qvel), jnp.zeros(6))
@@ -136,7 +142,7 @@ class Walker(Env[WalkerState]):
         torso = jnp.stack([qpos[1], (qpos[2] - STANDING_HEIGHT) / 0.05])
         # A free joint's linear velocity is in world axes, its angular velocity in the body's.
         spin = _rotate(qpos[3:7], qvel[3:6])
-        forces = state.physics.sensordata / _WEIGHT
+        forces = state.physics.sensordata / WEIGHT
         if self.layout == "mathworks":
             touching = forces.reshape(2, 4).sum(-1) > 0.02
             tail = jnp.concatenate([touching.astype(jnp.float32), state.action])
@@ -148,8 +154,8 @@ class Walker(Env[WalkerState]):
                 qvel[:3],
                 yaw_pitch_roll(qpos[3:7]),
                 spin,
-                qpos[_QPOS_ADDRESS],
-                qvel[_QVEL_ADDRESS],
+                qpos[QPOS_ADDRESS],
+                qvel[QVEL_ADDRESS],
                 tail,
             ]
         )
@@ -170,9 +176,7 @@ class Walker(Env[WalkerState]):
 
     def terminal(self, state: WalkerState) -> Array:
         """Torso at or below 0.1 m, more than 1 m off the line, or turned by 45 degrees about any axis."""
-        qpos = state.physics.qpos
-        turned = jnp.any(jnp.abs(yaw_pitch_roll(qpos[3:7])) >= jnp.pi / 4)
-        return (qpos[2] <= 0.1) | (jnp.abs(qpos[1]) > 1.0) | turned
+        return fallen(state.physics.qpos)
 
     def info(self, state: WalkerState, action: Array, next_state: WalkerState) -> dict[str, Array]:
         return {f"reward/{name}": term for name, term in self.reward_terms(next_state).items()}
@@ -219,8 +223,14 @@ def make_walker(
     )
 
 
-def yaw_pitch_roll(quat: Float[Array, "4"]) -> Float[Array, "3"]:
-    """Intrinsic ZYX angles in radians of a unit quaternion (w, x, y, z)."""
+def fallen(qpos: Float[Array, "13 *batch"]) -> Array:
+    """Whether the episode ends here; the first axis holds the coordinates."""
+    turned = jnp.any(jnp.abs(yaw_pitch_roll(qpos[3:7])) >= jnp.pi / 4, axis=0)
+    return (qpos[2] <= 0.1) | (jnp.abs(qpos[1]) > 1.0) | turned
+
+
+def yaw_pitch_roll(quat: Float[Array, "4 *batch"]) -> Float[Array, "3 *batch"]:
+    """Intrinsic ZYX angles in radians of a unit quaternion (w, x, y, z); the first axis holds the components."""
     w, x, y, z = quat
     yaw = jnp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
     pitch = jnp.arcsin(jnp.clip(2 * (w * y - z * x), -1.0, 1.0))
@@ -245,16 +255,27 @@ def _inverse_kinematics(ahead: Array) -> Float[Array, "3"]:
 
 def _lowest_point(legs: Float[Array, "6"]) -> Array:
     """Height of the lowest corner sphere relative to the torso's centre, torso upright."""
-    lowest = []
-    for ankle, knee, hip in legs.reshape(2, 3):
-        # Angles from straight down, positive forward; legs move in the x-z plane alone.
-        thigh, shank = hip, hip - knee
-        foot = shank + ankle
-        ankle_z = -_HIP_BELOW_TORSO - _LEG * (jnp.cos(thigh) + jnp.cos(shank))
-        for corner_x in (0.035, -0.015):
-            corner_z = ankle_z + corner_x * jnp.sin(foot) - 0.005 * jnp.cos(foot)
-            lowest.append(corner_z - _CORNER_RADIUS)
-    return jnp.min(jnp.stack(lowest))
+    corners = foot_points(legs.reshape(2, 3))[:, 1:]
+    return jnp.min(corners[..., 2]) - CORNER_RADIUS
+
+
+def foot_points(legs: Float[Array, "*batch 2 3"], xp: Any = jnp) -> Float[Array, "*batch 2 5 3"]:
+    """Each foot's ankle and its four corners (in the order of CORNERS), in the torso's frame, in metres.
+
+    `legs` are the angles (ankle, knee, hip) of right and left leg; `xp` the array module, jnp or np.
+    """
+    ankle, knee, hip = xp.moveaxis(legs, -1, 0)
+    thigh, shank = hip, hip - knee  # from straight down, positive forward
+    foot = shank + ankle  # from level, positive toe up
+    side = xp.array([-0.04, 0.04])
+    ankle_x = -0.01 + _LEG * (xp.sin(thigh) + xp.sin(shank))
+    ankle_z = -_HIP_BELOW_TORSO - _LEG * (xp.cos(thigh) + xp.cos(shank))
+    points = []
+    for x, y, z in ((0.0, 0.0, 0.0), *_FOOT_CORNERS):
+        along = ankle_x + x * xp.cos(foot) - z * xp.sin(foot)
+        up = ankle_z + x * xp.sin(foot) + z * xp.cos(foot)
+        points.append(xp.stack([along, xp.broadcast_to(side + y, along.shape), up], -1))
+    return xp.stack(points, -2)
 
 
 def _addresses() -> tuple[np.ndarray, np.ndarray, float]:
@@ -265,4 +286,4 @@ def _addresses() -> tuple[np.ndarray, np.ndarray, float]:
     return qpos, qvel, float(model.body_mass.sum() * -model.opt.gravity[2])
 
 
-_QPOS_ADDRESS, _QVEL_ADDRESS, _WEIGHT = _addresses()
+QPOS_ADDRESS, QVEL_ADDRESS, WEIGHT = _addresses()

@@ -1,0 +1,197 @@
+"""Every environment here as a Gymnasium environment: single, vectorised, or functional.
+
+`import envs` registers them, so `gymnasium.make("stride/Walker-v0")` works after it; without the import,
+`gymnasium.make("envs:stride/Walker-v0")` does (Gymnasium 1.0 and later load no plugins by themselves).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.experimental.functional import FuncEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+import envs
+from envs import base
+from envs.physics.render import FRAME_SIZE, render_state
+
+_METADATA = {"render_modes": ["rgb_array"], "render_fps": 40}
+
+
+def make_gym(name: str, *, render_mode: str | None = None, **kwargs) -> GymEnv:
+    return GymEnv(envs.make(name, **kwargs), render_mode)
+
+
+def make_gym_vector(
+    name: str,
+    num_envs: int = 1,
+    *,
+    render_mode: str | None = None,
+    max_episode_steps: int | None = None,
+    **kwargs,
+) -> GymVectorEnv:
+    if max_episode_steps is not None:
+        kwargs["max_episode_steps"] = max_episode_steps
+    return GymVectorEnv(envs.make(name, **kwargs), num_envs, render_mode)
+
+
+class GymEnv(gymnasium.Env):
+    """One environment. It never truncates: `gymnasium.make` adds the time limit."""
+
+    metadata = _METADATA
+
+    def __init__(self, env: base.Env, render_mode: str | None = None):
+        self.env = env.at(np.inf)
+        self.observation_space = env.observation_space
+        self.action_space = env.action_space
+        self.render_mode = render_mode
+        self._reset = jax.jit(_reset)
+        self._step = jax.jit(_step)
+        self._running: Any = None
+        self._key: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        if seed is not None or self._key is None:
+            self._key = jax.random.key(int(self.np_random.integers(2**31)))
+        self._running, self._key, obs = self._reset(self.env, self._key)
+        return _numpy(obs), {}
+
+    def step(self, action):
+        if self._running is None:
+            raise gymnasium.error.ResetNeeded("call reset before step")
+        action = _checked(action, self.action_space)
+        self._running, self._key, t = self._step(self.env, self._key, self._running, action)
+        info = {name: float(x) for name, x in t.info.items()}
+        return _numpy(t.obs), float(t.reward), bool(t.terminated), False, info
+
+    def render(self) -> np.ndarray | None:
+        """An RGB image [height, width, 3] of the present state, with `render_mode="rgb_array"`."""
+        if self.render_mode is None:
+            return None
+        return render_state(self.env, self._running.state, *FRAME_SIZE)
+
+
+class GymVectorEnv(VectorEnv):
+    """Many environments in one compiled call. Episodes restart in the same step: `infos["final_obs"]` holds the true
+    final observations, and `infos["_final_obs"]` says of which environments."""
+
+    metadata = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, env: base.Env, num_envs: int, render_mode: str | None = None):
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.env = env.at(np.inf)
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.single_observation_space = env.observation_space
+        self.single_action_space = env.action_space
+        self.observation_space = batch_space(env.observation_space, num_envs)
+        self.action_space = batch_space(env.action_space, num_envs)
+        self._reset = jax.jit(_vector_reset, static_argnums=2)
+        self._step = jax.jit(_vector_step)
+        self._running: Any = None
+        self._key: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        if seed is not None or self._key is None:
+            self._key = jax.random.key(int(self.np_random.integers(2**31)))
+        self._running, self._key, obs = self._reset(self.env, self._key, self.num_envs)
+        return _numpy(obs), {}
+
+    def step(self, actions):
+        if self._running is None:
+            raise gymnasium.error.ResetNeeded("call reset before step")
+        actions = _checked(actions, self.action_space)
+        self._running, self._key, t = self._step(self.env, self._key, self._running, actions)
+        t = jax.tree.map(np.array, t)
+        infos = dict(t.info)
+        done = t.terminated | t.truncated
+        if done.any():
+            infos["final_obs"] = np.where(_like(done, t.next_obs), t.next_obs, 0)
+            infos["_final_obs"] = done
+        return t.obs, t.reward.astype(np.float64), t.terminated, t.truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        if self.render_mode is None:
+            return None
+        states = [jax.tree.map(lambda x: x[i], self._running.state) for i in range(self.num_envs)]
+        return tuple(render_state(self.env, state, *FRAME_SIZE) for state in states)
+
+
+class _Functional(FuncEnv):
+    def __init__(self, env: base.Env):
+        super().__init__()
+        self.env = env
+        self.observation_space = env.observation_space
+        self.action_space = env.action_space
+
+    def initial(self, rng, params=None):
+        return self.env.initial(rng)
+
+    def transition(self, state, action, rng, params=None):
+        return self.env.transition(state, action, rng)
+
+    def observation(self, state, rng, params=None):
+        return self.env.observation(state)
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return self.env.reward(state, action, next_state)
+
+    def terminal(self, state, rng, params=None):
+        return self.env.terminal(state)
+
+    def transition_info(self, state, action, next_state, params=None):
+        return self.env.info(state, action, next_state)
+
+
+def as_func_env(env: base.Env) -> FuncEnv:
+    """`env` under Gymnasium's (unstable) functional interface."""
+    return _Functional(env)
+
+
+def _reset(env, key):
+    key, reset_key = jax.random.split(key)
+    running, obs = base.reset(env, reset_key)
+    return running, key, obs
+
+
+def _step(env, key, running, action):
+    key, step_key = jax.random.split(key)
+    running, timestep = base.advance(env, step_key, running, action)
+    return running, key, timestep
+
+
+def _vector_reset(env, key, num_envs):
+    key, reset_key = jax.random.split(key)
+    running, obs = jax.vmap(base.reset, (None, 0))(env, jax.random.split(reset_key, num_envs))
+    return running, key, obs
+
+
+def _vector_step(env, key, running, actions):
+    key, step_key = jax.random.split(key)
+    keys = jax.random.split(step_key, actions.shape[0])
+    running, timestep = jax.vmap(base.step, (None, 0, 0, 0))(env, keys, running, actions)
+    return running, key, timestep
+
+
+def _checked(action, space: gymnasium.Space) -> np.ndarray:
+    action = np.asarray(action, space.dtype)
+    if action.shape != space.shape:
+        raise ValueError(f"an action of shape {space.shape} is wanted, got {action.shape}")
+    if np.issubdtype(action.dtype, np.floating) and not np.isfinite(action).all():
+        raise ValueError("the action has entries that are not finite")
+    return action
+
+
+def _numpy(tree):
+    return jax.tree.map(np.array, tree)
+
+
+def _like(flags: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return flags.reshape(flags.shape + (1,) * (x.ndim - 1))

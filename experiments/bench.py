@@ -1,0 +1,207 @@
+"""Speed, as ratios measured in one run: `python -m experiments.bench`.
+
+What should dominate is the physics. `walker/raw` is that alone: C MuJoCo through `mujoco.rollout`, random torques,
+every environment stood up again after 40 control steps. `walker/env` is the environment under jit (observations,
+rewards, ends, resets from a bank), `walker/ppo` is training with the default configuration. Each is measured at equal
+numbers of environments, in turn and several times over; rates are medians in control steps per second, ratios are
+medians of the ratios of neighbouring measurements, so that a machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import envs  # isort: skip  sets XLA flags before JAX starts
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import tyro
+from mujoco.rollout import Rollout
+
+from agents.ppo import PPO
+from envs import base
+from experiments.cli import run_main
+from experiments.presets import default_config
+from experiments.runs import machine
+
+STAND_UP_EVERY = 40  # control steps
+START_UP = """
+import time; begin = time.perf_counter()
+import envs, jax
+from agents.ppo import PPO
+from experiments.presets import default_config
+env = envs.make("walker")
+algo = PPO(default_config("walker", "ppo"), env)
+step = jax.jit(jax.vmap(algo.step), donate_argnums=0)
+state = jax.jit(jax.vmap(algo.init))(jax.random.key(0)[None])
+jax.block_until_ready(step(state))
+print(time.perf_counter() - begin)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """also write the figures to this file"""
+    num_envs: tuple[int, ...] = (128, 512)
+    """numbers of environments to measure at"""
+    rounds: int = 5
+    """times that each measurement is repeated"""
+    seconds: float = 2.0
+    """length of one measurement, about"""
+    gpu: bool = False
+    """measure the mjx engine on a GPU instead: environments, training, growth with environments and seeds"""
+
+
+def main() -> None:
+    run_main(lambda: bench(tyro.cli(Args, description=__doc__)))
+
+
+def bench(args: Args) -> None:
+    if args.gpu:
+        from experiments.bench_gpu import bench_gpu
+
+        figures = bench_gpu()
+    else:
+        figures = {}
+        for num_envs in args.num_envs:
+            figures |= _walker(num_envs, args.rounds, args.seconds)
+        figures["walker/start_up_s"] = _start_up()
+        print(f"{'import to first training step':44s}{figures['walker/start_up_s']:12.1f} s")
+    if args.json:
+        args.json.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
+
+
+def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
+    config = dataclasses.replace(default_config("walker", "ppo"), num_envs=num_envs)
+    workloads = {
+        "walker/raw": raw_physics(num_envs),
+        "walker/env": environment(num_envs),
+        "walker/ppo": training(config),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in workloads}
+    for _ in range(rounds):
+        for name, run in workloads.items():
+            rates[name].append(_rate(run, seconds))
+    figures = {}
+    for name, values in rates.items():
+        ratios = [a / b for a, b in zip(values, rates["walker/raw"], strict=True)]
+        figures[f"{name}/{num_envs}"] = statistics.median(values)
+        figures[f"{name}/{num_envs}/of_raw"] = statistics.median(ratios)
+        print(
+            f"{name:16s}{num_envs:6d} environments{statistics.median(values):15,.0f} steps/s"
+            f"{statistics.median(ratios):9.2f} of raw   ({min(ratios):.2f}-{max(ratios):.2f})",
+            flush=True,
+        )
+    return figures
+
+
+def _rate(run: Callable[[], int], seconds: float) -> float:
+    """Steps per second: `run` does some steps and says how many."""
+    steps, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        steps += run()
+    return steps / elapsed
+
+
+def raw_physics(num_envs: int) -> Callable[[], int]:
+    env = envs.make("walker", backend="native")
+    model, substeps = env.engine.model, env.engine.substeps
+    start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs)).physics
+    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+    initial = np.zeros((num_envs, size))
+    initial[:, 1:] = np.concatenate([start.qpos, start.qvel], axis=1)
+    states = np.zeros((num_envs, substeps, size))
+    sensors = np.zeros((num_envs, substeps, model.nsensordata))
+    data = [mujoco.MjData(model) for _ in range(env.engine.threads)]
+    pool = Rollout(nthread=len(data))
+    models = [model] * num_envs
+    rng = np.random.default_rng(0)
+    # Torques are drawn beforehand: they are the policy's business, not the physics'.
+    torques = rng.uniform(-1, 1, (STAND_UP_EVERY, num_envs, 1, model.nu)).repeat(substeps, axis=2)
+
+    def run() -> int:
+        state = initial.copy()
+        for torque in torques:
+            pool.rollout(
+                models,
+                data,
+                state,
+                torque,
+                skip_checks=True,
+                nstep=substeps,
+                state=states,
+                sensordata=sensors,
+            )
+            state[:] = states[:, -1]
+        return STAND_UP_EVERY * num_envs
+
+    run()
+    return run
+
+
+def environment(num_envs: int, backend: str = "native", num_steps: int = 64) -> Callable[[], int]:
+    env = envs.make("walker", backend=backend)
+
+    @jax.jit
+    def steps(key, running):
+        bank = base.start_states(env, key, 256)
+
+        def body(running, key):
+            action_key, env_key = jax.random.split(key)
+            action = jax.random.uniform(action_key, (num_envs, 6), minval=-1.0, maxval=1.0)
+            keys = jax.random.split(env_key, num_envs)
+            running, timestep = jax.vmap(base.step, (None, 0, 0, 0, None))(
+                env, keys, running, action, bank
+            )
+            return running, timestep.reward.mean() + timestep.obs.mean()
+
+        return jax.lax.scan(body, running, jax.random.split(key, num_steps))
+
+    running, _ = jax.jit(jax.vmap(base.reset, (None, 0)))(
+        env, jax.random.split(jax.random.key(0), num_envs)
+    )
+    key = jax.random.key(1)
+
+    def run() -> int:
+        nonlocal running, key
+        key = jax.random.fold_in(key, 0)
+        running, _ = jax.block_until_ready(steps(key, running))
+        return num_steps * num_envs
+
+    run()
+    return run
+
+
+def training(config, backend: str = "native", num_seeds: int = 1) -> Callable[[], int]:
+    algo = PPO(config, envs.make("walker", backend=backend))
+    step = jax.jit(jax.vmap(algo.step), donate_argnums=0)
+    state = jax.jit(jax.vmap(algo.init))(jax.vmap(jax.random.key)(jnp.arange(num_seeds)))
+
+    def run() -> int:
+        nonlocal state
+        state, metrics = step(state)
+        jax.block_until_ready(metrics)
+        return algo.iteration_steps * num_seeds
+
+    run()
+    return run
+
+
+def _start_up() -> float:
+    """Seconds from the first import to the end of the first training iteration, in a fresh process."""
+    out = subprocess.run([sys.executable, "-c", START_UP], check=True, capture_output=True, text=True)
+    return float(out.stdout)
+
+
+if __name__ == "__main__":
+    main()
