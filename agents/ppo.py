@@ -358,7 +358,7 @@ def update(
                 (new_params, new_opt_state),
                 (params, opt_state),
             )
-        return (new_params, new_opt_state, stopped), {**metrics, "grad_norm": optax.global_norm(grads)}
+        return (new_params, new_opt_state, stopped), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     def epoch(carry, key):
         order = random_order(key, num_columns).reshape(config.num_minibatches, -1)

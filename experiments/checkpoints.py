@@ -1,0 +1,148 @@
+"""Checkpoints: the whole training state on disk, written atomically, checked when read.
+
+A checkpoint is a folder named after the environment steps (per seed) at which it was taken. Orbax writes it under
+another name and renames it when it is complete, so that a process killed at any moment leaves either a whole
+checkpoint or one that is not listed. A digest over the contents is kept beside them: a flipped byte does not
+always make the file unreadable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+KEEP = 3
+
+
+class DamagedCheckpointError(Exception):
+    """No checkpoint of a run can be used."""
+
+
+def save(folder: Path, env_steps: int, state: PyTree, progress: dict[str, Any]) -> Path:
+    """Writes `state` (any pytree of arrays, typed PRNG keys included) and `progress` (plain JSON).
+
+    Returns once the checkpoint is on disk; older ones beyond the last `KEEP` are then removed.
+    """
+    import orbax.checkpoint as ocp
+
+    path = folder.absolute() / str(env_steps)
+    arrays = {name: np.asarray(_data(leaf)) for name, leaf in _leaves(state).items()}
+    arrays = {name: x for name, x in arrays.items() if x.size}  # orbax refuses empty arrays
+    progress = {**progress, "digest": _digest(arrays, progress)}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+            path,
+            ocp.args.Composite(
+                state=ocp.args.PyTreeSave(arrays), progress=ocp.args.JsonSave(progress)
+            ),
+            force=True,
+        )
+    for old in steps(folder)[KEEP:]:
+        shutil.rmtree(folder / str(old), ignore_errors=True)
+    return path
+
+
+def steps(folder: Path) -> list[int]:
+    """The checkpoints in `folder` by their environment steps, newest first. Some may be damaged."""
+    if not folder.is_dir():
+        return []
+    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+
+
+def restore(
+    folder: Path, template: PyTree, warn: Callable[[str], None]
+) -> tuple[PyTree, dict[str, Any], int]:
+    """The newest usable checkpoint: (state, progress, environment steps).
+
+    Args:
+      template: `jax.eval_shape` of the function that makes the state; shapes and dtypes must agree.
+      warn: called with one line for each checkpoint that had to be passed over.
+
+    Raises DamagedCheckpointError if none can be used.
+    """
+    for env_steps in steps(folder):
+        try:
+            state, progress = _read(folder.absolute() / str(env_steps), template)
+        except Exception as error:  # whatever a damaged file may provoke, the one before may be whole
+            reason = f"{error}".strip().split("\n")[0][:160] or type(error).__name__
+            warn(f"checkpoint {env_steps} is damaged ({reason}); trying the one before")
+        else:
+            return state, progress, env_steps
+    raise DamagedCheckpointError(f"no usable checkpoint in {folder}")
+
+
+def discard_after(folder: Path, env_steps: int) -> None:
+    """Removes checkpoints later than `env_steps`, and what an interrupted save left behind."""
+    for path in folder.iterdir():
+        if not path.name.isdigit() or int(path.name) > env_steps:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    import orbax.checkpoint as ocp
+
+    wanted = {name: jax.eval_shape(_data, leaf) for name, leaf in _leaves(template).items()}
+    as_numpy = {
+        name: ocp.RestoreArgs(restore_type=np.ndarray) for name, x in wanted.items() if x.size
+    }
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        read = checkpointer.restore(
+            path,
+            ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(restore_args=as_numpy),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+    arrays, progress = dict(read["state"]), dict(read["progress"])
+    if progress.pop("digest", None) != _digest(arrays, progress):
+        raise ValueError("its contents do not match their digest")
+    # Orbax casts to what it is asked for without a word, so it is asked for nothing and compared here.
+    for name, x in wanted.items():
+        if x.size == 0:
+            arrays[name] = np.zeros(x.shape, x.dtype)
+        if name not in arrays:
+            raise ValueError(f"{name} is missing")
+        if (arrays[name].shape, arrays[name].dtype) != (x.shape, x.dtype):
+            raise ValueError(
+                f"{name} is {arrays[name].dtype}{arrays[name].shape}, not {x.dtype}{x.shape}"
+            )
+    leaves = [_undata(arrays[name], leaf) for name, leaf in _leaves(template).items()]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), progress
+
+
+def _leaves(tree: PyTree) -> dict[str, Any]:
+    """Leaves by a readable, unique name. None is no leaf, so absent fields cost nothing."""
+    return {
+        f"{i:04d}{jax.tree_util.keystr(path)}".replace("/", "|"): leaf
+        for i, (path, leaf) in enumerate(jax.tree_util.tree_flatten_with_path(tree)[0])
+    }
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _undata(x: np.ndarray, leaf: Any) -> jax.Array:
+    # A copy on the device: arrays that share memory with NumPy cannot be donated.
+    x = jax.numpy.array(x, copy=True)
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else x
+
+
+def _digest(arrays: dict[str, np.ndarray], progress: dict[str, Any]) -> str:
+    digest = hashlib.sha256(repr(sorted(progress.items())).encode())
+    for name in sorted(arrays):
+        x = arrays[name]
+        digest.update(f"{name} {x.dtype} {x.shape}".encode())
+        digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,153 @@
+"""Evaluation apart from training: deterministic actions, fresh resets, whole episodes, no auto-reset.
+
+The keys come from the run's seed and never from the training state, so that looking changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from envs.base import Env
+from envs.biped import gait
+from envs.biped.walker import Walker
+
+_KEY_TAG = 0x6576616C  # "eval": sets evaluation's stream apart from training's
+
+
+class Episodes(NamedTuple):
+    """N episodes of up to T steps."""
+
+    returns: Any  # [N] float32
+    lengths: Any  # [N] int32
+    survived: Any  # [N] bool: ended by the time limit
+    alive: Any  # [T, N] bool: step t was taken, the one that ended the episode included
+    states: Any  # leaves [T, N, ...], the state after step t; None where not recorded
+
+
+def keys(seed: int, first: int, n: int) -> PRNGKeyArray:
+    """The keys of the evaluation episodes `first` to `first + n` of a seed."""
+    key = jax.random.fold_in(jax.random.key(seed), _KEY_TAG)
+    return jax.random.split(jax.random.fold_in(key, first), n)
+
+
+def records(env: Env) -> bool:
+    """Whether the states of its episodes are wanted: for the gait report and the video."""
+    return isinstance(env, Walker)
+
+
+def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: bool) -> Episodes:
+    """One episode for each key, all at once; ends with the last of them. A pure function."""
+    env = algo.env.at(jnp.inf)
+    limit, n = env.max_episode_steps, episode_keys.shape[0]
+    reset_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(episode_keys), 0, 1)
+    start = jax.vmap(env.initial)(reset_keys)
+
+    def advance(s, action, key):
+        following = env.transition(s, action, key)
+        reward = jnp.asarray(env.reward(s, action, following), jnp.float32)
+        finite = _all_finite((following, env.observation(following), reward))
+        # As in training, a state that is not finite ends the episode and earns nothing.
+        following = jax.tree.map(lambda new, old: jnp.where(finite, new, old), following, s)
+        reward = jnp.where(finite, reward, 0.0)
+        return following, reward, ~finite | env.terminal(following)
+
+    def body(carry):
+        t, states, running, episodes = carry
+        obs = jax.vmap(env.observation)(states)
+        action = algo.act(state, obs, episode_keys[0], True)
+        keys_t = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
+        following, reward, ended = jax.vmap(advance)(states, action, keys_t)
+        states = _select(running, following, states)
+        history = episodes.states
+        if record:
+            history = jax.tree.map(lambda h, s: h.at[t].set(s), history, states)
+        episodes = Episodes(
+            returns=episodes.returns + jnp.where(running, reward, 0.0),
+            lengths=episodes.lengths + running,
+            survived=episodes.survived & ~(running & ended),
+            alive=episodes.alive.at[t].set(running),
+            states=history,
+        )
+        return t + 1, states, running & ~ended, episodes
+
+    empty = Episodes(
+        returns=jnp.zeros(n),
+        lengths=jnp.zeros(n, jnp.int32),
+        survived=jnp.ones(n, bool),
+        alive=jnp.zeros((limit, n), bool),
+        states=jax.tree.map(lambda s: jnp.zeros((limit, *s.shape), s.dtype), start)
+        if record
+        else None,
+    )
+    carry = (jnp.zeros((), jnp.int32), start, jnp.ones(n, bool), empty)
+    return jax.lax.while_loop(lambda c: (c[0] < limit) & jnp.any(c[2]), body, carry)[3]
+
+
+def concatenate(parts: list[Episodes]) -> Episodes:
+    """Several batches of episodes as one, in NumPy."""
+
+    def join(axis: int, xs: list[Any]) -> Any:
+        return jax.tree.map(lambda *x: np.concatenate([np.asarray(y) for y in x], axis), *xs)
+
+    return Episodes(
+        *(join(0, [getattr(p, name) for p in parts]) for name in Episodes._fields[:3]),
+        *(join(1, [getattr(p, name) for p in parts]) for name in Episodes._fields[3:]),
+    )
+
+
+def report(env: Env, episodes: Episodes) -> dict[str, Any]:
+    """What summary.json says about one seed's final evaluation."""
+    found: dict[str, Any] = {
+        "eval_return_mean": float(np.mean(episodes.returns)),
+        "eval_return_std": float(np.std(episodes.returns)),
+        "eval_length_mean": float(np.mean(episodes.lengths)),
+        "eval_episodes": len(episodes.returns),
+        "survival_rate": float(np.mean(episodes.survived)),
+        "distance_m": None,
+        "gait": None,
+    }
+    if isinstance(env, Walker):
+        measures = gait.analyse(episodes.states, episodes.alive, episodes.returns)
+        found["distance_m"] = measures["distance"]
+        found["gait"] = {"walks": gait.walks(measures), **measures}
+    return found
+
+
+def typical(episodes: Episodes) -> int:
+    """The episode whose return is the median: the one to show."""
+    return int(np.argsort(episodes.returns, kind="stable")[(len(episodes.returns) - 1) // 2])
+
+
+def mean_of(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Entry by entry, over seeds; `walks` becomes the share of seeds that walk."""
+    first = reports[0]
+    return {name: _mean([r[name] for r in reports]) for name in first}
+
+
+def _mean(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return mean_of(values)
+    numbers = [v for v in values if v is not None and not math.isnan(v)]
+    if isinstance(values[0], bool) and len(values) == 1:
+        return values[0]
+    if len(set(values)) == 1 and isinstance(values[0], int):
+        return values[0]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def _select(condition: Array, x: Any, y: Any) -> Any:
+    def pick(a, b):
+        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, x, y)
+
+
+def _all_finite(tree: Any) -> Array:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))

@@ -1,0 +1,72 @@
+"""From what each iteration measured to the rows of metrics.jsonl. Plain NumPy.
+
+A row covers a fixed number of iterations, counted from the start of training: where rows begin and end depends
+neither on how fast the machine is nor on where a run was stopped and resumed. Iterations whose row is not complete
+yet are `Pending`; they travel with the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+ROWS = 500  # about this many rows a run
+
+Pending = dict[str, list]  # metric name to [iterations][seeds] floats
+
+_SUMMED = ("train/episodes", "train/nonfinite", "time/rollout_s", "time/update_s")
+_PER_EPISODE = ("train/return", "train/length")
+
+
+def row_iterations(total: int) -> int:
+    return max(1, total // ROWS)
+
+
+def evaluation_marks(total: int, points: int = 10) -> list[int]:
+    """The iterations after which training is evaluated, the last one included; each ends a row."""
+    every = row_iterations(total)
+    rows = -(-total // every)
+    ends = {-(-rows * k // points) for k in range(1, points + 1)}
+    return sorted(min(end * every, total) for end in ends)
+
+
+def aggregate(pending: Pending, seed_index: int) -> dict[str, float | None]:
+    """One row's figures: returns and lengths weighted by episodes, counts and times summed, the rest averaged."""
+    columns = {name: np.asarray(x, np.float64)[:, seed_index] for name, x in pending.items()}
+    row: dict[str, float | None] = {}
+    for name, x in columns.items():
+        if name in _SUMMED:
+            value = x.sum()
+        elif name in _PER_EPISODE and "train/episodes" in columns:
+            value = _weighted(x, columns["train/episodes"])
+        else:
+            value = _weighted(x, ~np.isnan(x))
+        row[name] = float(value) if math.isfinite(value) else None
+    return row
+
+
+def first_nonfinite(buffers: dict[str, np.ndarray]) -> tuple[int, int, str] | None:
+    """The earliest (iteration, seed, metric) at which learning broke down; `buffers` are [n, seeds]."""
+    found = [
+        (int(i), int(seed), name)
+        for name, x in buffers.items()
+        if name.startswith("loss/") or name == "grad_norm"
+        for i, seed in np.argwhere(~np.isfinite(x))
+    ]
+    return min(found) if found else None
+
+
+def extend(pending: Pending, buffers: dict[str, np.ndarray]) -> Pending:
+    """`pending` with the iterations in `buffers` behind it."""
+    return {name: [*pending.get(name, []), *x.tolist()] for name, x in buffers.items()}
+
+
+def header(env_steps: int, wall_clock_s: float) -> dict[str, Any]:
+    return {"env_steps": env_steps, "wall_clock_s": round(wall_clock_s, 3)}
+
+
+def _weighted(x: np.ndarray, weight: np.ndarray) -> float:
+    kept = (weight > 0) & ~np.isnan(x)
+    return float(np.sum(x[kept] * weight[kept]) / np.sum(weight[kept])) if kept.any() else math.nan

@@ -1,0 +1,159 @@
+"""A run is a folder: config.json, metrics.jsonl, checkpoints/, summary.json, curve.png, video.*
+
+With several seeds, metrics.jsonl is in seed_0/, seed_1/ and so on, and all else at the top.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+RUNS = Path("results/runs")
+_PACKAGES = ("stride-rl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "mujoco")
+
+
+def default_folder(env: str, algo: str, seed: int) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return RUNS / f"{env}-{algo}-s{seed}-{now}"
+
+
+def create(folder: Path, config: dict[str, Any]) -> None:
+    """Makes the folder and its config.json. Raises FileExistsError where something is already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = f"; --resume {folder} goes on with it" if (folder / "config.json").exists() else ""
+        raise FileExistsError(f"{folder} exists already and is not overwritten{hint}")
+    for i in range(config["seeds"]):
+        metrics_file(folder, config["seeds"], i).parent.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", {**config, **provenance()})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a run. Raises ValueError with one line where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        missing = {"env", "env_kwargs", "algo", "config", "seed", "seeds"} - set(config)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a run: it has no config.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder / 'config.json'} cannot be read: {error}") from None
+    if missing:
+        raise ValueError(f"{folder / 'config.json'} lacks {', '.join(sorted(missing))}")
+    return config
+
+
+def metrics_file(folder: Path, seeds: int, index: int) -> Path:
+    return (folder / f"seed_{index}" if seeds > 1 else folder) / "metrics.jsonl"
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Appends and flushes to the disk, so that a checkpoint never knows more than the metrics."""
+    if not rows:
+        return
+    with path.open("a") as f:
+        f.writelines(json.dumps(plain(row)) + "\n" for row in rows)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def truncate_rows(path: Path, env_steps: int) -> None:
+    """Drops rows later than `env_steps`, and a last line that was only half written."""
+    kept = [row for row in read_rows(path) if row["env_steps"] <= env_steps]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    temporary.replace(path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, up to the first that cannot be read."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Written beside and renamed: never half a file."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(plain(content), indent=2) + "\n")
+    temporary.replace(path)
+
+
+def plain(x: Any) -> Any:
+    """`x` in JSON's own types; NaN and infinities, which JSON lacks, become null."""
+    if isinstance(x, dict):
+        return {str(k): plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [plain(v) for v in x]
+    if isinstance(x, bool | int | str) or x is None:
+        return x
+    if isinstance(x, Path):
+        return str(x)
+    x = x.item() if hasattr(x, "item") else x
+    return x if not isinstance(x, float) or math.isfinite(x) else None
+
+
+def provenance() -> dict[str, Any]:
+    """What produced the run: commit, versions and the kind of machine (not which machine)."""
+    import jax
+
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {
+            "cpu": _cpu_model(),
+            "cores": len(os.sched_getaffinity(0)),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "device": jax.devices()[0].device_kind,
+            "devices": jax.device_count(),
+        },
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of this source, with "-dirty" where it was changed since; None outside git."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(here.parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # Installed into a folder that lies in someone else's repository, that commit says nothing of us.
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

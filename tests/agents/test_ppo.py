@@ -1,0 +1,279 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from agents.batch import Batch, Evaluation, Targets
+from agents.ppo import PPO, PPOConfig, update
+from envs import probes
+
+SMALL = PPOConfig(
+    total_steps=64 * 400,
+    num_envs=8,
+    num_steps=8,
+    num_epochs=4,
+    num_minibatches=2,
+    learning_rate=0.01,
+    gamma=0.5,
+    hidden_sizes=(16,),
+    normalize_observations=False,
+    normalize_returns=False,
+)
+
+
+def train(env, config=SMALL, iterations=150, seed=0):
+    algo = PPO(config, env)
+    state = jax.jit(algo.init)(jax.random.key(seed))
+    state, metrics = jax.jit(
+        lambda state: jax.lax.scan(lambda s, _: algo.step(s), state, None, iterations)
+    )(state)
+    return algo, state, metrics
+
+
+def values(algo, state, *observations):
+    obs = jnp.asarray(observations, jnp.float32)[:, None]
+    return np.asarray(algo.evaluate(state.params, obs, jnp.zeros(len(obs), jnp.int32)).value)
+
+
+class TestProbes:
+    """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
+
+    def test_constant_reward(self):
+        algo, state, _ = train(probes.ConstantReward())
+        np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.02)
+
+    @pytest.mark.parametrize("objective", ["clip", "kl"])
+    def test_reward_is_action(self, objective):
+        config = dataclasses.replace(SMALL, objective=objective)
+        algo, state, _ = train(probes.RewardIsAction(), config)
+        assert algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(0.97)
+        np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.1)
+
+    def test_continuous_action(self):
+        algo, state, _ = train(probes.RewardIsAction(continuous=True), iterations=400)
+        np.testing.assert_allclose(
+            algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True), 0.5, atol=0.1
+        )
+        assert jnp.exp(algo.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
+
+    def test_reward_is_observation(self):
+        algo, state, _ = train(probes.RewardIsObservation())
+        np.testing.assert_allclose(values(algo, state, -1.0, 1.0), [-1.0, 1.0], atol=0.05)
+
+    def test_delayed_reward(self):
+        algo, state, _ = train(probes.DelayedReward())
+        np.testing.assert_allclose(values(algo, state, 0.0, 1.0), [0.5, 1.0], atol=0.05)
+
+    def test_truncation_bootstraps_from_the_true_final_observation(self):
+        # g = 0.5: V(start) = g / (1 - g) = 1, V(later) = 1 / (1 - g) = 2. Taking the limit for an end would give
+        # less than 1.5 on average; bootstrapping from the next start, less than 2.
+        algo, state, _ = train(probes.TruncationOnly())
+        np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [1.0, 2.0], atol=0.05)
+
+    def test_return_normalisation_rescales_values_alone(self):
+        config = dataclasses.replace(SMALL, normalize_returns=True)
+        algo, state, _ = train(probes.DelayedReward(), config)
+        scale = np.asarray(jnp.sqrt(state.return_statistics.var))
+        np.testing.assert_allclose(values(algo, state, 0.0, 1.0) * scale, [0.5, 1.0], atol=0.05)
+
+
+def batch_and_network(key, columns=24):
+    """A linear Gaussian policy with unit variance and a linear value; the batch comes from it."""
+    keys = jax.random.split(key, 6)
+    params = {"policy": jax.random.normal(keys[0], (3, 2)), "value": jax.random.normal(keys[1], (3,))}
+    obs = jax.random.normal(keys[2], (1, columns, 3))
+
+    def evaluate(params, obs, action):
+        mean = obs @ params["policy"]
+        logp = -0.5 * jnp.sum((action - mean) ** 2, -1) - jnp.log(2 * jnp.pi)
+        return Evaluation(logp, jnp.full(logp.shape, 2.0), obs @ params["value"])
+
+    action = obs @ params["policy"] + jax.random.normal(keys[3], (1, columns, 2))
+    now = evaluate(params, obs, action)
+    flags = jnp.zeros((1, columns), bool)
+    batch = Batch(obs, action, now.logp, now.value, now.value, now.value, flags, flags, ~flags)
+    targets = Targets(*jax.random.normal(keys[4], (2, 1, columns)))
+    return params, batch, targets, evaluate
+
+
+def run_update(config, params, batch, targets, evaluate, key=None, **kwargs):
+    optimizer = kwargs.pop("optimizer", optax.identity())
+    arguments = dict(
+        evaluate=evaluate,
+        optimizer=optimizer,
+        learning_rate=jnp.asarray(kwargs.pop("learning_rate", 0.1)),
+        kl_coefficient=jnp.asarray(1.0),
+        config=config,
+        **kwargs,
+    )
+    key = jax.random.key(7) if key is None else key
+    return update(params, optimizer.init(params), key, batch, targets, **arguments)
+
+
+ONE_STEP = dataclasses.replace(SMALL, num_epochs=1, num_minibatches=1)
+
+
+class TestUpdate:
+    def test_one_step_is_the_policy_gradient_by_hand(self):
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(0))
+        new, _, metrics = run_update(ONE_STEP, params, batch, targets, evaluate)
+        # At ratio 1 the surrogate's gradient is E[A grad log pi]; A whitened with ddof 1.
+        obs, action = np.asarray(batch.obs[0], float), np.asarray(batch.action[0], float)
+        advantage = np.asarray(targets.advantage[0], float)
+        advantage = (advantage - advantage.mean()) / np.sqrt(advantage.var(ddof=1) + 1e-8)
+        score = action - obs @ np.asarray(params["policy"], float)
+        gradient = -np.einsum("n,ni,nj->ij", advantage, obs, score) / len(obs)
+        np.testing.assert_allclose(new["policy"], params["policy"] - 0.1 * gradient, atol=1e-5)
+        error = obs @ np.asarray(params["value"], float) - np.asarray(targets.value[0], float)
+        gradient = 0.5 * error @ obs / len(obs)
+        np.testing.assert_allclose(new["value"], params["value"] - 0.1 * gradient, atol=1e-5)
+        np.testing.assert_allclose(metrics["loss/value"], 0.5 * np.mean(error**2), rtol=1e-5)
+        np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-12)
+        assert metrics["clip_fraction"] == 0.0
+
+    def test_matches_an_independent_loop(self):
+        """Two epochs of four minibatches against plain NumPy, clipping and value clipping active."""
+        config = dataclasses.replace(
+            SMALL, num_epochs=2, num_minibatches=4, clip_value=0.1, whiten_advantages=False
+        )
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(1))
+        new, _, _ = run_update(config, params, batch, targets, evaluate, learning_rate=0.5)
+
+        from agents.batch import random_order
+
+        w, v = (np.asarray(params[k], float) for k in ("policy", "value"))
+        obs, action = np.asarray(batch.obs[0], float), np.asarray(batch.action[0], float)
+        old_logp, old_value = np.asarray(batch.logp[0], float), np.asarray(batch.value[0], float)
+        advantage, target = (np.asarray(x[0], float) for x in targets)
+        for key in jax.random.split(jax.random.key(7), 2):
+            for rows in np.asarray(random_order(key, 24)).reshape(4, 6):
+                w_gradient, v_gradient = np.zeros_like(w), np.zeros_like(v)
+                for n in rows:
+                    score = action[n] - obs[n] @ w
+                    logp = -0.5 * score @ score - np.log(2 * np.pi)
+                    ratio = np.exp(logp - old_logp[n])
+                    pushes_out = ratio > 1.2 if advantage[n] > 0 else ratio < 0.8
+                    if not pushes_out:
+                        w_gradient -= ratio * advantage[n] * np.outer(obs[n], score) / 6
+                    value = obs[n] @ v
+                    error = value - target[n]
+                    clipped = old_value[n] + np.clip(value - old_value[n], -0.1, 0.1) - target[n]
+                    inside = abs(value - old_value[n]) < 0.1
+                    slope = error if error**2 >= clipped**2 else clipped * inside
+                    v_gradient += 0.5 * slope * obs[n] / 6
+                w, v = w - 0.5 * w_gradient, v - 0.5 * v_gradient
+        np.testing.assert_allclose(new["policy"], w, atol=2e-4)
+        np.testing.assert_allclose(new["value"], v, atol=2e-4)
+
+    def test_masked_columns_change_nothing(self):
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(2))
+        padded = jax.tree.map(lambda x: jnp.concatenate([x, x], axis=1), (batch, targets))
+        hide = padded[0]._replace(mask=padded[0].mask.at[:, 24:].set(False))
+        expected, _, _ = run_update(ONE_STEP, params, batch, targets, evaluate)
+        got, _, _ = run_update(ONE_STEP, params, hide, padded[1], evaluate)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
+
+    def test_order_of_columns_does_not_matter_in_a_full_batch(self):
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(3))
+        flipped = jax.tree.map(lambda x: x[:, ::-1], (batch, targets))
+        expected, _, _ = run_update(ONE_STEP, params, batch, targets, evaluate)
+        got, _, _ = run_update(ONE_STEP, params, *flipped, evaluate)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
+
+    def test_stop_kl_skips_what_remains(self):
+        # The first epoch moves far beyond the bound, so it is the last one that counts.
+        config = dataclasses.replace(SMALL, num_epochs=10, num_minibatches=1, stop_kl=1e-6)
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(4))
+        stopped, _, _ = run_update(config, params, batch, targets, evaluate)
+        once, _, _ = run_update(ONE_STEP, params, batch, targets, evaluate)
+        # With one minibatch the order of the columns does not matter. The KL is measured on the way into a step, so
+        # an epoch of one step measures 0, and a second one is taken before the flag is up.
+        twice = dataclasses.replace(ONE_STEP, num_epochs=2)
+        twice, _, _ = run_update(twice, params, batch, targets, evaluate)
+        np.testing.assert_allclose(stopped["policy"], twice["policy"], atol=1e-6)
+        assert np.abs(stopped["policy"] - once["policy"]).max() > 1e-3
+
+    def test_kl_objective_without_a_distribution_estimates_from_samples(self):
+        config = dataclasses.replace(SMALL, objective="kl", num_epochs=3)
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(6))
+        penalised, _, _ = run_update(config, params, batch, targets, evaluate)
+        free = dataclasses.replace(config, objective="clip", clip_ratio=100.0)
+        unpenalised, _, _ = run_update(free, params, batch, targets, evaluate)
+        distance = [
+            float(jnp.linalg.norm(x["policy"] - params["policy"])) for x in (penalised, unpenalised)
+        ]
+        assert distance[0] < distance[1]
+
+
+class TestState:
+    def test_first_ratio_is_one_in_every_iteration(self):
+        """Statistics stay frozen through rollout and update, so re-evaluation finds the log-probs of the rollout."""
+        config = dataclasses.replace(SMALL, normalize_observations=True, normalize_returns=True)
+        algo, state, _ = train(probes.RewardIsObservation(), config, iterations=3)
+        state, (steps, _) = algo.collect(state)
+        batch = algo.batch(state, steps)
+        again = algo.evaluate(state.params, batch.obs, batch.action)
+        np.testing.assert_allclose(again.logp, batch.logp, atol=1e-6)
+
+    def test_statistics_hold_the_raw_observations(self):
+        algo, state, _ = train(probes.RewardIsObservation(), iterations=5)
+        assert int(state.obs_statistics.count) == 5 * 64
+        np.testing.assert_allclose(state.obs_statistics.mean, 0.0, atol=0.3)
+        np.testing.assert_allclose(state.obs_statistics.var, 1.0, atol=0.1)
+
+    def test_learning_rate_falls_to_zero(self):
+        config = dataclasses.replace(SMALL, total_steps=64 * 4)
+        _, state, metrics = train(probes.ConstantReward(), config, iterations=5)
+        np.testing.assert_allclose(
+            metrics["learning_rate"], [0.01, 0.0075, 0.005, 0.0025, 0.0], atol=1e-8
+        )
+        assert int(state.env_steps) == 5 * 64
+
+    def test_vmapped_seeds_equal_single_runs(self):
+        algo = PPO(SMALL, probes.DelayedReward())
+        keys = jax.random.split(jax.random.key(3), 3)
+        together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
+        for i, key in enumerate(keys):
+            alone = jax.jit(lambda k: algo.step(algo.init(k)))(key)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a[i], b, atol=1e-4, rtol=1e-4),  # noqa: B023
+                (together[0].params, together[1]),
+                (alone[0].params, alone[1]),
+            )
+
+    def test_kl_coefficient_follows_the_kl(self):
+        config = dataclasses.replace(SMALL, objective="kl", kl_target=1e-6)
+        _, state, _ = train(probes.RewardIsAction(), config, iterations=3)
+        assert state.kl_coefficient == 8.0  # doubled at each of three updates
+        config = dataclasses.replace(SMALL, objective="kl", kl_target=1e6)
+        _, state, _ = train(probes.RewardIsAction(), config, iterations=3)
+        assert state.kl_coefficient == 0.125
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_envs": 0}, "num_envs must be at least 1"),
+        ({"num_minibatches": 7}, "does not divide into num_minibatches = 7"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"gamma": 1.5}, "gamma must be between 0 and 1"),
+        ({"hidden_sizes": (0,)}, "hidden_sizes must be positive"),
+        ({"activation": "sine"}, "unknown activation"),
+    ],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_a_space_it_cannot_handle_is_refused():
+    import gymnasium
+
+    class Odd(probes.ConstantReward):
+        action_space = gymnasium.spaces.Text(3)
+
+    with pytest.raises(ValueError, match="Discrete or Box"):
+        PPO(SMALL, Odd())
