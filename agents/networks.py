@@ -42,9 +42,7 @@ class MLP(nnx.Module):
         gains = [np.sqrt(2.0)] * len(hidden_sizes) + [head_gain]
         self.activation = ACTIVATIONS[activation]
         self.layers = nnx.List(
-            nnx.Linear(
-                fan_in, fan_out, kernel_init=nnx.initializers.orthogonal(gain), rngs=rngs
-            )
+            nnx.Linear(fan_in, fan_out, kernel_init=nnx.initializers.orthogonal(gain), rngs=rngs)
             for fan_in, fan_out, gain in zip(sizes[:-1], sizes[1:], gains, strict=True)
         )
 
@@ -73,7 +71,10 @@ class Actor(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
-        outputs = int(action_space.n) if self.discrete else int(np.prod(action_space.shape))
+        if isinstance(action_space, gymnasium.spaces.Discrete):
+            outputs = int(action_space.n)
+        else:
+            outputs = int(np.prod(action_space.shape or ()))
         self.body = MLP(
             observations, hidden_sizes, outputs, activation=activation, head_gain=0.01, rngs=rngs
         )

@@ -89,7 +89,9 @@ class PPOConfig:
     def __post_init__(self):
         positive = ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches")
         for name in positive:
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+            _require(
+                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
+            )
         for name in ("learning_rate", "clip_ratio", "kl_target"):
             _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("gamma", "gae_lambda"):
@@ -128,17 +130,18 @@ class PPO:
     Config: ClassVar[type] = PPOConfig
 
     def __init__(self, config: PPOConfig, env: Env):
-        space = env.action_space
+        space, observations = env.action_space, env.observation_space
         _require(
             isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.Box),
             f"PPO needs a Discrete or Box action space, got {space}",
         )
         _require(
-            isinstance(env.observation_space, gymnasium.spaces.Box),
-            f"PPO's network needs a Box observation space, got {env.observation_space}",
+            isinstance(observations, gymnasium.spaces.Box) and len(observations.shape) == 1,
+            f"PPO's network needs a flat Box observation space, got {observations}",
         )
         self.config = config
         self.env = env
+        self.num_observations = int(np.prod(observations.shape or ()))
         self.iteration_steps = config.num_envs * config.num_steps
         clip = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
         # The learning rate is applied in `update`, for it is a function of the state.
@@ -151,7 +154,7 @@ class PPO:
             params=params,
             opt_state=self.optimizer.init(params),
             kl_coefficient=jnp.asarray(self.config.kl_coefficient, jnp.float32),
-            obs_statistics=normalize.init(self.env.observation_space.shape),
+            obs_statistics=normalize.init((self.num_observations,)),
             return_statistics=normalize.init(()),
             stream=rollout.start(self.env.at(0), stream_key, self.config.num_envs),
             key=key,
@@ -176,7 +179,8 @@ class PPO:
             kl_coefficient=state.kl_coefficient,
             config=self.config,
         )
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             params=params,
             opt_state=opt_state,
             kl_coefficient=kl.adaptive_coefficient_double_halve(
@@ -207,7 +211,7 @@ class PPO:
         stream, steps, metrics = rollout.collect_steps(
             env, act, state.stream, rollout_key, self.config.num_steps, self.config.gamma
         )
-        return state.replace(stream=stream, key=key), (steps, metrics)
+        return dataclasses.replace(state, stream=stream, key=key), (steps, metrics)
 
     def batch(self, state: PPOState, steps: rollout.Steps) -> Batch:
         """What the learner sees of the steps, under the statistics that the policy acted with."""
@@ -258,11 +262,15 @@ class PPO:
         return self._merge(params).value(obs)
 
     def _normalized(self, state: PPOState, obs: Array) -> Array:
-        return normalize.normalize(state.obs_statistics, obs) if self.config.normalize_observations else obs
+        return (
+            normalize.normalize(state.obs_statistics, obs)
+            if self.config.normalize_observations
+            else obs
+        )
 
     def _network(self, rngs: nnx.Rngs) -> ActorCritic:
         return ActorCritic(
-            int(np.prod(self.env.observation_space.shape)),
+            self.num_observations,
             self.env.action_space,
             self.config.hidden_sizes,
             activation=self.config.activation,
@@ -303,8 +311,8 @@ def update(
       epoch.
     """
     num_columns = batch.mask.shape[1]
-    exact_kl = config.objective == "kl" and distribution is not None
-    old = distribution(params, batch.obs) if exact_kl else None
+    exact_kl = distribution if config.objective == "kl" else None
+    old = exact_kl(params, batch.obs) if exact_kl else None
 
     def loss(params: Params, batch: Batch, targets: Targets, old: Any):
         new = evaluate(params, batch.obs, batch.action)
@@ -319,7 +327,7 @@ def update(
                 ratio, advantage, config.clip_ratio, config.clip_ratio
             )
         else:
-            divergence = old.kl(distribution(params, batch.obs)) if exact_kl else kl_estimate
+            divergence = old.kl(exact_kl(params, batch.obs)) if exact_kl else kl_estimate
             policy_loss = policy_losses.kl_penalised_surrogate(
                 ratio, advantage, divergence, kl_coefficient
             )
@@ -330,7 +338,8 @@ def update(
                 new.value, batch.value, targets.value, config.clip_value
             )
         policy_loss, value_loss, entropy, kl_estimate = (
-            returns.masked_mean(x, batch.mask) for x in (policy_loss, value_loss, new.entropy, kl_estimate)
+            returns.masked_mean(x, batch.mask)
+            for x in (policy_loss, value_loss, new.entropy, kl_estimate)
         )
         total = (
             policy_loss
@@ -358,7 +367,10 @@ def update(
                 (new_params, new_opt_state),
                 (params, opt_state),
             )
-        return (new_params, new_opt_state, stopped), {**metrics, "grad_norm": optax.tree.norm(grads)}
+        return (new_params, new_opt_state, stopped), {
+            **metrics,
+            "grad_norm": optax.tree.norm(grads),
+        }
 
     def epoch(carry, key):
         order = random_order(key, num_columns).reshape(config.num_minibatches, -1)

@@ -22,7 +22,9 @@ class Stream:
     running: Running  # leaves [N, ...]
     obs: Any  # [N, ...] raw
     episode_return: Array  # [N] float32
-    discounted_return: Array  # [N] float32, sum of discount^k r_{t-k}: what return normalisation measures
+    discounted_return: (
+        Array  # [N] float32, sum of discount^k r_{t-k}: what return normalisation measures
+    )
 
 
 class Steps(NamedTuple):
@@ -84,17 +86,17 @@ def collect_steps(
             timestep.next_obs,
             discounted_return,
         )
-        episode = (done, episode_return, stream.running.t + 1)
+        metrics = (done, episode_return, stream.running.t + 1, timestep.info)
         stream = Stream(
             running,
             timestep.obs,
             jnp.where(done, 0.0, episode_return),
             jnp.where(done, 0.0, discounted_return),
         )
-        return stream, (steps, episode, timestep.info)
+        return stream, (steps, metrics)
 
-    stream, (steps, episode, info) = jax.lax.scan(body, stream, jax.random.split(key, num_steps))
-    return stream, steps, _metrics(*episode, info)
+    stream, (steps, metrics) = jax.lax.scan(body, stream, jax.random.split(key, num_steps))
+    return stream, steps, _metrics(*metrics)
 
 
 def _metrics(done, episode_return, length, info) -> dict[str, Array]:

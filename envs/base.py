@@ -116,9 +116,7 @@ def advance(
 
     terminated = ~finite | env.terminal(next_state)
     truncated = ~terminated & (t >= env.max_episode_steps)
-    return Running(next_state, t), Timestep(
-        next_obs, reward, terminated, truncated, next_obs, info
-    )
+    return Running(next_state, t), Timestep(next_obs, reward, terminated, truncated, next_obs, info)
 
 
 def step(
@@ -157,4 +155,8 @@ def _where(condition: Array, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array
 
 def _all_finite(tree: PyTree[Array]) -> Array:
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats])) if floats else jnp.array(True)
+    return (
+        jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+        if floats
+        else jnp.array(True)
+    )

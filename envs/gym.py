@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, iterate
 
 import envs
 from envs import base
@@ -42,7 +42,7 @@ def make_gym_vector(
 class GymEnv(gymnasium.Env):
     """One environment. It never truncates: `gymnasium.make` adds the time limit."""
 
-    metadata = _METADATA
+    metadata: dict[str, Any] = _METADATA
 
     def __init__(self, env: base.Env, render_mode: str | None = None):
         self.env = env.at(np.inf)
@@ -77,10 +77,11 @@ class GymEnv(gymnasium.Env):
 
 
 class GymVectorEnv(VectorEnv):
-    """Many environments in one compiled call. Episodes restart in the same step: `infos["final_obs"]` holds the true
-    final observations, and `infos["_final_obs"]` says of which environments."""
+    """Many environments in one compiled call. Episodes restart in the same step, and infos are those of Gymnasium's
+    `SyncVectorEnv` in that mode: where an episode ended, `infos["final_obs"]` and `infos["final_info"]` hold its true
+    last observation and infos; each entry has a mask of its name with a leading underscore."""
 
-    metadata = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: dict[str, Any] = _METADATA | {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, env: base.Env, num_envs: int, render_mode: str | None = None):
         if num_envs < 1:
@@ -110,18 +111,23 @@ class GymVectorEnv(VectorEnv):
         actions = _checked(actions, self.action_space)
         self._running, self._key, t = self._step(self.env, self._key, self._running, actions)
         t = jax.tree.map(np.array, t)
-        infos = dict(t.info)
         done = t.terminated | t.truncated
+        infos = _masked(t.info, ~done)
         if done.any():
-            infos["final_obs"] = np.where(_like(done, t.next_obs), t.next_obs, 0)
-            infos["_final_obs"] = done
+            infos["final_obs"] = np.full(self.num_envs, None)
+            for i, obs in enumerate(iterate(self.observation_space, t.next_obs)):
+                infos["final_obs"][i] = obs if done[i] else None
+            infos["final_info"] = _masked(t.info, done)
+            infos["_final_obs"] = infos["_final_info"] = done
         return t.obs, t.reward.astype(np.float64), t.terminated, t.truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         if self.render_mode is None:
             return None
-        states = [jax.tree.map(lambda x: x[i], self._running.state) for i in range(self.num_envs)]
-        return tuple(render_state(self.env, state, *FRAME_SIZE) for state in states)
+        return tuple(
+            render_state(self.env, _pick(self._running.state, i), *FRAME_SIZE)
+            for i in range(self.num_envs)
+        )
 
 
 class _Functional(FuncEnv):
@@ -189,9 +195,15 @@ def _checked(action, space: gymnasium.Space) -> np.ndarray:
     return action
 
 
+def _pick(tree, i: int):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
 def _numpy(tree):
     return jax.tree.map(np.array, tree)
 
 
-def _like(flags: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return flags.reshape(flags.shape + (1,) * (x.ndim - 1))
+def _masked(info: dict[str, np.ndarray], mask: np.ndarray) -> dict[str, Any]:
+    """Gymnasium's layout: each entry of the environments in `mask`, zero elsewhere, and the mask beside it."""
+    entries = {name: np.where(mask, x, 0).astype(np.float64) for name, x in info.items()}
+    return entries | {f"_{name}": mask.copy() for name in info}

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
+from experiments.cli import run_main
 from mujoco.rollout import Rollout
 
 from agents.ppo import PPO
 from envs import base
-from experiments.cli import run_main
 from experiments.presets import default_config
 from experiments.runs import machine
 
@@ -199,7 +199,9 @@ def training(config, backend: str = "native", num_seeds: int = 1) -> Callable[[]
 
 def _start_up() -> float:
     """Seconds from the first import to the end of the first training iteration, in a fresh process."""
-    out = subprocess.run([sys.executable, "-c", START_UP], check=True, capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, "-c", START_UP], check=True, capture_output=True, text=True
+    )
     return float(out.stdout)
 
 

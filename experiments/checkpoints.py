@@ -9,6 +9,7 @@ always make the file unreadable.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,9 @@ def restore(
     for env_steps in steps(folder):
         try:
             state, progress = _read(folder.absolute() / str(env_steps), template)
-        except Exception as error:  # whatever a damaged file may provoke, the one before may be whole
+        except (
+            Exception
+        ) as error:  # whatever a damaged file may provoke, the one before may be whole
             reason = f"{error}".strip().split("\n")[0][:160] or type(error).__name__
             warn(f"checkpoint {env_steps} is damaged ({reason}); trying the one before")
         else:
@@ -140,7 +143,7 @@ def _undata(x: np.ndarray, leaf: Any) -> jax.Array:
 
 
 def _digest(arrays: dict[str, np.ndarray], progress: dict[str, Any]) -> str:
-    digest = hashlib.sha256(repr(sorted(progress.items())).encode())
+    digest = hashlib.sha256(json.dumps(progress, sort_keys=True).encode())
     for name in sorted(arrays):
         x = arrays[name]
         digest.update(f"{name} {x.dtype} {x.shape}".encode())

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import envs  # noqa: F401  first: it sets XLA's flags
 import jax
 import matplotlib
+
+import envs  # noqa: F401  first: it sets XLA's flags
 
 # Compiled programs are kept from run to run; those with a callback (the native engine) JAX always compiles anew.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))

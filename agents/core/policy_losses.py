@@ -70,7 +70,7 @@ def kl_penalised_surrogate(
 
     PPO with a KL penalty, Schulman et al. 2017, eq. 8. https://arxiv.org/abs/1707.06347
     """
-    return beta * kl - ratio * advantage
+    return jnp.asarray(beta) * kl - ratio * advantage
 
 
 def clip_fraction(
@@ -126,5 +126,5 @@ def aggregate(
     if how == "token-sum-constant":
         if constant is None:
             raise ValueError("'token-sum-constant' needs `constant`, the length to divide by")
-        return jnp.sum(per_sequence), constant * sequences
+        return jnp.sum(per_sequence), jnp.asarray(constant) * sequences
     raise ValueError(f"unknown aggregation {how!r}")

@@ -41,6 +41,7 @@ def clipped_value_loss(
     Not in the PPO paper but in its code; Huang et al. 2022, detail 9.
     https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/
     """
+    clip = jnp.asarray(clip)
     clipped = old_value + jnp.clip(value - old_value, -clip, clip)
     return jnp.maximum(squared_error(value, target), squared_error(clipped, target))
 

@@ -17,6 +17,7 @@ stiff joints (damping 1 N m s/rad on an armature of 0.01 kg m^2).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, Literal
@@ -55,7 +56,9 @@ _FOOT_CORNERS = (  # m from the ankle, in the foot's frame
     (-0.015, 0.02, -0.005),
     (-0.015, -0.02, -0.005),
 )
-_TOUCHING = 1e-5  # m the lowest corner is let in at a reset: at exactly 0, rounding would decide on contact
+_TOUCHING = (
+    1e-5  # m the lowest corner is let in at a reset: at exactly 0, rounding would decide on contact
+)
 STANDING_HEIGHT = HIP_HEIGHT + _HIP_BELOW_TORSO + _FOOT_BELOW_ANKLE  # m, z0: the torso's centre
 
 
@@ -66,7 +69,9 @@ def load_model() -> mujoco.MjModel:
 
 @flax.struct.dataclass
 class WalkerState:
-    physics: PhysicsState  # qpos [13], qvel [12], sensordata [8]: one touch force per foot corner, N
+    physics: (
+        PhysicsState  # qpos [13], qvel [12], sensordata [8]: one touch force per foot corner, N
+    )
     action: Array  # [6] the action that led here, clipped to [-1, 1]; zero at the start
 
 
@@ -91,7 +96,9 @@ class Walker(Env[WalkerState]):
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
-        return gymnasium.spaces.Box(-np.inf, np.inf, (31,), np.float32)
+        """Every finite number: speeds and forces have no bound, and what is not finite is never shown."""
+        largest = np.finfo(np.float32).max
+        return gymnasium.spaces.Box(-largest, largest, (31,), np.float32)
 
     @property
     def action_space(self) -> gymnasium.spaces.Box:
@@ -161,7 +168,7 @@ class Walker(Env[WalkerState]):
         )
 
     def reward(self, state: WalkerState, action: Array, next_state: WalkerState) -> Array:
-        return sum(self.reward_terms(next_state).values())
+        return jnp.sum(jnp.stack(list(self.reward_terms(next_state).values())))
 
     def reward_terms(self, next_state: WalkerState) -> dict[str, Array]:
         """The reward's addends, in the order in which the formula names them."""
@@ -186,8 +193,10 @@ class Walker(Env[WalkerState]):
             return self
         first, begin, end = self.torque_weight_ramp
         progress = jnp.clip((env_steps - begin) / (end - begin), 0.0, 1.0)
-        weight = jnp.where(progress < 1, first + progress * (self.torque_weight - first), self.torque_weight)
-        return self.replace(torque_weight=weight, torque_weight_ramp=None)
+        weight = jnp.where(
+            progress < 1, first + progress * (self.torque_weight - first), self.torque_weight
+        )
+        return dataclasses.replace(self, torque_weight=weight, torque_weight_ramp=None)
 
 
 def make_walker(
@@ -223,13 +232,13 @@ def make_walker(
     )
 
 
-def fallen(qpos: Float[Array, "13 *batch"]) -> Array:
+def fallen(qpos: Float[Array | np.ndarray, "13 *batch"]) -> Array:
     """Whether the episode ends here; the first axis holds the coordinates."""
     turned = jnp.any(jnp.abs(yaw_pitch_roll(qpos[3:7])) >= jnp.pi / 4, axis=0)
     return (qpos[2] <= 0.1) | (jnp.abs(qpos[1]) > 1.0) | turned
 
 
-def yaw_pitch_roll(quat: Float[Array, "4 *batch"]) -> Float[Array, "3 *batch"]:
+def yaw_pitch_roll(quat: Float[Array | np.ndarray, "4 *batch"]) -> Float[Array, "3 *batch"]:
     """Intrinsic ZYX angles in radians of a unit quaternion (w, x, y, z); the first axis holds the components."""
     w, x, y, z = quat
     yaw = jnp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
@@ -259,7 +268,9 @@ def _lowest_point(legs: Float[Array, "6"]) -> Array:
     return jnp.min(corners[..., 2]) - CORNER_RADIUS
 
 
-def foot_points(legs: Float[Array, "*batch 2 3"], xp: Any = jnp) -> Float[Array, "*batch 2 5 3"]:
+def foot_points(
+    legs: Float[Array | np.ndarray, "*batch 2 3"], xp: Any = jnp
+) -> Float[Array | np.ndarray, "*batch 2 5 3"]:
     """Each foot's ankle and its four corners (in the order of CORNERS), in the torso's frame, in metres.
 
     `legs` are the angles (ankle, knee, hip) of right and left leg; `xp` the array module, jnp or np.

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float
 class PhysicsState:
     """The same small record in every engine; float32. Fields a model does not have are None."""
 
-    qpos: Array  # [nq]
-    qvel: Array  # [nv]
-    act: Array | None = None  # [na]
-    sensordata: Array | None = None  # [nsensordata]
+    qpos: Any  # [nq]
+    qvel: Any  # [nv]
+    act: Any = None  # [na]
+    sensordata: Any = None  # [nsensordata]
     extras: Any = None
 
 

@@ -7,6 +7,7 @@ A call crosses to the host once for the whole batch: seeds x environments arrive
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import threading
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class NativeEngine:
         self._lock = threading.Lock()  # two host threads in one pool crash it
         self._state_size = mujoco.mj_stateSize(model, _FULL)
         self._buffers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
-        self._variants: list[mujoco.MjModel] = []
+        self._variants: dict[tuple[str, ...], list[mujoco.MjModel]] = {}  # by the fields overridden
         _silence()
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
@@ -53,7 +54,8 @@ class NativeEngine:
             return state
         # MuJoCo computes sensors at the start of a step, so one step's sensors are the given state's own.
         ctrl = jnp.zeros(self.model.nu, jnp.float32)
-        return state.replace(sensordata=self._call(state, ctrl, 1, None).sensordata)
+        sensordata = self._call(state, ctrl, 1, None).sensordata
+        return dataclasses.replace(state, sensordata=sensordata)
 
     def step(
         self,
@@ -105,7 +107,12 @@ class NativeEngine:
                 sensordata=sensors,
             )
             last = states[:, -1]
-            out = np.concatenate([last[:, 1 : 1 + moving], sensors[:, -1]], axis=1, dtype=np.float32, casting="same_kind")
+            out = np.concatenate(
+                [last[:, 1 : 1 + moving], sensors[:, -1]],
+                axis=1,
+                dtype=np.float32,
+                casting="same_kind",
+            )
             # `rollout` stops where MuJoCo warns of a bad state, and repeats the last one: time gives it away.
             elapsed = substeps * self.model.opt.timestep
             out[~(np.abs(last[:, 0] - elapsed) < 1e-3 * self.model.opt.timestep)] = np.nan
@@ -125,13 +132,13 @@ class NativeEngine:
     def _models(self, n: int, batch: tuple[int, ...], fields: dict) -> list[mujoco.MjModel]:
         if not fields:
             return [self.model] * n
-        while len(self._variants) < n:
-            self._variants.append(copy.copy(self.model))
+        variants = self._variants.setdefault(tuple(sorted(fields)), [])
+        variants += [copy.copy(self.model) for _ in range(n - len(variants))]
         for name, value in fields.items():
             value = value.reshape(n, *value.shape[len(batch) :])
-            for variant, v in zip(self._variants, value, strict=False):
+            for variant, v in zip(variants, value, strict=False):
                 getattr(variant, name)[...] = v
-        return self._variants[:n]
+        return variants[:n]
 
 
 def _silence() -> None:

@@ -83,7 +83,10 @@ class TestProbes:
 def batch_and_network(key, columns=24):
     """A linear Gaussian policy with unit variance and a linear value; the batch comes from it."""
     keys = jax.random.split(key, 6)
-    params = {"policy": jax.random.normal(keys[0], (3, 2)), "value": jax.random.normal(keys[1], (3,))}
+    params = {
+        "policy": jax.random.normal(keys[0], (3, 2)),
+        "value": jax.random.normal(keys[1], (3,)),
+    }
     obs = jax.random.normal(keys[2], (1, columns, 3))
 
     def evaluate(params, obs, action):
@@ -219,7 +222,7 @@ class TestState:
         np.testing.assert_allclose(again.logp, batch.logp, atol=1e-6)
 
     def test_statistics_hold_the_raw_observations(self):
-        algo, state, _ = train(probes.RewardIsObservation(), iterations=5)
+        _, state, _ = train(probes.RewardIsObservation(), iterations=5)
         assert int(state.obs_statistics.count) == 5 * 64
         np.testing.assert_allclose(state.obs_statistics.mean, 0.0, atol=0.3)
         np.testing.assert_allclose(state.obs_statistics.var, 1.0, atol=0.1)

@@ -1,0 +1,246 @@
+"""The training loop: the only one.
+
+Training is a pure function of the seed, `state -> algo.step(state)` again and again. The loop on the host runs it
+in chunks of iterations, each one call of one compiled program, and between chunks does what has to do with clocks,
+files and people: rows of metrics, evaluation, checkpoints, the display, signals. How long chunks are follows the
+machine's speed and has no influence on any result: the program takes their length as an argument, rows and
+evaluations are bound to absolute numbers of iterations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from experiments.console import Display
+
+from experiments import checkpoints, evaluate, metrics, runs
+from experiments.spec import Spec, initial_keys, load_state
+
+CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
+MAX_CHUNK = 2048  # iterations
+CHECKPOINT_SECONDS = 15.0
+EVAL_EPISODES = 128  # at each mark, and at a time in the final evaluation
+FINAL_EPISODES = 512
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; a checkpoint has been saved."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class NonFiniteError(Exception):
+    """Learning produced infinities or NaN; the last good checkpoint is kept."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, besides its state. Plain JSON; kept with each checkpoint."""
+
+    iteration: int = 0
+    wall_clock_s: float = 0.0
+    compile_s: float = 0.0
+    train_s: float = 0.0  # spent in chunks
+    pending: metrics.Pending = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    states: Any  # leading axis: seeds
+    progress: Progress
+    episodes: list[evaluate.Episodes]  # the final evaluation, one per seed
+
+
+def train(
+    folder: Path, spec: Spec, algo: Any, display: Display, resume: bool = False
+) -> Finished:
+    """Trains to the end, from the start or from `folder`'s newest usable checkpoint.
+
+    Raises Interrupted on SIGINT or SIGTERM, NonFiniteError where learning broke down.
+    """
+    with _Signals() as signals, ThreadPoolExecutor(1) as worker:
+        # Signals reach Python only while the main thread is in Python: it waits, another one computes.
+        return _Loop(folder, spec, algo, display, signals, worker).run(resume)
+
+
+class _Loop:
+    """The loop's variables, held together."""
+
+    def __init__(self, folder, spec, algo, display, signals, worker):
+        self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
+        self.signals, self.worker = signals, worker
+        self.programs = Programs(algo, spec.seeds)
+        self.total = total_iterations(spec.config.total_steps, algo)
+        self.row_every = metrics.row_iterations(self.total)
+        self.marks = metrics.evaluation_marks(self.total)
+        self.progress = Progress()
+        self.states: Any = None
+        self.rollout_share: float | None = None
+        self.clock = time.monotonic()
+        self.saved_at = -np.inf
+
+    def run(self, resume: bool) -> Finished:
+        if resume:
+            self._restore()
+        else:
+            keys = initial_keys(self.spec)
+            self.states = self._call(self.programs.init, keys)
+            self._save()
+        self.display.start(self.total * self.algo.iteration_steps, self._env_steps())
+        chunk, episodes = 1, None
+        while self.progress.iteration < self.total:
+            self._stop_if_asked()
+            upcoming = next(m for m in self.marks if m > self.progress.iteration)
+            n = min(chunk, upcoming - self.progress.iteration)
+            seconds = self._advance(n)
+            if self.progress.iteration == self.total:
+                episodes = self._evaluate(FINAL_EPISODES)
+            elif self.progress.iteration in self.marks:
+                episodes = self._evaluate(EVAL_EPISODES)
+            else:
+                episodes = None
+            self._write_rows(seconds / n, episodes)
+            due = self._now() - self.saved_at > CHECKPOINT_SECONDS
+            if due or self.progress.iteration == self.total:
+                self._save()
+            chunk = int(np.clip(CHUNK_SECONDS * n / seconds, 1, min(4 * chunk, MAX_CHUNK)))
+        # Resumed after the last iteration, there is nothing left but to look at the result.
+        episodes = episodes or self._evaluate(FINAL_EPISODES)
+        self.progress.wall_clock_s = self._now()
+        return Finished(self.states, self.progress, episodes)
+
+    def _advance(self, n: int) -> float:
+        """Runs `n` iterations; returns the seconds they took."""
+        start, compiled = time.monotonic(), self.programs.compile_s
+        self.states, buffers = self._call(self.programs.chunk, self.states, jnp.int32(n))
+        buffers = {name: np.asarray(x)[:n] for name, x in buffers.items()}
+        seconds = time.monotonic() - start - (self.programs.compile_s - compiled)
+        self._refuse_nonfinite(buffers)
+        self._measure_share(seconds / n)
+        if self.rollout_share is not None:
+            for name, share in (("rollout", self.rollout_share), ("update", 1 - self.rollout_share)):
+                buffers[f"time/{name}_s"] = np.full((n, self.spec.seeds), share * seconds / n)
+        self.progress.iteration += n
+        self.progress.train_s += seconds
+        self.progress.pending = metrics.extend(self.progress.pending, buffers)
+        live = [metrics.aggregate({k: x.tolist() for k, x in buffers.items()}, i) for i in self._seeds()]
+        speed = n * self.algo.iteration_steps * self.spec.seeds / seconds
+        self.display.update(self._env_steps(), speed, live)
+        return seconds
+
+    def _measure_share(self, iteration_s: float) -> None:
+        """The share of an iteration that is rollout: timed once, apart, for inside the program there is no clock."""
+        if self.rollout_share is not None or not hasattr(self.algo, "collect"):
+            return
+        compiled, start = self.programs.compile_s, time.monotonic()
+        self._call(self.programs.collect, self.states)
+        collect_s = time.monotonic() - start - (self.programs.compile_s - compiled)
+        self.rollout_share = min(1.0, collect_s / iteration_s)
+
+    def _evaluate(self, n: int) -> list[evaluate.Episodes]:
+        """`n` episodes for each seed, in batches of one size so that one program serves all."""
+        self.display.note(f"evaluating {n} episodes")
+        batches = []
+        for first in range(0, n, EVAL_EPISODES):
+            seeds = [self.spec.seed + i for i in self._seeds()]
+            keys = jnp.stack([evaluate.keys(s, first, EVAL_EPISODES) for s in seeds])
+            found = jax.device_get(self._call(self.programs.evaluate, self.states, keys))
+            batches.append(found)
+        return [
+            evaluate.concatenate([jax.tree.map(lambda x, i=i: x[i], b) for b in batches])
+            for i in self._seeds()
+        ]
+
+    def _write_rows(self, iteration_s: float, episodes: list[evaluate.Episodes] | None) -> None:
+        """Turns pending iterations into rows, as far as they are complete, and appends these."""
+        progress = self.progress
+        waiting = len(next(iter(progress.pending.values())))
+        begin = progress.iteration - waiting
+        rows: list[list[dict]] = [[] for _ in self._seeds()]
+        while begin < progress.iteration:
+            end = min(begin + self.row_every, self.total)
+            if end > progress.iteration:
+                break
+            size = end - begin
+            done = {name: x[:size] for name, x in progress.pending.items()}
+            progress.pending = {name: x[size:] for name, x in progress.pending.items()}
+            wall = self._now() - (progress.iteration - end) * iteration_s
+            for i in self._seeds():
+                evaluated = episodes[i] if episodes and end == progress.iteration else None
+                rows[i].append(self._row(end, wall, done, i, evaluated))
+            begin = end
+        for i in self._seeds():
+            runs.append_rows(runs.metrics_file(self.folder, self.spec.seeds, i), rows[i])
+
+    def _row(self, end, wall, done, seed_index, evaluated) -> dict[str, Any]:
+        steps = end * self.algo.iteration_steps
+        row = {"env_steps": steps, "wall_clock_s": round(wall, 3)}
+        row |= metrics.aggregate(done, seed_index)
+        row["eval/return"] = None if evaluated is None else float(np.mean(evaluated.returns))
+        row["eval/length"] = None if evaluated is None else float(np.mean(evaluated.lengths))
+        return row
+
+    def _refuse_nonfinite(self, buffers: dict[str, np.ndarray]) -> None:
+        found = metrics.first_nonfinite(buffers)
+        params = getattr(self.states, "params", None)
+        if found is None and not _finite(params):
+            found = len(next(iter(buffers.values()))) - 1, 0, "a parameter"
+        if found is None:
+            return
+        i, seed, name = found
+        step = (self.progress.iteration + i + 1) * self.algo.iteration_steps
+        kept = checkpoints.steps(self.folder / "checkpoints")[0]
+        raise NonFiniteError(
+            f"{name} is not finite at env step {step} (seed {self.spec.seed + seed}): stopped; "
+            f"the last good checkpoint, of env step {kept}, is kept in {self.folder / 'checkpoints'}"
+        )
+
+    def _restore(self) -> None:
+        folder = self.folder / "checkpoints"
+        self.states, progress, steps = load_state(
+            self.folder, self.spec, self.algo, self.display.warn
+        )
+        self.progress = Progress(**progress)
+        checkpoints.discard_after(folder, steps)
+        for i in self._seeds():
+            runs.truncate_rows(runs.metrics_file(self.folder, self.spec.seeds, i), steps)
+        self.saved_at = self._now()
+        self.display.say(f"resumed at env step {steps}")
+
+    def _save(self) -> None:
+        self.progress.wall_clock_s = self._now()
+        self.progress.compile_s += self.programs.take_compile_s()
+        self.clock = time.monotonic()
+        progress = dataclasses.asdict(self.progress)
+        checkpoints.save(self.folder / "checkpoints", self._env_steps(), self.states, progress)
+        self.saved_at = self._now()
+
+    def _stop_if_asked(self) -> None:
+        if self.signals.received is None:
+            return
+        self._save()
+        raise Interrupted(self.signals.received)
+
+    def _call(self, program: Callable, *arguments: Any) -> Any:
+        return self.worker.submit(lambda: jax.block_until_ready(program(*arguments))).result()
+
+    def _now(self) -> float:
+        """Seconds of this run so far, those before a resume included."""
+        return self.progress.wall_clock_s + time.monotonic() - self.clock
+
+    def _env_steps(self) -> int:
+        return self.progress.iteration * self.algo.iteration_steps
+
+    def _seeds(self) -> range:
+        return range(self.spec.seeds)

@@ -1,0 +1,87 @@
+"""What a run is made of, as plain data: enough to build its environment and its learner again."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import envs
+from agents import ALGORITHMS
+from experiments import checkpoints, runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    env: str
+    env_kwargs: dict[str, Any]
+    algo: str
+    config: Any  # the algorithm's Config
+    seed: int
+    seeds: int
+
+    def build(self) -> Any:
+        """The algorithm on its environment. Raises ValueError with one line on impossible settings."""
+        return algorithm(self.algo)(self.config, make_env(self.env, self.env_kwargs))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "config": dataclasses.asdict(self.config)}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Spec:
+        """From config.json. Raises ValueError where this version of the code cannot hold it."""
+        config_type = algorithm(stored["algo"]).Config
+        fields = {field.name for field in dataclasses.fields(cls)}
+        kept = {name: _tuples(value) for name, value in stored.items() if name in fields}
+        try:
+            return cls(**{**kept, "config": config_type(**kept["config"])})
+        except TypeError as error:
+            raise ValueError(f"config.json does not fit this version: {error}") from None
+
+
+def algorithm(name: str) -> type:
+    if name not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, ALGORITHMS)}")
+    return ALGORITHMS[name]
+
+
+def make_env(name: str, kwargs: dict[str, Any]) -> envs.Env:
+    try:
+        return envs.make(name, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"environment {name!r} does not take these options: {error}") from None
+
+
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest valid one, or all of them."""
+    valid = sorted(valid)
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(valid)}"
+
+
+def initial_keys(spec: Spec) -> jax.Array:
+    """Seed i's whole run follows from `jax.random.key(seed + i)`. [seeds]"""
+    return jax.numpy.stack([jax.random.key(spec.seed + i) for i in range(spec.seeds)])
+
+
+def load_state(folder: Path, spec: Spec, algo: Any, warn) -> tuple[Any, dict[str, Any], int]:
+    """The newest usable checkpoint of a run: (states with a leading axis of seeds, progress, env steps)."""
+    template = jax.eval_shape(jax.vmap(algo.init), initial_keys(spec))
+    return checkpoints.restore(folder / "checkpoints", template, warn)
+
+
+def open_run(folder: Path) -> tuple[Spec, Any]:
+    """The spec and the algorithm of a run on disk."""
+    spec = Spec.from_json(runs.read_config(folder))
+    return spec, spec.build()
+
+
+def _tuples(x: Any) -> Any:
+    """JSON has lists only; our settings have tuples only."""
+    if isinstance(x, dict):
+        return {name: _tuples(value) for name, value in x.items()}
+    return tuple(_tuples(v) for v in x) if isinstance(x, list) else x
