@@ -9,6 +9,7 @@ medians of the ratios of neighbouring measurements, so that a machine that slows
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import statistics
@@ -25,22 +26,23 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
-from experiments.cli import run_main
 from mujoco.rollout import Rollout
 
-from agents.ppo import PPO
+from agents.ppo import PPO, PPOConfig
 from envs import base
-from experiments.presets import default_config
-from experiments.runs import machine
+from experiments.bench_gpu import bench_gpu
+from experiments.cli import run_main
+from experiments.presets import preset
+from experiments.runs import provenance
 
 STAND_UP_EVERY = 40  # control steps
 START_UP = """
 import time; begin = time.perf_counter()
 import envs, jax
-from agents.ppo import PPO
-from experiments.presets import default_config
+from agents.ppo import PPO, PPOConfig
+from experiments.presets import preset
 env = envs.make("walker")
-algo = PPO(default_config("walker", "ppo"), env)
+algo = PPO(preset("walker", "ppo", PPOConfig), env)
 step = jax.jit(jax.vmap(algo.step), donate_argnums=0)
 state = jax.jit(jax.vmap(algo.init))(jax.random.key(0)[None])
 jax.block_until_ready(step(state))
@@ -68,21 +70,25 @@ def main() -> None:
 
 def bench(args: Args) -> None:
     if args.gpu:
-        from experiments.bench_gpu import bench_gpu
+        if jax.default_backend() == "cpu":
+            raise ValueError("--gpu: JAX finds no GPU here (install the extra: stride-rl[cuda])")
+        bench_gpu(save=lambda figures: _save(args.json, figures))
+        return
+    figures: dict[str, float] = {}
+    for num_envs in args.num_envs:
+        figures |= _walker(num_envs, args.rounds, args.seconds)
+    figures["walker/start_up_s"] = _start_up()
+    print(f"{'import to first training step':44s}{figures['walker/start_up_s']:12.1f} s")
+    _save(args.json, figures)
 
-        figures = bench_gpu()
-    else:
-        figures = {}
-        for num_envs in args.num_envs:
-            figures |= _walker(num_envs, args.rounds, args.seconds)
-        figures["walker/start_up_s"] = _start_up()
-        print(f"{'import to first training step':44s}{figures['walker/start_up_s']:12.1f} s")
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
+
+def _save(path: Path | None, figures: dict[str, float]) -> None:
+    if path:
+        path.write_text(json.dumps({**provenance(), **figures}, indent=2) + "\n")
 
 
 def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
-    config = dataclasses.replace(default_config("walker", "ppo"), num_envs=num_envs)
+    config = dataclasses.replace(preset("walker", "ppo", PPOConfig), num_envs=num_envs)
     workloads = {
         "walker/raw": raw_physics(num_envs),
         "walker/env": environment(num_envs),
@@ -91,7 +97,7 @@ def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
     rates: dict[str, list[float]] = {name: [] for name in workloads}
     for _ in range(rounds):
         for name, run in workloads.items():
-            rates[name].append(_rate(run, seconds))
+            rates[name].append(rate(run, seconds))
     figures = {}
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(values, rates["walker/raw"], strict=True)]
@@ -105,7 +111,7 @@ def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
     return figures
 
 
-def _rate(run: Callable[[], int], seconds: float) -> float:
+def rate(run: Callable[[], int], seconds: float) -> float:
     """Steps per second: `run` does some steps and says how many."""
     steps, begin = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begin) < seconds:
@@ -149,8 +155,18 @@ def raw_physics(num_envs: int) -> Callable[[], int]:
     return run
 
 
-def environment(num_envs: int, backend: str = "native", num_steps: int = 64) -> Callable[[], int]:
+def environment(
+    num_envs: int,
+    backend: str = "native",
+    num_steps: int = 64,
+    solver: tuple[int, int] | None = None,
+) -> Callable[[], int]:
+    """The environment under jit; `solver` is (iterations, line-search steps) in place of the model's own."""
     env = envs.make("walker", backend=backend)
+    if solver is not None:
+        model = copy.copy(env.engine.model)
+        model.opt.iterations, model.opt.ls_iterations = solver
+        env = dataclasses.replace(env, engine=type(env.engine)(model, env.engine.substeps))
 
     @jax.jit
     def steps(key, running):

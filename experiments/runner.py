@@ -20,13 +20,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from experiments.console import Display
 
 from experiments import checkpoints, evaluate, metrics, runs
+from experiments.console import Display
+from experiments.programs import MAX_CHUNK, Programs
+from experiments.signals import Stop
 from experiments.spec import Spec, initial_keys, load_state
 
 CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
-MAX_CHUNK = 2048  # iterations
 CHECKPOINT_SECONDS = 15.0
 EVAL_EPISODES = 128  # at each mark, and at a time in the final evaluation
 FINAL_EPISODES = 512
@@ -69,17 +70,22 @@ def train(
 
     Raises Interrupted on SIGINT or SIGTERM, NonFiniteError where learning broke down.
     """
-    with _Signals() as signals, ThreadPoolExecutor(1) as worker:
+    with Stop() as stop, ThreadPoolExecutor(1) as worker:
         # Signals reach Python only while the main thread is in Python: it waits, another one computes.
-        return _Loop(folder, spec, algo, display, signals, worker).run(resume)
+        return _Loop(folder, spec, algo, display, stop, worker).run(resume)
+
+
+def total_iterations(total_steps: int, algo: Any) -> int:
+    """Whole iterations, rounded up."""
+    return -(-total_steps // algo.iteration_steps)
 
 
 class _Loop:
     """The loop's variables, held together."""
 
-    def __init__(self, folder, spec, algo, display, signals, worker):
+    def __init__(self, folder, spec, algo, display, stop, worker):
         self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
-        self.signals, self.worker = signals, worker
+        self.stop, self.worker = stop, worker
         self.programs = Programs(algo, spec.seeds)
         self.total = total_iterations(spec.config.total_steps, algo)
         self.row_every = metrics.row_iterations(self.total)
@@ -117,7 +123,7 @@ class _Loop:
             chunk = int(np.clip(CHUNK_SECONDS * n / seconds, 1, min(4 * chunk, MAX_CHUNK)))
         # Resumed after the last iteration, there is nothing left but to look at the result.
         episodes = episodes or self._evaluate(FINAL_EPISODES)
-        self.progress.wall_clock_s = self._now()
+        self._settle_clocks()
         return Finished(self.states, self.progress, episodes)
 
     def _advance(self, n: int) -> float:
@@ -193,9 +199,10 @@ class _Loop:
 
     def _refuse_nonfinite(self, buffers: dict[str, np.ndarray]) -> None:
         found = metrics.first_nonfinite(buffers)
-        params = getattr(self.states, "params", None)
-        if found is None and not _finite(params):
-            found = len(next(iter(buffers.values()))) - 1, 0, "a parameter"
+        if found is None:
+            last = len(next(iter(buffers.values()))) - 1
+            bad = _nonfinite_seeds(getattr(self.states, "params", None), self.spec.seeds)
+            found = (last, bad[0], "a parameter") if bad else None
         if found is None:
             return
         i, seed, name = found
@@ -219,18 +226,16 @@ class _Loop:
         self.display.say(f"resumed at env step {steps}")
 
     def _save(self) -> None:
-        self.progress.wall_clock_s = self._now()
-        self.progress.compile_s += self.programs.take_compile_s()
-        self.clock = time.monotonic()
+        self._settle_clocks()
         progress = dataclasses.asdict(self.progress)
         checkpoints.save(self.folder / "checkpoints", self._env_steps(), self.states, progress)
         self.saved_at = self._now()
 
     def _stop_if_asked(self) -> None:
-        if self.signals.received is None:
+        if self.stop.received is None:
             return
         self._save()
-        raise Interrupted(self.signals.received)
+        raise Interrupted(self.stop.received)
 
     def _call(self, program: Callable, *arguments: Any) -> Any:
         return self.worker.submit(lambda: jax.block_until_ready(program(*arguments))).result()
@@ -239,8 +244,20 @@ class _Loop:
         """Seconds of this run so far, those before a resume included."""
         return self.progress.wall_clock_s + time.monotonic() - self.clock
 
+    def _settle_clocks(self) -> None:
+        """Brings the times in `progress` up to now."""
+        self.progress.wall_clock_s, self.clock = self._now(), time.monotonic()
+        self.progress.compile_s += self.programs.compile_s
+        self.programs.compile_s = 0.0
+
     def _env_steps(self) -> int:
         return self.progress.iteration * self.algo.iteration_steps
 
     def _seeds(self) -> range:
         return range(self.spec.seeds)
+
+
+def _nonfinite_seeds(params: Any, seeds: int) -> list[int]:
+    leaves = [np.asarray(x) for x in jax.tree.leaves(params)]
+    floats = [x for x in leaves if np.issubdtype(x.dtype, np.floating)]
+    return [i for i in range(seeds) if not all(np.isfinite(x[i]).all() for x in floats)]

@@ -6,6 +6,7 @@ the compiled program and is the right choice with one.
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from typing import Literal
 
@@ -26,7 +27,9 @@ def make_engine(model: mujoco.MjModel, substeps: int, backend: Backend = "auto")
     `auto` is `native` unless JAX's default device is a GPU. Raises ValueError for an unknown name.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"unknown physics backend {backend!r}: choose from {', '.join(BACKENDS)}")
+        near = difflib.get_close_matches(backend, BACKENDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BACKENDS)}"
+        raise ValueError(f"unknown physics backend {backend!r}: {hint}")
     on_cpu = jax.default_backend() == "cpu"
     if backend == "auto":
         backend = "native" if on_cpu else "mjx"

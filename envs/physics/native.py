@@ -107,12 +107,13 @@ class NativeEngine:
                 sensordata=sensors,
             )
             last = states[:, -1]
-            out = np.concatenate(
-                [last[:, 1 : 1 + moving], sensors[:, -1]],
-                axis=1,
-                dtype=np.float32,
-                casting="same_kind",
-            )
+            with np.errstate(over="ignore"):  # a diverged state; becomes NaN below
+                out = np.concatenate(
+                    [last[:, 1 : 1 + moving], sensors[:, -1]],
+                    axis=1,
+                    dtype=np.float32,
+                    casting="same_kind",
+                )
             # `rollout` stops where MuJoCo warns of a bad state, and repeats the last one: time gives it away.
             elapsed = substeps * self.model.opt.timestep
             out[~(np.abs(last[:, 0] - elapsed) < 1e-3 * self.model.opt.timestep)] = np.nan

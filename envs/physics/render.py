@@ -8,7 +8,9 @@ hang, and takes a few milliseconds.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import mujoco
@@ -112,11 +114,40 @@ def _draw_shadow(draw, pixels, model, data, i, scale) -> None:
 
 
 def _draw_geom(draw, pixels, model, data, i, scale) -> None:
-    points, radius = _outline(model, data, i)
     # Farther parts are paler, as through air.
-    distance = np.clip(0.5 + 4.0 * data.geom_xpos[i, 1], 0.0, 1.0)
-    color = 255 * model.geom_rgba[i, :3] * (1 - 0.25 * distance) + 0.25 * distance * np.array(_SKY)
-    _fill(draw, pixels(points), radius * scale, tuple(int(c) for c in color))
+    haze = 0.25 * np.clip(0.5 + 4.0 * data.geom_xpos[i, 1], 0.0, 1.0)
+    color = 255 * model.geom_rgba[i, :3] * (1 - haze) + haze * np.array(_SKY)
+    if model.geom_type[i] == Geom.mjGEOM_BOX:
+        for corners, light in _visible_faces(model, data, i):
+            _fill(draw, pixels(corners), 0.0, _shade(color, light))
+        return
+    points, radius = _outline(model, data, i)
+    _fill(draw, pixels(points), radius * scale, _shade(color, 1.0))
+
+
+def _visible_faces(model, data, i) -> Iterator[tuple[np.ndarray, float]]:
+    """Corners [4, 3] of each face of a box that the viewer sees, and how light it is: the more so, the more it
+    faces upwards."""
+    rotation, position, half = (
+        data.geom_xmat[i].reshape(3, 3),
+        data.geom_xpos[i],
+        model.geom_size[i],
+    )
+    away = np.array([-_OBLIQUE[0], 1.0, -_OBLIQUE[1]])  # what the projection maps to a point
+    for axis, sign in itertools.product(range(3), (-1.0, 1.0)):
+        normal = sign * rotation[:, axis]
+        if normal @ away >= 0:
+            continue
+        u, v = (k for k in range(3) if k != axis)
+        square = np.zeros((4, 3))
+        square[:, axis] = sign * half[axis]
+        square[:, u] = half[u] * np.array([-1, 1, 1, -1])
+        square[:, v] = half[v] * np.array([-1, -1, 1, 1])
+        yield position + square @ rotation.T, 0.95 + 0.25 * normal[2] - 0.2 * abs(normal[0])
+
+
+def _shade(color: np.ndarray, light: float) -> tuple[int, ...]:
+    return tuple(int(c) for c in np.clip(color * light, 0, 255))
 
 
 def _outline(model, data, i) -> tuple[np.ndarray, float]:

@@ -1,0 +1,274 @@
+"""The command line that `walker`, `train` and the others share.
+
+Flags are the fields of three dataclasses, flat: the run's own, the environment's options, the algorithm's Config.
+Whatever is wrong with them is one line on stderr and exit code 2, before anything is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from envs.physics import BACKENDS
+from experiments import runs
+from experiments.checkpoints import DamagedCheckpointError
+from experiments.console import Display
+from experiments.finish import conclude
+from experiments.presets import preset
+from experiments.runner import Interrupted, NonFiniteError, total_iterations, train
+from experiments.spec import Spec, algorithm, make_env, suggestion
+
+BAD_INPUT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFlags:
+    algo: str = "ppo"
+    """the algorithm"""
+    seed: int = 0
+    """everything random follows from it"""
+    seeds: int = 1
+    """so many runs at once, with seeds SEED, SEED + 1, ..."""
+    out: str | None = None
+    """the run's folder; None: a new one under results/runs"""
+    resume: str | None = None
+    """folder of a run that was stopped, to go on with; needs no other flag"""
+    video: bool = True
+    """write a video of the result, where there is something to see"""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvFlags:
+    backend: str = "auto"
+    """physics engine: auto, native (C threads) or mjx (JAX, for GPUs)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class WalkerFlags(EnvFlags):
+    observation: Literal["document", "mathworks"] = "document"
+    """the document's 31 observations, or foot contacts and previous actions in place of the eight forces"""
+    forward_weight: float = 1.0
+    """reward per m/s of forward velocity"""
+    lateral_weight: float = 3.0
+    """cost per m^2 off the line"""
+    height_weight: float = 50.0
+    """cost per m^2 above or below standing height"""
+    alive_weight: float = 25.0
+    """reward for surviving a full episode"""
+    torque_weight: float = 0.02
+    """cost per squared normalised torque; the document prints 0.22"""
+    torque_weight_ramp: tuple[float, float, float] | None = None
+    """FIRST BEGIN END: the torque weight is FIRST until env step BEGIN, then rises to torque-weight at END"""
+
+
+_ENV_FLAGS: dict[str, type[EnvFlags]] = {"walker": WalkerFlags}
+
+
+def main(argv: Sequence[str], env: str | None = None) -> int:
+    """Trains and returns the exit code. `env`: the command's own environment; None: there is a flag --env."""
+    try:
+        folder, spec, algo, flags, note = prepare(argv, env)
+        if not flags.resume:
+            runs.create(folder, spec.to_json())
+    except (ValueError, OSError) as error:
+        return fail(error)
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    display = Display()
+    for line in (note, f"run folder: {folder}"):
+        if line:
+            display.say(line)
+    try:
+        finished = train(folder, spec, algo, display, resume=bool(flags.resume))
+        conclude(folder, spec, algo, finished, flags.video, display)
+    except Interrupted as stopped:
+        display.close()
+        command = f"python -m experiments.{env or 'train'} --resume {folder}"
+        display.say(f"stopped; to go on: {command}")
+        return 128 + stopped.signum
+    except NonFiniteError as error:
+        display.close()
+        return fail(error, code=1)
+    except DamagedCheckpointError as error:
+        return fail(error)
+    finally:
+        display.close()
+    return 0
+
+
+def prepare(argv: Sequence[str], env: str | None) -> tuple[Path, Spec, Any, RunFlags, str | None]:
+    """Folder, spec, algorithm, the run's flags, and a remark. Writes nothing; raises ValueError."""
+    first = _first_flags(argv)
+    stored = None
+    if first.resume is not None:
+        folder = Path(first.resume)
+        stored = Spec.from_json(runs.read_config(folder))
+        for name, given in (("env", env or first.env), ("algo", first.algo)):
+            if given is not None and given != getattr(stored, name):
+                raise ValueError(f"{folder} is a run of {name} {getattr(stored, name)}, not {given}")
+    name = stored.env if stored else env or first.env
+    algo_name = stored.algo if stored else first.algo or "ppo"
+    if name is None:
+        raise ValueError("which environment? give --env NAME")
+    flags, spec = _parse(argv, name, algo_name, stored, has_env_flag=env is None)
+    environment = make_env(spec.env, spec.env_kwargs)
+    spec, note = _whole_iterations(spec, environment)
+    if stored:
+        _refuse_contradiction(spec, stored, flags)
+        folder = Path(first.resume)
+    else:
+        folder = Path(flags.out or runs.default_folder(spec.env, spec.algo, spec.seed))
+    return folder, spec, algorithm(spec.algo)(spec.config, environment), flags, note
+
+
+def fail(error: Exception, code: int = BAD_INPUT) -> int:
+    """One line on stderr."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print("error: " + " ".join(text.split()), file=sys.stderr)
+    return code
+
+
+def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: str) -> Any:
+    """`tyro.cli` with its boxes turned into a ValueError of one line. `--help` raises SystemExit(0)."""
+    errors = io.StringIO()
+    width = os.environ.get("COLUMNS")
+    try:
+        with contextlib.redirect_stderr(errors):
+            if not {"-h", "--help"} & set(argv):
+                os.environ["COLUMNS"] = "1000"  # an error in a box is not to be wrapped
+            parsed, unknown = tyro.cli(
+                arguments,
+                args=list(argv),
+                default=default,
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+                return_unknown_args=True,
+            )
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise ValueError(_unboxed(errors.getvalue())) from None
+    finally:
+        os.environ.pop("COLUMNS") if width is None else os.environ.update(COLUMNS=width)
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        if not flag.startswith("--"):
+            raise ValueError(f"unexpected argument {flag!r}")
+        near = suggestion(flag, _flag_names(default)) if len(flag) > 2 else "see --help"
+        raise ValueError(f"unknown flag {flag}: {near if near.startswith('did') else 'see --help'}")
+    return parsed
+
+
+def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """The flags that decide which others there are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("--algo", "--env", "--resume"):
+        parser.add_argument(flag)
+    try:
+        return parser.parse_known_args(list(argv))[0]
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+
+
+def _parse(
+    argv: Sequence[str], env: str, algo: str, stored: Spec | None, has_env_flag: bool
+) -> tuple[RunFlags, Spec]:
+    config_type = algorithm(algo).Config
+    env_type = _ENV_FLAGS.get(env, EnvFlags)
+    run = RunFlags(algo=algo)
+    env_flags, config = env_type(), preset(env, algo, config_type)
+    if stored:
+        run = RunFlags(algo=algo, seed=stored.seed, seeds=stored.seeds)
+        env_flags, config = env_type(**stored.env_kwargs), stored.config
+    parts = [("run", run), (env.replace("-", "_"), env_flags), (algo, config)]
+    if has_env_flag:
+        parts.insert(0, ("which", _Which(env)))
+    arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])
+    description = f"Trains {algo} on {env}."
+    parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
+    run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
+    _check(run, env_flags)
+    kwargs = dataclasses.asdict(env_flags)
+    if env not in _ENV_FLAGS and kwargs["backend"] == "auto":
+        kwargs = {}  # an environment without physics has no engine to choose
+    return run, Spec(env, kwargs, algo, config, run.seed, run.seeds)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Which:
+    env: str
+    """the environment"""
+
+
+def _check(run: RunFlags, env_flags: EnvFlags) -> None:
+    if run.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {run.seeds}")
+    if run.seed < 0 or run.seed + run.seeds > 2**31:
+        raise ValueError(f"--seed must be between 0 and 2147483647, got {run.seed}")
+    if env_flags.backend not in BACKENDS:
+        near = suggestion(env_flags.backend, BACKENDS)
+        raise ValueError(f"unknown physics backend {env_flags.backend!r}: {near}")
+
+
+def _whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
+    """The total rounded up to whole iterations, and a line that says so."""
+    algo = algorithm(spec.algo)(spec.config, env)
+    asked = spec.config.total_steps
+    total = total_iterations(asked, algo) * algo.iteration_steps
+    if total >= 2**31:
+        raise ValueError(f"--total-steps must be below 2147483648, got {total}")
+    if total == asked:
+        return spec, None
+    note = f"{asked} steps rounded up to {total}: iterations of {algo.iteration_steps} steps"
+    return dataclasses.replace(spec, config=dataclasses.replace(spec.config, total_steps=total)), note
+
+
+def _refuse_contradiction(spec: Spec, stored: Spec, flags: RunFlags) -> None:
+    """A resumed run is the run it was. Flags that repeat its settings are fine."""
+    if flags.out is not None and Path(flags.out).resolve() != Path(flags.resume or "").resolve():
+        raise ValueError("--resume goes on in the run's own folder; leave out --out")
+    new, old = (
+        {"seed": s.seed, "seeds": s.seeds, **s.env_kwargs, **dataclasses.asdict(s.config)}
+        for s in (spec, stored)
+    )
+    for name in new:
+        if new[name] != old.get(name):
+            flag = name.replace("_", "-")
+            raise ValueError(
+                f"--{flag} {new[name]} contradicts the run in {flags.resume}, which has {old.get(name)}"
+            )
+
+
+def _flag_names(default: Any) -> list[str]:
+    names = []
+    for part in dataclasses.fields(default):
+        for field in dataclasses.fields(getattr(default, part.name)):
+            flag = field.name.replace("_", "-")
+            names += [f"--{flag}"] + ([f"--no-{flag}"] if field.type in (bool, "bool") else [])
+    return names
+
+
+def _unboxed(text: str) -> str:
+    """The message inside tyro's first box."""
+    lines = []
+    for line in text.splitlines():
+        inside = line.strip().strip("│").strip()
+        if line.startswith(("╭", "╰")) or set(inside) <= {"─"}:
+            if lines:
+                break
+            continue
+        lines.append(inside)
+    message = re.sub(r"\[/?bold\]", "", " ".join(lines))
+    return re.sub(r"^Error parsing (\w+: )?", "", message) or "the command line cannot be read"

@@ -1,0 +1,118 @@
+"""The end of a run: summary.json, the learning curve, the video, and a table for whoever waited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import evaluate, runs
+from experiments.console import Display, duration, si
+from experiments.runner import Finished
+from experiments.spec import Spec
+
+# Lines of the gait report: what, unit, and the name in `gait.analyse`.
+_GAIT = (
+    ("survival", "", "survival"),
+    ("distance", " m", "distance"),
+    ("speed", " m/s", "speed"),
+    ("left-right alternation", "", "alternation"),
+    ("duty factor right, left", "", "duty_right duty_left"),
+    ("single, double support, flight", "", "single_support double_support flight"),
+    ("landing foot ahead", "", "landing_ahead"),
+    ("max |y|", " m", "max_lateral"),
+    ("max |yaw|, |roll|", " rad", "max_yaw max_roll"),
+    ("swing clearance", " m", "swing_clearance"),
+    ("stance slip", " m/s", "stance_slip"),
+    ("cost of transport", "", "cost_of_transport"),
+)
+
+
+def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[str, Any]:
+    """Writes summary.json and returns it. Scalars are means over seeds."""
+    progress = finished.progress
+    steps = progress.iteration * algo.iteration_steps
+    per_seed = [evaluate.report(algo.env, episodes) for episodes in finished.episodes]
+    summary = {
+        "env": spec.env,
+        "algo": spec.algo,
+        "seed": spec.seed,
+        "seeds": spec.seeds,
+        "env_steps": steps,
+        "wall_clock_s": progress.wall_clock_s,
+        "compile_s": progress.compile_s,
+        # Of all seeds together, while training: without compilation, evaluation and checkpoints.
+        "steps_per_second": steps * spec.seeds / max(progress.train_s, 1e-9),
+        **evaluate.mean_of(per_seed),
+        "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],
+    }
+    runs.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def draw_curve(folder: Path, spec: Spec) -> Path:
+    from experiments import plots
+
+    rows = [
+        runs.read_rows(runs.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)
+    ]
+    return plots.learning_curve(rows, folder / "curve.png", f"{spec.env}, {spec.algo}")
+
+
+def write_video(folder: Path, algo: Any, episodes: evaluate.Episodes, display: Display) -> list[Path]:
+    """The episode of median return. Nothing for environments without a body to show."""
+    if episodes.states is None:
+        return []
+    from experiments import video
+
+    n = evaluate.typical(episodes)
+    qpos = episodes.states.physics.qpos[: episodes.lengths[n], n]
+    return video.write(algo.env.engine.model, np.asarray(qpos), folder / "video", display.say)
+
+
+def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Display) -> None:
+    rows = [
+        ("return", f"{summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"),
+        ("episodes", f"{summary['eval_episodes']} a seed, deterministic"),
+        ("survival", f"{summary['survival_rate']:.1%}"),
+        ("env steps", f"{si(summary['env_steps'])} a seed"),
+        ("speed", f"{si(summary['steps_per_second'])} steps/s"),
+        ("wall clock", f"{duration(summary['wall_clock_s'])}, {summary['compile_s']:.0f} s compiling"),
+    ]
+    display.table(_title(summary), rows)
+    measures = summary["gait"]
+    if measures:
+        display.table(_verdict(measures), [(what, _figures(measures, names, unit)) for what, unit, names in _GAIT])
+    for path in [*paths, folder]:
+        display.say(f"{path}")
+
+
+def conclude(folder: Path, spec: Spec, algo: Any, finished: Finished, video: bool, display: Display) -> None:
+    """All of the above."""
+    summary = summarise(folder, spec, algo, finished)
+    paths = [draw_curve(folder, spec)]
+    if video:
+        display.note("drawing the video")
+        paths += write_video(folder, algo, jax.device_get(finished.episodes[0]), display)
+    display.close()
+    show(summary, paths, folder, display)
+
+
+def _title(summary: dict[str, Any]) -> str:
+    first, n = summary["seed"], summary["seeds"]
+    seeds = f"seed {first}" if n == 1 else f"seeds {first} to {first + n - 1}"
+    return f"{summary['env']}, {summary['algo']}, {seeds}"
+
+
+def _verdict(measures: dict[str, Any]) -> str:
+    walks = measures["walks"]
+    if isinstance(walks, bool):
+        return "gait: it walks" if walks else "gait: it does not walk"
+    return f"gait: {walks:.0%} of the seeds walk"
+
+
+def _figures(measures: dict[str, Any], names: str, unit: str) -> str:
+    values = [measures[name] for name in names.split()]
+    return ", ".join("-" if v is None or v != v else f"{v:.3g}" for v in values) + unit

@@ -1,0 +1,76 @@
+"""Learning curves as PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
+Rows = list[dict[str, Any]]
+
+
+def learning_curve(seeds: list[Rows], path: Path, title: str) -> Path:
+    """Return and episode length against environment steps; `seeds` holds each seed's rows of metrics."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    figure.suptitle(title, fontsize=12, fontweight="bold", x=0.02, ha="left")
+    _panel(axes[0], seeds, "return", "return")
+    _panel(axes[1], seeds, "length", "episode length")
+    axes[1].set_xlabel("environment steps" + (" (per seed)" if len(seeds) > 1 else ""))
+    axes[0].legend(frameon=False, fontsize=9)
+    figure.savefig(path)
+    return path
+
+
+def _panel(ax: Any, seeds: list[Rows], name: str, label: str) -> None:
+    curves = [_series(rows, f"train/{name}") for rows in seeds]
+    marks = [_series(rows, f"eval/{name}") for rows in seeds]
+    if len(seeds) > 1:
+        for x, y in curves:
+            ax.plot(x, y, color=_COLOUR, alpha=0.3, linewidth=0.8)
+    what = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "training episodes"
+    ax.plot(*_mean(curves), color=_COLOUR, linewidth=1.8, label=what)
+    ax.plot(
+        *_mean(marks),
+        color=_EVAL_COLOUR,
+        linewidth=1.2,
+        marker="o",
+        markersize=4,
+        markerfacecolor="white",
+        label="evaluation, deterministic",
+    )
+    ax.set_ylabel(label)
+    ax.grid(color="#e5e7eb", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(_GREY)
+    ax.tick_params(colors=_GREY)
+    ax.xaxis.set_major_formatter(lambda x, _: _steps(x))
+
+
+def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
+    points = [(row["env_steps"], row[name]) for row in rows if row.get(name) is not None]
+    x, y = np.array(points, float).reshape(-1, 2).T
+    return x, y
+
+
+def _mean(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Over seeds, at the steps where any has a value; in between a seed is interpolated."""
+    curves = [(x, y) for x, y in curves if len(x)]
+    if not curves:
+        return np.zeros(0), np.zeros(0)
+    x = np.unique(np.concatenate([x for x, _ in curves]))
+    return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
+
+
+def _steps(x: float) -> str:
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if abs(x) >= unit:
+            return f"{x / unit:g} {name}"
+    return f"{x:g}"

@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM: the first asks the run to stop at the next chance, the second ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+
+
+class Stop:
+    """Within `with Stop() as stop`, `stop.received` is the number of the signal that arrived, or None."""
+
+    received: int | None = None
+
+    def __enter__(self) -> Stop:
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids it
+            self._before = {s: signal.signal(s, self._handle) for s in _SIGNALS}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame) -> None:
+        if self.received is not None:
+            if sys.stderr.isatty():
+                os.write(2, _SHOW_CURSOR.encode())
+            os._exit(128 + number)
+        self.received = number
+        os.write(2, b"\nstopping after this chunk; once more to stop at once\n")

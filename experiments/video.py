@@ -1,0 +1,2 @@
+def write(model, qpos, stem, say):
+    return []
