@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,6 +133,15 @@ def prepare(argv: Sequence[str], env: str | None) -> tuple[Path, Spec, Any, RunF
     return folder, spec, algorithm(spec.algo)(spec.config, environment), flags, note
 
 
+def run_main(body: Callable[[], int | None]) -> None:
+    """Runs a command and exits with its code; wrong input is one line on stderr and exit code 2."""
+    try:
+        code = body() or 0
+    except (ValueError, OSError, DamagedCheckpointError) as error:
+        code = fail(error)
+    sys.exit(code)
+
+
 def fail(error: Exception, code: int = BAD_INPUT) -> int:
     """One line on stderr."""
     text = str(error)
@@ -163,11 +174,7 @@ def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: 
     finally:
         os.environ.pop("COLUMNS") if width is None else os.environ.update(COLUMNS=width)
     if unknown:
-        flag = unknown[0].split("=")[0]
-        if not flag.startswith("--"):
-            raise ValueError(f"unexpected argument {flag!r}")
-        near = suggestion(flag, _flag_names(default)) if len(flag) > 2 else "see --help"
-        raise ValueError(f"unknown flag {flag}: {near if near.startswith('did') else 'see --help'}")
+        raise ValueError(_unknown(unknown[0].split("=")[0], arguments))
     return parsed
 
 
@@ -251,12 +258,22 @@ def _refuse_contradiction(spec: Spec, stored: Spec, flags: RunFlags) -> None:
             )
 
 
-def _flag_names(default: Any) -> list[str]:
+def _unknown(flag: str, arguments: type) -> str:
+    if not flag.startswith("-"):
+        return f"unexpected argument {flag!r}"
+    near = difflib.get_close_matches(flag.replace("_", "-"), _flag_names(arguments), n=1)
+    return f"unknown flag {flag}: " + (f"did you mean {near[0]}?" if near else "see --help")
+
+
+def _flag_names(arguments: type) -> list[str]:
+    """Those of a dataclass of flags, or of dataclasses of flags."""
     names = []
-    for part in dataclasses.fields(default):
-        for field in dataclasses.fields(getattr(default, part.name)):
-            flag = field.name.replace("_", "-")
-            names += [f"--{flag}"] + ([f"--no-{flag}"] if field.type in (bool, "bool") else [])
+    for name, kind in typing.get_type_hints(arguments).items():
+        if dataclasses.is_dataclass(kind):
+            names += _flag_names(kind)
+            continue
+        flag = name.replace("_", "-")
+        names += [f"--{flag}", f"--no-{flag}"] if kind is bool else [f"--{flag}"]
     return names
 
 

@@ -124,6 +124,11 @@ def typical(episodes: Episodes) -> int:
     return int(np.argsort(episodes.returns, kind="stable")[(len(episodes.returns) - 1) // 2])
 
 
+def episode(episodes: Episodes, n: int) -> Any:
+    """The recorded states of episode `n`, as long as it lasted."""
+    return jax.tree.map(lambda x: np.asarray(x)[: episodes.lengths[n], n], episodes.states)
+
+
 def mean_of(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """Entry by entry, over seeds; `walks` becomes the share of seeds that walk."""
     first = reports[0]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 
 from experiments import evaluate, runs
 from experiments.console import Display, duration, si
@@ -67,9 +65,8 @@ def write_video(folder: Path, algo: Any, episodes: evaluate.Episodes, display: D
         return []
     from experiments import video
 
-    n = evaluate.typical(episodes)
-    qpos = episodes.states.physics.qpos[: episodes.lengths[n], n]
-    return video.write(algo.env.engine.model, np.asarray(qpos), folder / "video", display.say)
+    shown = evaluate.episode(episodes, evaluate.typical(episodes))
+    return video.write(algo.env, shown, folder / "video", display.say)
 
 
 def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Display) -> None:
@@ -95,7 +92,7 @@ def conclude(folder: Path, spec: Spec, algo: Any, finished: Finished, video: boo
     paths = [draw_curve(folder, spec)]
     if video:
         display.note("drawing the video")
-        paths += write_video(folder, algo, jax.device_get(finished.episodes[0]), display)
+        paths += write_video(folder, algo, finished.episodes[0], display)
     display.close()
     show(summary, paths, folder, display)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 FRAME_SIZE = (640, 360)  # pixels: width, height
@@ -27,18 +27,23 @@ _INK = (52, 58, 70)
 Geom = mujoco.mjtGeom
 
 
-def render_state(
-    env: Any, state: Any, width: int, height: int, caption: str = ""
-) -> UInt8[np.ndarray, "height width 3"]:
-    """An RGB image of `state` of an environment with physics; `caption` is written in the upper left corner.
-
-    Raises NotImplementedError for an environment that has no physics to show.
-    """
+def render_state(env: Any, state: Any, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+    """An RGB image of `state`. Raises NotImplementedError for an environment without physics to show."""
     if not hasattr(env, "engine"):
         raise NotImplementedError(f"{type(env).__name__} has nothing to draw")
-    model = env.engine.model
+    return render(env.engine.model, np.asarray(state.physics.qpos), width, height)
+
+
+def render(
+    model: mujoco.MjModel,
+    qpos: Float[np.ndarray, " nq"],
+    width: int,
+    height: int,
+    caption: str = "",
+) -> UInt8[np.ndarray, "h w 3"]:
+    """An RGB image of the model at `qpos`, by its first camera; `caption` goes into the upper left corner."""
     data = mujoco.MjData(model)
-    data.qpos[:] = np.asarray(state.physics.qpos)
+    data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
     if uses_gl():
         renderer = _renderer(model, width, height)

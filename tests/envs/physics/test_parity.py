@@ -1,17 +1,23 @@
-"""Native against MJX on the biped, one control step (5 substeps) from identical states under identical actions.
+"""Native against MJX on the biped: one control step (5 substeps) from identical states under identical actions, and
+free runs.
 
-Measured here, worst of 10 thousand such steps that do not touch on a discontinuity (see below), float32 MJX on a CPU
-against float64 MuJoCo; TOLERANCE adds a little:
+One step, measured here on a CPU (float32 MJX against float64 MuJoCo), the worst of 9353 steps: from standing, along
+trajectories of random torques, and from random states on the floor, landing and in the air.
 
-MEASURED_TABLE
+| | qpos | qvel | y, z | velocity | yaw, pitch, roll | angular velocity | joint angles | speeds | touch | reward |
+|---|---|---|---|---|---|---|---|---|---|---|
+| worst | 1.3e-5 | 1.6e-3 | 1.3e-5 | 3.9e-5 | 2.4e-5 | 1.4e-3 | 6.0e-7 | 4.7e-5 | 8.1e-4 | 2.3e-5 |
+| TOLERANCE | 1e-4 | 5e-3 | 1e-4 | 2e-4 | 1e-4 | 5e-3 | 1e-5 | 2e-4 | 1e-3 | 1e-4 |
 
-A contact that begins pushes at once (solimp starts at 0.9), so one control step is a discontinuous function of the
-state: whether a corner is 1e-8 m above the floor or in it when a substep begins decides over a push. There no two
-precisions can agree, and neither does float64 with itself: started 1e-6 beside such a state, native MuJoCo goes two
-ways that lie as far apart as the two engines do. The test demands this proof of every step out of tolerance, and
-that there be few.
+Two steps of the 9353 are beyond (qpos up to 1.8e-4, touch up to 0.03), and not through a fault of either engine: a
+contact pushes at once when it begins (solimp starts at 0.9), so a control step is a discontinuous function of the
+state, and whether a corner is 1e-8 m above the floor or in it at a substep decides over a push. In 80 thousand steps
+the share was 1e-4 up to qpos 3.5e-4; of states with a corner put at exactly 0 it is 9%, up to 4e-2 (resets avoid
+that, see `_TOUCHING` in walker.py). More solver iterations change nothing. A step beyond tolerance therefore passes
+only if native, started within 1e-6 of the same state, goes MJX's way within tolerance; and such steps must be few.
 
-Free runs from standing, random torques: qpos parts by 1e-3 at step HORIZON.
+Free runs from standing, qpos 1e-3 apart, 64 runs of 100 steps: never before step 54 without torque, 24 with torques
+drawn anew at each step, 35 with torques held for 4; more than half of the runs are still together at 100.
 """
 
 import warnings
@@ -168,9 +174,10 @@ def test_one_control_step(engines, group):
 
 
 @pytest.mark.parametrize(
-    ("torques", "horizon"), [("none", 1), ("anew each step", 1), ("held 4 steps", 1)]
+    ("torques", "horizon"), [("none", 30), ("anew each step", 12), ("held 4 steps", 18)]
 )
 def test_free_runs_stay_together_for_a_while(engines, torques, horizon):
+    """Bounds at about half of what was measured: another processor rounds otherwise."""
     (env, native), (_, mjx) = engines
     hold = {"none": 0, "anew each step": 1, "held 4 steps": 4}[torques]
     actions = held_torques(hold, 5, 100) if hold else np.zeros((100, N, 6))
@@ -182,3 +189,4 @@ def test_free_runs_stay_together_for_a_while(engines, torques, horizon):
         apart = np.where(gap > 1e-3, np.minimum(apart, t), apart)
     print(f"\ntorques {torques}: qpos 1e-3 apart after {np.sort(apart)[[0, 3, N // 2, -1]]} steps")
     assert apart.min() >= horizon
+    assert np.median(apart) == len(actions)

@@ -1,0 +1,93 @@
+"""Shows what a run has learned: python -m experiments.play DIR [--viewer]"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import envs  # isort: skip  # noqa: F401  sets XLA's flags before JAX starts
+import jax
+import numpy as np
+import tyro
+
+from experiments import evaluate, spec, video
+from experiments.cli import parse_flags, run_main
+from experiments.console import Display
+
+
+@dataclasses.dataclass(frozen=True)
+class PlayFlags:
+    run: tyro.conf.Positional[Path]
+    """folder of the run"""
+    seed_index: int = 0
+    """which of the run's seeds"""
+    episodes: int = 16
+    """played at once; the one of median return is shown"""
+    out: Path | None = None
+    """the video, without its suffix; None: "play" in the run's folder"""
+    viewer: bool = False
+    """show it in MuJoCo's viewer, on a screen, instead of writing a video"""
+
+
+def main() -> None:
+    run_main(lambda: play(sys.argv[1:]))
+
+
+def play(argv: Sequence[str]) -> int:
+    flags = parse_flags(PlayFlags, argv, None, "Replays the policy of a run, deterministically.")
+    if flags.viewer and not (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
+        raise ValueError("--viewer needs a screen, and there is none here; without it a video is written")
+    if flags.episodes < 1:
+        raise ValueError(f"--episodes must be at least 1, got {flags.episodes}")
+    display = Display()
+    stored, algo = spec.open_run(flags.run)
+    if not 0 <= flags.seed_index < stored.seeds:
+        raise ValueError(f"{flags.run} has {stored.seeds} seeds, there is no index {flags.seed_index}")
+    states, _, steps = spec.load_state(flags.run, stored, algo, display.warn)
+    state = jax.tree.map(lambda x: x[flags.seed_index], states)
+    keys = evaluate.keys(stored.seed + flags.seed_index, 0, flags.episodes)
+    record = evaluate.records(algo.env)
+    episodes = jax.device_get(jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, record))(state, keys))
+    display.say(
+        f"policy of env step {steps}: return {np.mean(episodes.returns):.1f} ± {np.std(episodes.returns):.1f}, "
+        f"survival {np.mean(episodes.survived):.0%} of {flags.episodes} episodes"
+    )
+    if not record:
+        display.say(f"{stored.env} has no body to show")
+        return 0
+    shown = evaluate.episode(episodes, evaluate.typical(episodes))
+    if flags.viewer:
+        _view(algo.env.engine.model, np.asarray(shown.physics.qpos))
+    else:
+        stem = flags.out or flags.run / "play"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for path in video.write(algo.env, shown, stem, display.say):
+            display.say(str(path))
+    return 0
+
+
+def _view(model: Any, qpos: np.ndarray) -> None:
+    """The episode again and again in real time, until the window is closed."""
+    import mujoco
+    import mujoco.viewer
+
+    period = video.CONTROL_PERIOD
+    data = mujoco.MjData(model)
+    with mujoco.viewer.launch_passive(model, data) as viewer:
+        while viewer.is_running():
+            for q in qpos:
+                data.qpos[:] = q
+                mujoco.mj_forward(model, data)
+                viewer.sync()
+                time.sleep(period)
+                if not viewer.is_running():
+                    return
+
+
+if __name__ == "__main__":
+    main()
