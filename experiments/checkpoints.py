@@ -139,7 +139,12 @@ def _data(leaf: Any) -> Any:
 def _undata(x: np.ndarray, leaf: Any) -> jax.Array:
     # A copy on the device: arrays that share memory with NumPy cannot be donated.
     x = jax.numpy.array(x, copy=True)
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else x
+    if not _is_key(leaf):
+        return x
+    key = jax.random.wrap_key_data(x)
+    if key.dtype != leaf.dtype:
+        raise ValueError(f"a key is {key.dtype}, not {leaf.dtype}: see jax_default_prng_impl")
+    return key
 
 
 def _digest(arrays: dict[str, np.ndarray], progress: dict[str, Any]) -> str:

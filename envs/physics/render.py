@@ -39,22 +39,16 @@ def render(
     qpos: Float[np.ndarray, " nq"],
     width: int,
     height: int,
-    caption: str = "",
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """An RGB image of the model at `qpos`, by its first camera; `caption` goes into the upper left corner."""
+    """An RGB image of the model at `qpos`, by its first camera."""
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
     if uses_gl():
         renderer = _renderer(model, width, height)
         renderer.update_scene(data, camera=0 if model.ncam else -1)
-        image = Image.fromarray(renderer.render())
-    else:
-        image = _draw(model, data, width, height)
-    if caption:
-        font = _font(height // 20)
-        ImageDraw.Draw(image).text((height // 24, height // 28), caption, fill=_INK, font=font)
-    return np.asarray(image)
+        return renderer.render()
+    return np.asarray(_draw(model, data, width, height))
 
 
 def uses_gl() -> bool:

@@ -13,37 +13,29 @@ def no_gl(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
 
 
-def picture(height=walker.STANDING_HEIGHT, x=0.0, **kwargs):
+def picture(height=walker.STANDING_HEIGHT, x=0.0):
     qpos = np.zeros(13)
     qpos[[0, 2, 3]] = x, height, 1.0
-    return render.render(walker.load_model(), qpos, 320, 180, **kwargs).astype(int)
+    return render.render(walker.load_model(), qpos, 320, 180).astype(int)
 
 
-def rows_like(image, rgb):
-    middle = image[:, 130:190]  # no captions, no numbers on the floor
-    return np.flatnonzero((np.abs(middle - rgb).sum(-1) < 40).any(axis=1))
+def torso_rows(image):
+    """Rows of the picture that show the torso: the one bluish, dark thing above the floor."""
+    middle = image[:, 130:190]
+    return np.flatnonzero(((middle[..., 2] - middle[..., 0] > 30) & (middle[..., 0] < 110)).any(1))
 
 
 def test_the_robot_is_in_the_picture_and_moves_with_its_state():
-    torso = 255 * walker.load_model().geom("torso").rgba[:3] * 0.9 + 20
-    low, high = (
-        rows_like(picture(), torso),
-        rows_like(picture(walker.STANDING_HEIGHT + 0.05), torso),
-    )
+    low, high = torso_rows(picture()), torso_rows(picture(walker.STANDING_HEIGHT + 0.05))
     assert len(low) > 10
     # The picture is 180 pixels for 0.75 of the model's extent (0.5 m): 5 cm are 24 of them.
     assert low.mean() - high.mean() == pytest.approx(24, abs=3)
 
 
 def test_the_floor_moves_under_a_robot_that_is_kept_in_the_middle():
-    torso = 255 * walker.load_model().geom("torso").rgba[:3] * 0.9 + 20
     a, b = picture(), picture(x=0.03)
     assert np.any(a != b)
-    np.testing.assert_array_equal(rows_like(a, torso), rows_like(b, torso))
-
-
-def test_a_caption_is_written():
-    assert np.any(picture(caption="t = 1 s") != picture())
+    np.testing.assert_array_equal(torso_rows(a), torso_rows(b))
 
 
 def test_an_environment_without_physics_says_that_it_has_nothing_to_draw():
