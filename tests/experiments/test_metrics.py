@@ -1,0 +1,49 @@
+import math
+
+import numpy as np
+import pytest
+
+from experiments import metrics
+
+
+def test_rows_weigh_returns_by_episodes_and_sum_counts():
+    pending = {
+        "train/return": [[1.0], [4.0], [math.nan]],
+        "train/length": [[10.0], [40.0], [math.nan]],
+        "train/episodes": [[1.0], [3.0], [0.0]],
+        "train/nonfinite": [[0.0], [2.0], [1.0]],
+        "loss/policy": [[1.0], [2.0], [6.0]],
+        "time/rollout_s": [[0.1], [0.2], [0.3]],
+    }
+    row = metrics.aggregate(pending, 0)
+    assert row["train/return"] == (1 * 1 + 3 * 4) / 4
+    assert row["train/length"] == (1 * 10 + 3 * 40) / 4
+    assert row["train/episodes"] == 4
+    assert row["train/nonfinite"] == 3
+    assert row["loss/policy"] == 3
+    assert row["time/rollout_s"] == pytest.approx(0.6)
+
+
+def test_without_an_ended_episode_the_return_is_null():
+    row = metrics.aggregate({"train/return": [[math.nan]], "train/episodes": [[0.0]]}, 0)
+    assert row == {"train/return": None, "train/episodes": 0.0}
+
+
+@pytest.mark.parametrize("total", [1, 2, 7, 10, 11, 499, 500, 999, 1000, 1001, 5003])
+def test_marks_end_rows_and_the_last_is_the_end(total):
+    marks, every = metrics.evaluation_marks(total), metrics.row_iterations(total)
+    assert marks == sorted(set(marks))
+    assert marks[-1] == total
+    assert all(m % every == 0 for m in marks[:-1])
+    assert len(marks) == min(10, total) or total < 20
+
+
+def test_the_first_nonfinite_is_the_earliest_iteration():
+    buffers = {
+        "loss/policy": np.array([[0.0, 0.0], [0.0, np.inf]]),
+        "grad_norm": np.array([[0.0, np.nan], [0.0, 0.0]]),
+        "train/return": np.array([[np.nan, np.nan], [0.0, 0.0]]),
+    }
+    assert metrics.first_nonfinite(buffers) == (0, 1, "grad_norm")
+    del buffers["grad_norm"], buffers["loss/policy"]
+    assert metrics.first_nonfinite(buffers) is None

@@ -1,0 +1,68 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from experiments import runs
+
+CONFIG = {"env": "e", "env_kwargs": {}, "algo": "a", "config": {}, "seed": 0, "seeds": 1}
+
+
+def test_rows_later_than_the_checkpoint_and_half_a_line_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"env_steps": n, "x": 0.1 * n} for n in (10, 20, 30)]
+    runs.append_rows(path, rows)
+    with path.open("a") as f:
+        f.write('{"env_steps": 40, "x": 0.')
+    runs.truncate_rows(path, 30)
+    assert runs.read_rows(path) == rows
+    runs.truncate_rows(path, 25)
+    assert runs.read_rows(path) == rows[:2]
+    runs.append_rows(path, rows[2:])
+    assert runs.read_rows(path) == rows
+
+
+def test_a_run_that_wrote_nothing_yet_can_be_truncated(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    runs.truncate_rows(path, 0)
+    assert runs.read_rows(path) == []
+
+
+def test_nothing_is_overwritten(tmp_path):
+    runs.create(tmp_path / "a", CONFIG)
+    before = (tmp_path / "a" / "config.json").read_text()
+    with pytest.raises(FileExistsError, match="not overwritten; --resume"):
+        runs.create(tmp_path / "a", {**CONFIG, "seed": 1})
+    assert (tmp_path / "a" / "config.json").read_text() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="exists"):
+        runs.create(tmp_path / "file", CONFIG)
+
+
+def test_config_says_what_made_the_run_but_not_on_whose_machine(tmp_path):
+    import socket
+
+    runs.create(tmp_path / "a", CONFIG)
+    text = (tmp_path / "a" / "config.json").read_text()
+    config = json.loads(text)
+    assert config["versions"]["jax"]
+    assert config["machine"]["cores"] >= 1
+    assert socket.gethostname() not in text
+    assert str(tmp_path) not in text
+
+
+def test_reading_what_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match="not a run"):
+        runs.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        runs.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="lacks algo"):
+        runs.read_config(tmp_path)
+
+
+def test_json_gets_null_for_what_it_cannot_say():
+    found = runs.plain({"a": math.nan, "b": (np.float32(1.5), np.int32(2)), "c": math.inf, "d": True})
+    assert found == {"a": None, "b": [1.5, 2], "c": None, "d": True}
