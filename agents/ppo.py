@@ -114,14 +114,15 @@ class PPOConfig:
 
 @flax.struct.dataclass
 class PPOState:
+    # `| Any`: JAX rebuilds pytrees around placeholders, which a type checker at run time would refuse.
     params: Params
-    opt_state: optax.OptState
-    kl_coefficient: Array  # [], the kl objective's beta
-    obs_statistics: normalize.RunningStatistics  # of raw observations
-    return_statistics: normalize.RunningStatistics  # of discounted returns
-    stream: rollout.Stream
-    key: PRNGKeyArray
-    env_steps: Array  # int32 []
+    opt_state: Any
+    kl_coefficient: Array | Any  # [], the kl objective's beta
+    obs_statistics: normalize.RunningStatistics | Any  # of raw observations
+    return_statistics: normalize.RunningStatistics | Any  # of discounted returns
+    stream: rollout.Stream | Any
+    key: PRNGKeyArray | Any
+    env_steps: Array | Any  # int32 []
 
 
 class PPO:

@@ -19,9 +19,9 @@ RESET_BANK = 256  # start states drawn at each rollout for its resets, see `envs
 class Stream:
     """N environments under way, and what their present episodes have earned."""
 
-    running: Running  # leaves [N, ...]
+    running: Running | Any  # leaves [N, ...]
     obs: Any  # [N, ...] raw
-    episode_return: Array  # [N] float32
+    episode_return: Array | Any  # [N] float32
     discounted_return: (
         Array  # [N] float32, sum of discount^k r_{t-k}: what return normalisation measures
     )

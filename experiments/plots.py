@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 _COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
+_PALETTE = (_COLOUR, _EVAL_COLOUR, "#4d8b57", "#8a5fa8", "#b58a2b", "#5b6470")
 Rows = list[dict[str, Any]]
 
 
@@ -24,6 +25,28 @@ def learning_curve(seeds: list[Rows], path: Path, title: str) -> Path:
     _panel(axes[1], seeds, "length", "episode length")
     axes[1].set_xlabel("environment steps" + (" (per seed)" if len(seeds) > 1 else ""))
     axes[0].legend(frameon=False, fontsize=9)
+    figure.savefig(path)
+    return path
+
+
+def comparison(runs: dict[str, list[Rows]], path: Path) -> Path:
+    """The evaluated return of several runs against environment steps: the mean over seeds, each seed faintly."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    for i, (label, seeds) in enumerate(runs.items()):
+        color = _PALETTE[i % len(_PALETTE)]
+        curves = [_series(rows, "eval/return") for rows in seeds]
+        for curve in curves if len(seeds) > 1 else []:
+            ax.plot(*curve, color=color, alpha=0.25, linewidth=0.8)
+        ax.plot(*_mean(curves), color=color, linewidth=1.8, marker="o", markersize=3, label=label)
+    ax.set_xlabel("environment steps (per seed)")
+    ax.set_ylabel("return, evaluated")
+    ax.legend(frameon=False, fontsize=9)
+    _style(ax)
     figure.savefig(path)
     return path
 
@@ -46,6 +69,10 @@ def _panel(ax: Any, seeds: list[Rows], name: str, label: str) -> None:
         label="evaluation, deterministic",
     )
     ax.set_ylabel(label)
+    _style(ax)
+
+
+def _style(ax: Any) -> None:
     ax.grid(color="#e5e7eb", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

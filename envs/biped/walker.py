@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,7 +210,7 @@ def make_walker(
 ) -> Walker:
     """The walker on the engine named `backend`. `weights` are `Walker`'s coefficients.
 
-    Raises ValueError for an unknown backend, observation layout or coefficient, or an impossible ramp.
+    Raises ValueError for an unknown backend, observation layout or coefficient, or an impossible number.
     """
     if observation not in ("document", "mathworks"):
         raise ValueError(f"unknown observation {observation!r}: choose document or mathworks")
@@ -217,6 +218,10 @@ def make_walker(
     for name in weights:
         if name not in known:
             raise ValueError(f"unknown walker option {name!r}: choose from {', '.join(known)}")
+        if not math.isfinite(weights[name]):
+            raise ValueError(f"{name} must be finite, got {weights[name]}")
+    if max_episode_steps < 1:
+        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     if torque_weight_ramp is not None and not (
         len(torque_weight_ramp) == 3 and 0 <= torque_weight_ramp[1] < torque_weight_ramp[2]
     ):

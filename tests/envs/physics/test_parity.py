@@ -11,10 +11,11 @@ trajectories of random torques, and from random states on the floor, landing and
 
 Two steps of the 9353 are beyond (qpos up to 1.8e-4, touch up to 0.03), and not through a fault of either engine: a
 contact pushes at once when it begins (solimp starts at 0.9), so a control step is a discontinuous function of the
-state, and whether a corner is 1e-8 m above the floor or in it at a substep decides over a push. In 80 thousand steps
-the share was 1e-4 up to qpos 3.5e-4; of states with a corner put at exactly 0 it is 9%, up to 4e-2 (resets avoid
-that, see `_TOUCHING` in walker.py). More solver iterations change nothing. A step beyond tolerance therefore passes
-only if native, started within 1e-6 of the same state, goes MJX's way within tolerance; and such steps must be few.
+state, and whether a corner is 1e-8 m above the floor or in it at a substep decides over a push. In another
+32 thousand steps one was beyond 1e-4 in qpos (3.5e-4); of random states with a corner put at height exactly 0, a
+third (up to 4e-2: resets avoid that, see `_TOUCHING` in walker.py). More solver iterations change nothing. A step
+beyond tolerance therefore passes only if native, started within 1e-6 of the same state, goes MJX's way within
+tolerance; and such steps must be few.
 
 Free runs from standing, qpos 1e-3 apart, 64 runs of 100 steps: never before step 54 without torque, 24 with torques
 drawn anew at each step, 35 with torques held for 4; more than half of the runs are still together at 100.

@@ -1,0 +1,135 @@
+import json
+
+import pytest
+
+import agents
+from experiments import cli, compare, play, runs
+from tests.experiments import stub
+
+TINY = "--num-envs 4 --num-steps 8 --num-epochs 1 --num-minibatches 2 --hidden-sizes 8".split()
+
+
+@pytest.fixture(autouse=True)
+def _stub(monkeypatch, tmp_path):
+    monkeypatch.setitem(agents.ALGORITHMS, "stub", stub.Stub)
+    monkeypatch.chdir(tmp_path)  # so that whatever is written by default is seen
+
+
+def everything(folder):
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+BAD = [
+    ("--env probe-constant --algo pppo", "did you mean ppo?"),
+    ("--env cartpole", "unknown environment 'cartpole'"),
+    ("--env probe-constnt", "did you mean probe-constant?"),
+    ("--env walker --backend natve", "did you mean native?"),
+    ("--env probe-constant --backend native", "does not take these options"),
+    ("--env probe-constant --num-envs 0", "num_envs must be at least 1"),
+    ("--env probe-constant --num-minibatches 3", "does not divide"),
+    ("--env probe-constant --gamma 1.5", "gamma must be between 0 and 1"),
+    ("--env probe-constant --total-steps -5", "total_steps must be at least 1"),
+    ("--env probe-constant --total-steps many", "--total-steps"),
+    ("--env probe-constant --total-steps 9999999999", "below 2147483648"),
+    ("--env probe-constant --seeds 0", "--seeds must be at least 1"),
+    ("--env probe-constant --seed -1", "--seed must be"),
+    ("--env probe-constant --lerning-rate 1e-3", "did you mean --learning-rate?"),
+    ("--env probe-constant --no-vidio", "did you mean --no-video?"),
+    ("--env probe-constant --seed", "--seed"),
+    ("--env probe-constant extra", "unexpected argument 'extra'"),
+    ("--env walker --observation pixels", "document"),
+    ("--env walker --torque-weight-ramp 0.1 5 2", "torque_weight_ramp"),
+    ("--env walker --torque-weight-ramp 0.1", "--torque-weight-ramp"),
+    ("--env probe-constant --out /dev/null/run", "Not a directory"),
+    ("--env probe-constant --out {run}", "not overwritten"),
+    ("", "--env NAME"),
+    ("--algo", "--algo"),
+    ("--resume {nothing}", "is not a run"),
+    ("--resume {run} --env walker", "is a run of env probe-truncation"),
+    ("--resume {run} --algo ppo", "is a run of algo stub"),
+    ("--resume {run} --rate 0.1", "--rate 0.1 contradicts"),
+    ("--resume {run} --seed 9", "--seed 9 contradicts"),
+    ("--resume {run} --total-steps 4000", "--total-steps 4000 contradicts"),
+    ("--resume {run} --out elsewhere", "leave out --out"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD, ids=[flags or "none" for flags, _ in BAD])
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys, flags, message):
+    runs.create(tmp_path / "run", stub.spec().to_json())
+    before = everything(tmp_path)
+    flags = flags.format(run=tmp_path / "run", nothing=tmp_path / "nothing").split()
+    assert cli.main(flags) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    assert captured.out == ""
+    assert everything(tmp_path) == before
+
+
+def test_a_run_without_a_usable_checkpoint_is_one_line(tmp_path, capsys):
+    runs.create(tmp_path / "run", stub.spec().to_json())
+    assert cli.main(["--resume", str(tmp_path / "run")]) == 2
+    assert "no usable checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["", "{}", '{"env": 1}', "\x00"])
+def test_a_damaged_config_is_one_line(tmp_path, capsys, broken):
+    runs.create(tmp_path / "run", stub.spec().to_json())
+    (tmp_path / "run" / "config.json").write_text(broken)
+    assert cli.main(["--resume", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("env", ["walker", None])
+def test_help_lists_every_hyperparameter_with_its_default(capsys, monkeypatch, env):
+    monkeypatch.setenv("COLUMNS", "200")
+    flags = ["--help"] if env else ["--env", "probe-constant", "--help"]
+    assert cli.main(flags, env) == 0
+    text = capsys.readouterr().out
+    config = agents.ALGORITHMS["ppo"].Config
+    for name in config.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text
+    for flag in ("seed", "seeds", "out", "resume", "no-video", "backend", "algo"):
+        assert f"--{flag}" in text
+    assert "discount" in text
+    assert ("--torque-weight-ramp" in text) == (env == "walker")
+
+
+def test_the_walkers_options_are_kept(tmp_path):
+    flags = "--observation mathworks --torque-weight 0.22 --torque-weight-ramp 0.02 1e6 2e6".split()
+    folder, spec, algo, run, _ = cli.prepare([*flags, "--seed", "4"], "walker")
+    assert spec.env_kwargs["observation"] == "mathworks"
+    assert spec.env_kwargs["torque_weight_ramp"] == (0.02, 1e6, 2e6)
+    assert algo.env.torque_weight == 0.22
+    assert folder.parts[:2] == ("results", "runs")
+    assert folder.name.startswith("walker-ppo-s4-")
+    assert run.video
+    runs.create(tmp_path / "run", spec.to_json())
+    again = cli.prepare(["--resume", str(tmp_path / "run"), *flags, "--no-video"], "walker")
+    assert again[1] == spec
+    assert not again[3].video
+
+
+def test_one_command_from_start_to_curve(tmp_path, capsys):
+    flags = ["--env", "probe-constant", "--total-steps", "100", *TINY, "--out", "run"]
+    assert cli.main(flags) == 0
+    captured = capsys.readouterr()
+    assert "100 steps rounded up to 128" in captured.out
+    assert captured.err == ""
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["eval_return_mean"] == 1
+    assert "curve.png" in captured.out
+    assert play.play(["run"]) == 0
+    assert "no body" in capsys.readouterr().out
+    assert compare.compare(["run", "run", "--out", "both.png"]) == 0
+    assert (tmp_path / "both.png").stat().st_size > 1000
+    # A finished run can be asked for its results again.
+    assert cli.main(["--resume", "run", "--total-steps", "100"]) == 0
+
+
+def test_the_viewer_needs_a_screen(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(ValueError, match="needs a screen"):
+        play.play(["run", "--viewer"])

@@ -1,0 +1,282 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import agents
+import envs
+import experiments
+from agents.ppo import PPO, PPOConfig
+from experiments import checkpoints, finish, runner, runs
+from experiments.console import Display
+from experiments.programs import Programs
+from experiments.spec import Spec, initial_keys
+from tests.experiments import stub
+
+ROOT = Path(__file__).parents[2]
+LIMIT = envs.make("probe-truncation").max_episode_steps  # and the return, of 1 a step
+QUIET = Display(quiet=True)
+TINY = PPOConfig(
+    total_steps=3200,
+    num_envs=4,
+    num_steps=8,
+    num_epochs=2,
+    num_minibatches=2,
+    hidden_sizes=(8,),
+)
+
+
+@pytest.fixture(autouse=True)
+def _stub(monkeypatch):
+    monkeypatch.setitem(agents.ALGORITHMS, "stub", stub.Stub)
+
+
+def rows(folder):
+    """Metrics without the clock's."""
+    found = runs.read_rows(folder / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k != "wall_clock_s" and k[:5] != "time/"} for r in found]
+
+
+def train(folder, spec, resume=False):
+    if not resume:
+        runs.create(folder, spec.to_json())
+    return runner.train(folder, spec, spec.build(), QUIET, resume)
+
+
+def test_every_run_of_a_seed_is_the_same_however_it_is_cut(tmp_path, monkeypatch):
+    spec = stub.spec(total_steps=4 * 1234, seed=3)
+    first = train(tmp_path / "a", spec)
+    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
+    second = train(tmp_path / "b", spec)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    np.testing.assert_array_equal(first.states.params, second.states.params)
+    other = train(tmp_path / "c", dataclasses.replace(spec, seed=4))
+    assert not np.array_equal(first.states.params, other.states.params)
+
+
+def test_rows_are_those_of_the_contract(tmp_path):
+    spec = stub.spec(total_steps=4 * 1003)
+    train(tmp_path / "a", spec)
+    found = runs.read_rows(tmp_path / "a" / "metrics.jsonl")
+    assert [r["env_steps"] for r in found] == [*range(8, 4 * 1003, 8), 4 * 1003]
+    evaluated = [r for r in found if r["eval/return"] is not None]
+    assert len(evaluated) == 10
+    assert evaluated[-1] is found[-1]
+    assert evaluated[-1]["eval/return"] == LIMIT
+    assert evaluated[-1]["eval/length"] == LIMIT
+    for name in ("wall_clock_s", "time/rollout_s", "time/update_s", "train/return", "loss/policy"):
+        assert name in found[0]
+    walls = [r["wall_clock_s"] for r in found]
+    assert walls == sorted(walls)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch, stop_after):
+    spec = stub.spec(total_steps=4 * 777)
+    whole = train(tmp_path / "whole", spec)
+    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
+    advance, calls = runner._Loop._advance, []
+
+    def stop(loop, n):
+        calls.append(n)
+        if len(calls) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return advance(loop, n)
+
+    monkeypatch.setattr(runner._Loop, "_advance", stop)
+    with pytest.raises(runner.Interrupted) as stopped:
+        train(tmp_path / "cut", spec)
+    assert stopped.value.signum == signal.SIGTERM
+    assert sum(calls) < 777
+    resumed = train(tmp_path / "cut", spec, resume=True)
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    np.testing.assert_array_equal(whole.states.params, resumed.states.params)
+
+
+def test_a_damaged_newest_checkpoint_costs_only_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0)
+    spec = stub.spec(total_steps=4 * 20)
+    train(tmp_path / "a", spec)
+    before = rows(tmp_path / "a")
+    newest = checkpoints.steps(tmp_path / "a" / "checkpoints")[0]
+    (tmp_path / "a" / "checkpoints" / str(newest) / "state" / "manifest.ocdbt").unlink()
+    train(tmp_path / "a", spec, resume=True)
+    assert rows(tmp_path / "a") == before
+    assert f"checkpoint {newest} is damaged" in capsys.readouterr().err
+    assert checkpoints.steps(tmp_path / "a" / "checkpoints")[0] == newest
+
+
+def test_seeds_are_their_single_runs(tmp_path):
+    spec = stub.spec(total_steps=400, seed=5, seeds=3)
+    together = train(tmp_path / "all", spec)
+    assert len(together.episodes) == 3
+    for i in range(3):
+        alone = train(tmp_path / f"{i}", stub.spec(total_steps=400, seed=5 + i))
+        np.testing.assert_allclose(
+            together.states.params[i], alone.states.params[0], rtol=1e-4, atol=1e-4
+        )
+        seed = rows(tmp_path / "all" / f"seed_{i}")
+        for a, b in zip(seed, rows(tmp_path / f"{i}"), strict=True):
+            assert {k for k in a if a[k] is None} == {k for k in b if b[k] is None}
+            numbers = [{k: v for k, v in row.items() if v is not None} for row in (a, b)]
+            assert numbers[0] == pytest.approx(numbers[1], rel=1e-3, abs=1e-4)
+
+
+def test_ppo_seeds_are_their_single_runs_after_an_iteration():
+    spec = Spec("probe-observation", {}, "ppo", TINY, 7, 3)
+    algo = spec.build()
+    together = Programs(algo, 3)
+    single = Programs(algo, 1)
+    keys = initial_keys(spec)
+    states, metrics = together.chunk(together.init(keys), jnp.int32(1))
+    for i in range(3):
+        state, alone = single.chunk(single.init(keys[i : i + 1]), jnp.int32(1))
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b[0], rtol=1e-4, atol=1e-4),
+            states.params,
+            state.params,
+        )
+        for name, x in metrics.items():
+            np.testing.assert_allclose(x[0, i], alone[name][0, 0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, seeds):
+    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0)
+    spec = stub.spec(total_steps=4000, break_at=30, seed=2, seeds=seeds)
+    with pytest.raises(runner.NonFiniteError) as stopped:
+        train(tmp_path / "a", spec)
+    assert "loss/policy is not finite at env step 124 (seed 2)" in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+    kept = checkpoints.steps(tmp_path / "a" / "checkpoints")[0]
+    assert 0 < kept <= 120
+    assert f"of env step {kept}," in str(stopped.value)
+
+
+def test_summary_and_policy_of_a_finished_run(tmp_path):
+    spec = stub.spec(total_steps=400, seed=1, seeds=2)
+    folder = tmp_path / "a"
+    finished = train(folder, spec)
+    finish.conclude(folder, spec, spec.build(), finished, True, QUIET)
+    summary = json.loads((folder / "summary.json").read_text())
+    wanted = (
+        "env, algo, seeds, env_steps, wall_clock_s, compile_s, steps_per_second, eval_return_mean, "
+        "eval_return_std, eval_episodes, survival_rate, distance_m, gait, per_seed"
+    )
+    assert set(wanted.split(", ")) <= set(summary)
+    assert summary["env_steps"] == 400
+    assert summary["eval_return_mean"] == LIMIT
+    assert summary["survival_rate"] == 1
+    assert [s["seed"] for s in summary["per_seed"]] == [1, 2]
+    assert (folder / "curve.png").stat().st_size > 1000
+    threshold = -float(finished.states.params[1, 0])
+    policy = experiments.load(folder, seed_index=1)
+    obs = np.array([[threshold - 1], [threshold + 1]], np.float32)
+    np.testing.assert_array_equal(policy(obs), [0, 1])
+    assert policy(obs[1]).shape == ()
+    with pytest.raises(ValueError, match="2 seeds"):
+        experiments.load(folder, seed_index=2)
+
+
+# A run of PPO in a process of its own, with checkpoints and chunks as short as they get.
+COMMAND = """
+import sys
+from experiments import cli, runner
+runner.CHUNK_SECONDS = 0.05
+runner.CHECKPOINT_SECONDS = 0.0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+FLAGS = (
+    "--env probe-delayed --total-steps 12800 --num-envs 4 --num-steps 8 --num-epochs 2 "
+    "--num-minibatches 2 --hidden-sizes 8 --seed 11"
+).split()
+
+
+def start(*arguments):
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", COMMAND, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish_process(process):
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_rows(folder, n, process):
+    file = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not file.exists() or file.read_bytes().count(b"\n") < n:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finish_process(start(*FLAGS, "--out", str(whole)))
+    process = start(*FLAGS, "--out", str(cut))
+    for n in (30, 200):
+        wait_for_rows(cut, n, process)
+        process.kill()
+        process.communicate()
+        assert len(rows(cut)) < len(rows(whole))
+        process = start("--resume", str(cut))
+    assert "resumed at env step" in finish_process(process)
+    assert rows(cut) == rows(whole)
+    assert len(rows(whole)) == 400
+    arrays = [
+        jax.tree.leaves(runner.load_state(f, *_open(f), print)[0].params) for f in (whole, cut)
+    ]
+    for a, b in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def _open(folder):
+    spec = Spec.from_json(runs.read_config(folder))
+    return spec, PPO(spec.config, spec.build().env)
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tmp_path):
+    process = start(*FLAGS, "--out", str(tmp_path / "a"))
+    wait_for_rows(tmp_path / "a", 3, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert f"--resume {tmp_path / 'a'}" in output
+    assert "Traceback" not in output
+    assert len(rows(tmp_path / "a")) < 400
+
+
+def test_the_loop_runs_outside_the_main_thread_too(tmp_path):
+    # Where no signal handlers can be set.
+    done = []
+    thread = threading.Thread(
+        target=lambda: done.append(train(tmp_path / "a", stub.spec(total_steps=40)))
+    )
+    thread.start()
+    thread.join()
+    assert done
