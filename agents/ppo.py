@@ -157,7 +157,7 @@ class PPO:
             kl_coefficient=jnp.asarray(self.config.kl_coefficient, jnp.float32),
             obs_statistics=normalize.init((self.num_observations,)),
             return_statistics=normalize.init(()),
-            stream=rollout.start(self.env.at(0), stream_key, self.config.num_envs),
+            stream=rollout.start(self.env.at(0.0), stream_key, self.config.num_envs),
             key=key,
             env_steps=jnp.zeros((), jnp.int32),
         )
@@ -219,7 +219,7 @@ class PPO:
         obs = self._normalized(state, steps.obs)
         reward = steps.reward
         if self.config.normalize_returns:
-            reward = reward / normalize.std(state.return_statistics)
+            reward = reward / _return_scale(state.return_statistics)
         return Batch(
             obs=obs,
             action=steps.action,
@@ -396,6 +396,12 @@ def update(
         ),
     }
     return params, opt_state, metrics
+
+
+def _return_scale(statistics: normalize.RunningStatistics) -> Float[Array, ""]:
+    """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
+    rewards would be blown up without bound."""
+    return jnp.maximum(normalize.std(statistics), 0.1 * jnp.abs(statistics.mean))
 
 
 def _require(condition: bool, message: str) -> None:

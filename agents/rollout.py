@@ -23,8 +23,8 @@ class Stream:
     obs: Any  # [N, ...] raw
     episode_return: Array | Any  # [N] float32
     discounted_return: (
-        Array  # [N] float32, sum of discount^k r_{t-k}: what return normalisation measures
-    )
+        Array | Any
+    )  # [N] float32, sum_k discount^k r_{t-k}: for return normalisation
 
 
 class Steps(NamedTuple):

@@ -98,8 +98,8 @@ def advance(
 ) -> tuple[Running, Timestep]:
     """One step of one environment, without a reset: `obs` is `next_obs`.
 
-    A state s' that is not finite ends the episode with reward 0, and `next_obs` repeats the previous
-    observation; `info["nonfinite"]` counts it. It harms no other environment.
+    A state s' that is not finite ends the episode with reward 0, and the previous state and observation stand in
+    its place; `info["nonfinite"]` counts it. It harms no other environment.
     """
     state, t = running.state, running.t + 1
     next_state = env.transition(state, action, key)
@@ -115,6 +115,7 @@ def advance(
     info["nonfinite"] = 1.0 - finite.astype(jnp.float32)
 
     terminated = ~finite | env.terminal(next_state)
+    next_state = _where(finite, next_state, state)
     truncated = ~terminated & (t >= env.max_episode_steps)
     return Running(next_state, t), Timestep(next_obs, reward, terminated, truncated, next_obs, info)
 

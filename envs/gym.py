@@ -192,6 +192,8 @@ def _checked(action, space: gymnasium.Space) -> np.ndarray:
         raise ValueError(f"an action of shape {space.shape} is wanted, got {action.shape}")
     if np.issubdtype(action.dtype, np.floating) and not np.isfinite(action).all():
         raise ValueError("the action has entries that are not finite")
+    if np.issubdtype(action.dtype, np.integer) and not space.contains(action):
+        raise ValueError(f"the action {action.tolist()} is not in {space}")
     return action
 
 

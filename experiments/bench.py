@@ -9,33 +9,24 @@ medians of the ratios of neighbouring measurements, so that a machine that slows
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import envs  # isort: skip  sets XLA flags before JAX starts
 import jax
-import jax.numpy as jnp
-import mujoco
-import numpy as np
 import tyro
-from mujoco.rollout import Rollout
 
-from agents.ppo import PPO, PPOConfig
-from envs import base
+from agents.ppo import PPOConfig
 from experiments.bench_gpu import bench_gpu
 from experiments.cli import run_main
 from experiments.presets import preset
 from experiments.runs import provenance
+from experiments.workloads import environment, rate, raw_physics, training
 
-STAND_UP_EVERY = 40  # control steps
 START_UP = """
 import time; begin = time.perf_counter()
 import envs, jax
@@ -109,108 +100,6 @@ def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
             flush=True,
         )
     return figures
-
-
-def rate(run: Callable[[], int], seconds: float) -> float:
-    """Steps per second: `run` does some steps and says how many."""
-    steps, begin = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds:
-        steps += run()
-    return steps / elapsed
-
-
-def raw_physics(num_envs: int) -> Callable[[], int]:
-    env = envs.make("walker", backend="native")
-    model, substeps = env.engine.model, env.engine.substeps
-    start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs)).physics
-    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-    initial = np.zeros((num_envs, size))
-    initial[:, 1:] = np.concatenate([start.qpos, start.qvel], axis=1)
-    states = np.zeros((num_envs, substeps, size))
-    sensors = np.zeros((num_envs, substeps, model.nsensordata))
-    data = [mujoco.MjData(model) for _ in range(env.engine.threads)]
-    pool = Rollout(nthread=len(data))
-    models = [model] * num_envs
-    rng = np.random.default_rng(0)
-    # Torques are drawn beforehand: they are the policy's business, not the physics'.
-    torques = rng.uniform(-1, 1, (STAND_UP_EVERY, num_envs, 1, model.nu)).repeat(substeps, axis=2)
-
-    def run() -> int:
-        state = initial.copy()
-        for torque in torques:
-            pool.rollout(
-                models,
-                data,
-                state,
-                torque,
-                skip_checks=True,
-                nstep=substeps,
-                state=states,
-                sensordata=sensors,
-            )
-            state[:] = states[:, -1]
-        return STAND_UP_EVERY * num_envs
-
-    run()
-    return run
-
-
-def environment(
-    num_envs: int,
-    backend: str = "native",
-    num_steps: int = 64,
-    solver: tuple[int, int] | None = None,
-) -> Callable[[], int]:
-    """The environment under jit; `solver` is (iterations, line-search steps) in place of the model's own."""
-    env = envs.make("walker", backend=backend)
-    if solver is not None:
-        model = copy.copy(env.engine.model)
-        model.opt.iterations, model.opt.ls_iterations = solver
-        env = dataclasses.replace(env, engine=type(env.engine)(model, env.engine.substeps))
-
-    @jax.jit
-    def steps(key, running):
-        bank = base.start_states(env, key, 256)
-
-        def body(running, key):
-            action_key, env_key = jax.random.split(key)
-            action = jax.random.uniform(action_key, (num_envs, 6), minval=-1.0, maxval=1.0)
-            keys = jax.random.split(env_key, num_envs)
-            running, timestep = jax.vmap(base.step, (None, 0, 0, 0, None))(
-                env, keys, running, action, bank
-            )
-            return running, timestep.reward.mean() + timestep.obs.mean()
-
-        return jax.lax.scan(body, running, jax.random.split(key, num_steps))
-
-    running, _ = jax.jit(jax.vmap(base.reset, (None, 0)))(
-        env, jax.random.split(jax.random.key(0), num_envs)
-    )
-    key = jax.random.key(1)
-
-    def run() -> int:
-        nonlocal running, key
-        key = jax.random.fold_in(key, 0)
-        running, _ = jax.block_until_ready(steps(key, running))
-        return num_steps * num_envs
-
-    run()
-    return run
-
-
-def training(config, backend: str = "native", num_seeds: int = 1) -> Callable[[], int]:
-    algo = PPO(config, envs.make("walker", backend=backend))
-    step = jax.jit(jax.vmap(algo.step), donate_argnums=0)
-    state = jax.jit(jax.vmap(algo.init))(jax.vmap(jax.random.key)(jnp.arange(num_seeds)))
-
-    def run() -> int:
-        nonlocal state
-        state, metrics = step(state)
-        jax.block_until_ready(metrics)
-        return algo.iteration_steps * num_seeds
-
-    run()
-    return run
 
 
 def _start_up() -> float:

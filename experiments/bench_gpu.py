@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import numpy as np
 import envs
 from agents.ppo import PPO, PPOConfig
 from envs.biped import gait
-from experiments import evaluate
+from experiments import evaluate, workloads
 from experiments.presets import preset
 
 BUDGET_S = 570.0
@@ -63,23 +64,18 @@ def bench_gpu(
             print(f"{name + '/' + key:44s}{value:16,.1f}", flush=True)
         save(figures)
 
-    measure("gpu/walk", lambda: time_to_walk(sizes), 150)
+    measure("gpu/walk", partial(time_to_walk, sizes), 150)
     for n in sizes.environments:
-        measure(f"gpu/env/{n}", lambda n=n: stepping(n, sizes.num_steps), 60)
+        measure(f"gpu/env/{n}", partial(stepping, n, sizes.num_steps), 60)
     for n in sizes.training:
-        measure(f"gpu/ppo/{n}", lambda n=n: training(n, 1, sizes.num_steps), 60)
+        measure(f"gpu/ppo/{n}", partial(training, n, 1, sizes.num_steps), 60)
     for seeds in sizes.seeds:
         n = sizes.environments_per_seed
-        measure(f"gpu/seeds/{seeds}x{n}", lambda s=seeds, n=n: training(n, s, sizes.num_steps), 60)
-    for iterations, line_search in sizes.solver:
-        name = f"gpu/env/{sizes.environments[-1]}/solver_{iterations}_{line_search}"
-        measure(
-            name,
-            lambda i=iterations, ls=line_search: stepping(
-                sizes.environments[-1], sizes.num_steps, (i, ls)
-            ),
-            60,
-        )
+        measure(f"gpu/seeds/{seeds}x{n}", partial(training, n, seeds, sizes.num_steps), 60)
+    for solver in sizes.solver:
+        n = sizes.environments[-1]
+        name = f"gpu/env/{n}/solver_{solver[0]}_{solver[1]}"
+        measure(name, partial(stepping, n, sizes.num_steps, solver), 60)
     return figures
 
 
@@ -95,15 +91,11 @@ def gpu_config(num_envs: int, num_steps: int = 16, **changes: Any) -> PPOConfig:
 def stepping(
     num_envs: int, num_steps: int, solver: tuple[int, int] | None = None
 ) -> dict[str, float]:
-    from experiments.bench import environment
-
-    return _timed(lambda: environment(num_envs, "mjx", num_steps, solver))
+    return _timed(lambda: workloads.environment(num_envs, "mjx", num_steps, solver))
 
 
 def training(num_envs: int, num_seeds: int, num_steps: int) -> dict[str, float]:
-    from experiments.bench import training
-
-    return _timed(lambda: training(gpu_config(num_envs, num_steps), "mjx", num_seeds))
+    return _timed(lambda: workloads.training(gpu_config(num_envs, num_steps), "mjx", num_seeds))
 
 
 def time_to_walk(sizes: Sizes) -> dict[str, float]:
@@ -148,8 +140,6 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
 
 def _timed(prepare: Callable[[], Callable[[], int]], seconds: float = 3.0) -> dict[str, float]:
     """Compile time, then the rate."""
-    from experiments.bench import rate
-
     begin = time.perf_counter()
     try:
         run = prepare()
@@ -157,4 +147,4 @@ def _timed(prepare: Callable[[], Callable[[], int]], seconds: float = 3.0) -> di
         print(f"  {str(error).splitlines()[0][:100]}", flush=True)
         return {"steps_per_second": float(jnp.nan)}
     first_s = time.perf_counter() - begin
-    return {"steps_per_second": rate(run, seconds), "first_call_s": first_s}
+    return {"steps_per_second": workloads.rate(run, seconds), "first_call_s": first_s}

@@ -142,10 +142,10 @@ def _data(leaf: Any) -> Any:
 
 def _undata(x: np.ndarray, leaf: Any) -> jax.Array:
     # A copy on the device: arrays that share memory with NumPy cannot be donated.
-    x = jax.numpy.array(x, copy=True)
+    data = jax.numpy.array(x, copy=True)
     if not _is_key(leaf):
-        return x
-    key = jax.random.wrap_key_data(x)
+        return data
+    key = jax.random.wrap_key_data(data)
     if key.dtype != leaf.dtype:
         raise ValueError(f"a key is {key.dtype}, not {leaf.dtype}: see jax_default_prng_impl")
     return key

@@ -27,7 +27,7 @@ from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
 from experiments.finish import conclude
 from experiments.presets import preset
-from experiments.runner import Interrupted, NonFiniteError, total_iterations, train
+from experiments.runner import NonFiniteError, RunInterruptedError, total_iterations, train
 from experiments.spec import Spec, algorithm, make_env, suggestion
 
 BAD_INPUT = 2
@@ -93,7 +93,7 @@ def main(argv: Sequence[str], env: str | None = None) -> int:
     try:
         finished = train(folder, spec, algo, display, resume=bool(flags.resume))
         conclude(folder, spec, algo, finished, flags.video, display)
-    except Interrupted as stopped:
+    except RunInterruptedError as stopped:
         display.close()
         command = f"python -m experiments.{env or 'train'} --resume {folder}"
         display.say(f"stopped; to go on: {command}")
@@ -117,7 +117,9 @@ def prepare(argv: Sequence[str], env: str | None) -> tuple[Path, Spec, Any, RunF
         stored = Spec.from_json(runs.read_config(folder))
         for name, given in (("env", env or first.env), ("algo", first.algo)):
             if given is not None and given != getattr(stored, name):
-                raise ValueError(f"{folder} is a run of {name} {getattr(stored, name)}, not {given}")
+                raise ValueError(
+                    f"{folder} is a run of {name} {getattr(stored, name)}, not {given}"
+                )
     name = stored.env if stored else env or first.env
     algo_name = stored.algo if stored else first.algo or "ppo"
     if name is None:
@@ -163,6 +165,7 @@ def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: 
                 arguments,
                 args=list(argv),
                 default=default,
+                prog=f"python -m experiments.{Path(sys.argv[0]).stem}",
                 description=description,
                 config=(tyro.conf.OmitArgPrefixes,),
                 return_unknown_args=True,
@@ -172,7 +175,7 @@ def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: 
             raise
         raise ValueError(_unboxed(errors.getvalue())) from None
     finally:
-        os.environ.pop("COLUMNS") if width is None else os.environ.update(COLUMNS=width)
+        os.environ.pop("COLUMNS", None) if width is None else os.environ.update(COLUMNS=width)
     if unknown:
         raise ValueError(_unknown(unknown[0].split("=")[0], arguments))
     return parsed
@@ -239,7 +242,9 @@ def _whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
     if total == asked:
         return spec, None
     note = f"{asked} steps rounded up to {total}: iterations of {algo.iteration_steps} steps"
-    return dataclasses.replace(spec, config=dataclasses.replace(spec.config, total_steps=total)), note
+    return dataclasses.replace(
+        spec, config=dataclasses.replace(spec.config, total_steps=total)
+    ), note
 
 
 def _refuse_contradiction(spec: Spec, stored: Spec, flags: RunFlags) -> None:
@@ -270,6 +275,7 @@ def _flag_names(arguments: type) -> list[str]:
     names = []
     for name, kind in typing.get_type_hints(arguments).items():
         if dataclasses.is_dataclass(kind):
+            assert isinstance(kind, type)
             names += _flag_names(kind)
             continue
         flag = name.replace("_", "-")
@@ -279,7 +285,7 @@ def _flag_names(arguments: type) -> list[str]:
 
 def _unboxed(text: str) -> str:
     """The message inside tyro's first box."""
-    lines = []
+    lines: list[str] = []
     for line in text.splitlines():
         inside = line.strip().strip("│").strip()
         if line.startswith(("╭", "╰")) or set(inside) <= {"─"}:

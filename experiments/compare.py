@@ -52,7 +52,7 @@ def _labels(configs: list[dict[str, Any]]) -> list[str]:
     ]
     names = dict.fromkeys(name for c in flat for name in c)
     differing = [n for n in names if len({str(c.get(n)) for c in flat}) > 1]
-    labels = []
+    labels: list[str] = []
     for c in flat:
         told = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
         label = ", ".join(told) or f"{c['env']}, {c['algo']}"

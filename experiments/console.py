@@ -90,5 +90,5 @@ def duration(seconds: float) -> str:
 
 
 def _mean(live: list[dict[str, float | None]], name: str, digits: int = 1) -> str:
-    values = [row[name] for row in live if row.get(name) is not None]
+    values = [value for row in live if (value := row.get(name)) is not None]
     return f"{sum(values) / len(values):.{digits}f}" if values else "-"

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from envs import base
 from envs.base import Env
 from envs.biped import gait
 from envs.biped.walker import Walker
@@ -46,47 +47,39 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: bool
     env = algo.env.at(jnp.inf)
     limit, n = env.max_episode_steps, episode_keys.shape[0]
     reset_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(episode_keys), 0, 1)
-    start = jax.vmap(env.initial)(reset_keys)
-
-    def advance(s, action, key):
-        following = env.transition(s, action, key)
-        reward = jnp.asarray(env.reward(s, action, following), jnp.float32)
-        finite = _all_finite((following, env.observation(following), reward))
-        # As in training, a state that is not finite ends the episode and earns nothing.
-        following = jax.tree.map(lambda new, old: jnp.where(finite, new, old), following, s)
-        reward = jnp.where(finite, reward, 0.0)
-        return following, reward, ~finite | env.terminal(following)
+    start, obs = jax.vmap(base.reset, (None, 0))(env, reset_keys)
 
     def body(carry):
-        t, states, running, episodes = carry
-        obs = jax.vmap(env.observation)(states)
+        t, running, obs, alive, episodes = carry
         action = algo.act(state, obs, episode_keys[0], True)
         keys_t = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
-        following, reward, ended = jax.vmap(advance)(states, action, keys_t)
-        states = _select(running, following, states)
+        following, timestep = jax.vmap(base.advance, (None, 0, 0, 0))(env, keys_t, running, action)
+        running = _where(alive, following, running)  # an episode that is over stands still
         history = episodes.states
         if record:
-            history = jax.tree.map(lambda h, s: h.at[t].set(s), history, states)
+            history = jax.tree.map(lambda h, s: h.at[t].set(s), history, running.state)
         episodes = Episodes(
-            returns=episodes.returns + jnp.where(running, reward, 0.0),
-            lengths=episodes.lengths + running,
-            survived=episodes.survived & ~(running & ended),
-            alive=episodes.alive.at[t].set(running),
+            returns=episodes.returns + jnp.where(alive, timestep.reward, 0.0),
+            lengths=episodes.lengths + alive,
+            survived=episodes.survived & ~(alive & timestep.terminated),
+            alive=episodes.alive.at[t].set(alive),
             states=history,
         )
-        return t + 1, states, running & ~ended, episodes
+        alive = alive & ~(timestep.terminated | timestep.truncated)
+        return t + 1, running, timestep.next_obs, alive, episodes
+
+    def room(x):
+        return jnp.zeros((limit, *x.shape), x.dtype)
 
     empty = Episodes(
         returns=jnp.zeros(n),
         lengths=jnp.zeros(n, jnp.int32),
         survived=jnp.ones(n, bool),
         alive=jnp.zeros((limit, n), bool),
-        states=jax.tree.map(lambda s: jnp.zeros((limit, *s.shape), s.dtype), start)
-        if record
-        else None,
+        states=jax.tree.map(room, start.state) if record else None,
     )
-    carry = (jnp.zeros((), jnp.int32), start, jnp.ones(n, bool), empty)
-    return jax.lax.while_loop(lambda c: (c[0] < limit) & jnp.any(c[2]), body, carry)[3]
+    carry = (jnp.zeros((), jnp.int32), start, obs, jnp.ones(n, bool), empty)
+    return jax.lax.while_loop(lambda c: (c[0] < limit) & jnp.any(c[3]), body, carry)[4]
 
 
 def concatenate(parts: list[Episodes]) -> Episodes:
@@ -146,13 +139,8 @@ def _mean(values: list[Any]) -> Any:
     return float(np.mean(numbers)) if numbers else None
 
 
-def _select(condition: Array, x: Any, y: Any) -> Any:
+def _where(condition: Array, x: Any, y: Any) -> Any:
     def pick(a, b):
         return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(pick, x, y)
-
-
-def _all_finite(tree: Any) -> Array:
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-
 from experiments import evaluate, runs
 from experiments.console import Display, duration, si
 from experiments.runner import Finished
@@ -53,13 +52,13 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
 def draw_curve(folder: Path, spec: Spec) -> Path:
     from experiments import plots
 
-    rows = [
-        runs.read_rows(runs.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)
-    ]
+    rows = [runs.read_rows(runs.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)]
     return plots.learning_curve(rows, folder / "curve.png", f"{spec.env}, {spec.algo}")
 
 
-def write_video(folder: Path, algo: Any, episodes: evaluate.Episodes, display: Display) -> list[Path]:
+def write_video(
+    folder: Path, algo: Any, episodes: evaluate.Episodes, display: Display
+) -> list[Path]:
     """The episode of median return. Nothing for environments without a body to show."""
     if episodes.states is None:
         return []
@@ -76,17 +75,25 @@ def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Disp
         ("survival", f"{summary['survival_rate']:.1%}"),
         ("env steps", f"{si(summary['env_steps'])} a seed"),
         ("speed", f"{si(summary['steps_per_second'])} steps/s"),
-        ("wall clock", f"{duration(summary['wall_clock_s'])}, {summary['compile_s']:.0f} s compiling"),
+        (
+            "wall clock",
+            f"{duration(summary['wall_clock_s'])}, {summary['compile_s']:.0f} s compiling",
+        ),
     ]
     display.table(_title(summary), rows)
     measures = summary["gait"]
     if measures:
-        display.table(_verdict(measures), [(what, _figures(measures, names, unit)) for what, unit, names in _GAIT])
+        display.table(
+            _verdict(measures),
+            [(what, _figures(measures, names, unit)) for what, unit, names in _GAIT],
+        )
     for path in [*paths, folder]:
         display.say(f"{path}")
 
 
-def conclude(folder: Path, spec: Spec, algo: Any, finished: Finished, video: bool, display: Display) -> None:
+def conclude(
+    folder: Path, spec: Spec, algo: Any, finished: Finished, video: bool, display: Display
+) -> None:
     """All of the above."""
     summary = summarise(folder, spec, algo, finished)
     paths = [draw_curve(folder, spec)]

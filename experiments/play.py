@@ -41,18 +41,24 @@ def main() -> None:
 def play(argv: Sequence[str]) -> int:
     flags = parse_flags(PlayFlags, argv, None, "Replays the policy of a run, deterministically.")
     if flags.viewer and not (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
-        raise ValueError("--viewer needs a screen, and there is none here; without it a video is written")
+        raise ValueError(
+            "--viewer needs a screen, and there is none here; without it a video is written"
+        )
     if flags.episodes < 1:
         raise ValueError(f"--episodes must be at least 1, got {flags.episodes}")
     display = Display()
     stored, algo = spec.open_run(flags.run)
     if not 0 <= flags.seed_index < stored.seeds:
-        raise ValueError(f"{flags.run} has {stored.seeds} seeds, there is no index {flags.seed_index}")
+        raise ValueError(
+            f"{flags.run} has {stored.seeds} seeds, there is no index {flags.seed_index}"
+        )
     states, _, steps = spec.load_state(flags.run, stored, algo, display.warn)
     state = jax.tree.map(lambda x: x[flags.seed_index], states)
     keys = evaluate.keys(stored.seed + flags.seed_index, 0, flags.episodes)
     record = evaluate.records(algo.env)
-    episodes = jax.device_get(jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, record))(state, keys))
+    episodes = jax.device_get(
+        jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, record))(state, keys)
+    )
     display.say(
         f"policy of env step {steps}: return {np.mean(episodes.returns):.1f} ± {np.std(episodes.returns):.1f}, "
         f"survival {np.mean(episodes.survived):.0%} of {flags.episodes} episodes"

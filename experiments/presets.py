@@ -7,14 +7,18 @@ from typing import Any
 # (environment, algorithm): fields of the algorithm's Config that differ from its defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): {
-        "total_steps": 8_000_000,
-        "num_envs": 128,
-        "num_steps": 64,
-        "num_epochs": 5,
+        "total_steps": 10_000_000,
+        # Many environments: the fixed cost of a step of the batch vanishes beside its physics.
+        "num_envs": 512,
+        "num_steps": 16,
+        "num_epochs": 4,
         "num_minibatches": 4,
-        "learning_rate": 7e-4,
-        "gamma": 0.99,
+        "learning_rate": 1e-3,
+        # A second and a quarter ahead: longer horizons walk slower (0.99: 200-224), shorter ones fall (0.97: 8%).
+        "gamma": 0.98,
         "hidden_sizes": (128, 128),
+        # Torques saturate at 1: with the usual deviation of 1 every policy dives for the first million steps.
+        "initial_log_std": -1.0,
     },
 }
 

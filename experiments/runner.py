@@ -28,12 +28,12 @@ from experiments.signals import Stop
 from experiments.spec import Spec, initial_keys, load_state
 
 CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
-CHECKPOINT_SECONDS = 15.0
+CHECKPOINT_SECONDS = 10.0  # and at most a chunk and an evaluation more
 EVAL_EPISODES = 128  # at each mark, and at a time in the final evaluation
 FINAL_EPISODES = 512
 
 
-class Interrupted(Exception):
+class RunInterruptedError(Exception):
     """The run was asked to stop; a checkpoint has been saved."""
 
     def __init__(self, signum: int):
@@ -63,12 +63,10 @@ class Finished:
     episodes: list[evaluate.Episodes]  # the final evaluation, one per seed
 
 
-def train(
-    folder: Path, spec: Spec, algo: Any, display: Display, resume: bool = False
-) -> Finished:
+def train(folder: Path, spec: Spec, algo: Any, display: Display, resume: bool = False) -> Finished:
     """Trains to the end, from the start or from `folder`'s newest usable checkpoint.
 
-    Raises Interrupted on SIGINT or SIGTERM, NonFiniteError where learning broke down.
+    Raises RunInterruptedError on SIGINT or SIGTERM, NonFiniteError where learning broke down.
     """
     with Stop() as stop, ThreadPoolExecutor(1) as worker:
         # Signals reach Python only while the main thread is in Python: it waits, another one computes.
@@ -135,12 +133,17 @@ class _Loop:
         self._refuse_nonfinite(buffers)
         self._measure_share(seconds / n)
         if self.rollout_share is not None:
-            for name, share in (("rollout", self.rollout_share), ("update", 1 - self.rollout_share)):
+            for name, share in (
+                ("rollout", self.rollout_share),
+                ("update", 1 - self.rollout_share),
+            ):
                 buffers[f"time/{name}_s"] = np.full((n, self.spec.seeds), share * seconds / n)
         self.progress.iteration += n
         self.progress.train_s += seconds
         self.progress.pending = metrics.extend(self.progress.pending, buffers)
-        live = [metrics.aggregate({k: x.tolist() for k, x in buffers.items()}, i) for i in self._seeds()]
+        live = [
+            metrics.aggregate({k: x.tolist() for k, x in buffers.items()}, i) for i in self._seeds()
+        ]
         speed = n * self.algo.iteration_steps * self.spec.seeds / seconds
         self.display.update(self._env_steps(), speed, live)
         return seconds
@@ -235,7 +238,7 @@ class _Loop:
         if self.stop.received is None:
             return
         self._save()
-        raise Interrupted(self.stop.received)
+        raise RunInterruptedError(self.stop.received)
 
     def _call(self, program: Callable, *arguments: Any) -> Any:
         return self.worker.submit(lambda: jax.block_until_ready(program(*arguments))).result()

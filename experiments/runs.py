@@ -120,7 +120,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    found = {}
+    found: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -43,7 +43,7 @@ class Spec:
             raise ValueError(f"config.json does not fit this version: {error}") from None
 
 
-def algorithm(name: str) -> type:
+def algorithm(name: str) -> Any:
     if name not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, ALGORITHMS)}")
     return ALGORITHMS[name]

@@ -11,19 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import mujoco
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from envs.biped.walker import CONTROL_PERIOD
-from envs.physics.render import render_state
+from envs.physics.render import draw
 
 WIDTH, HEIGHT = 960, 540  # pixels
 GIF_SHRINK, GIF_EVERY, GIF_COLOURS = 2, 2, 64
 GL_SECONDS = 30.0  # after which a GL driver is given up
-GL_SECONDS_PER_FRAME = 0.03  # a software driver takes ten times longer, and the drawn figure shows as much
+GL_SECONDS_PER_FRAME = (
+    0.03  # a software driver takes ten times longer, and the drawn figure shows as much
+)
 _INK = (52, 58, 70)
 
 
@@ -37,15 +38,21 @@ def write(env: Any, states: Any, stem: Path, say: Callable[[str], None]) -> list
     """
     qpos = np.asarray(states.physics.qpos)
     frames, how = _gl_frames(env.engine.model, qpos)
-    if not frames:
-        frames = [
-            Image.fromarray(render_state(env, jax.tree.map(lambda x, t=t: x[t], states), WIDTH, HEIGHT))
-            for t in range(len(qpos))
-        ]
+    frames = frames or [_drawn(env.engine.model, q) for q in qpos]
     say(how)
     for t, frame in enumerate(frames):
         _caption(frame, t, qpos)
-    return [*_write_mp4(frames, stem.with_suffix(".mp4"), say), _write_gif(frames, stem.with_suffix(".gif"))]
+    return [
+        *_write_mp4(frames, stem.with_suffix(".mp4"), say),
+        _write_gif(frames, stem.with_suffix(".gif")),
+    ]
+
+
+def _drawn(model: mujoco.MjModel, qpos: np.ndarray) -> Image.Image:
+    data = mujoco.MjData(model)
+    data.qpos[:] = qpos
+    mujoco.mj_forward(model, data)
+    return draw(model, data, WIDTH, HEIGHT)  # `render` itself would use GL, if MUJOCO_GL is set
 
 
 def _gl_frames(model: mujoco.MjModel, qpos: np.ndarray) -> tuple[list[Image.Image], str]:
@@ -91,15 +98,17 @@ def _caption(frame: Image.Image, t: int, qpos: np.ndarray) -> None:
 
 def _write_mp4(frames: list[Image.Image], path: Path, say: Callable[[str], None]) -> list[Path]:
     try:
-        import imageio.v2 as imageio
-        import imageio_ffmpeg  # noqa: F401
+        import imageio
+        import imageio_ffmpeg  # type: ignore[import-untyped]  # noqa: F401
     except ImportError:
         say("no mp4: imageio's ffmpeg is not installed (the extra stride-rl[video])")
         return []
     try:
         with (
             warnings.catch_warnings(),
-            imageio.get_writer(path, fps=round(1 / CONTROL_PERIOD), macro_block_size=2, quality=7) as writer,
+            imageio.v2.get_writer(
+                path, fps=round(1 / CONTROL_PERIOD), macro_block_size=2, quality=7
+            ) as writer,
         ):
             warnings.simplefilter("ignore")
             for frame in frames:
@@ -116,5 +125,7 @@ def _write_gif(frames: list[Image.Image], path: Path) -> Path:
     palette = small[0].quantize(GIF_COLOURS)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
     duration = round(1000 * CONTROL_PERIOD * GIF_EVERY)
-    small[0].save(path, save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=True)
+    small[0].save(
+        path, save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=True
+    )
     return path

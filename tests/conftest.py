@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import jax
+import jaxtyping
 import matplotlib
+import pytest
 
 import envs  # noqa: F401  first: it sets XLA's flags
 
@@ -12,3 +14,11 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 matplotlib.use("Agg")
+
+
+@pytest.fixture
+def unchecked():
+    """Without the run-time type checks: what an option of the wrong kind meets in a user's program."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

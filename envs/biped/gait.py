@@ -160,5 +160,5 @@ def _rotation(quat: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
-def _ratio(a: float, b: float) -> float:
+def _ratio(a, b) -> float:
     return float(a / b) if b else float("nan")

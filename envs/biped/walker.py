@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from envs.base import Env
-from envs.physics import Backend, Engine, PhysicsState, make_engine
+from envs.physics import Backend, Engine, make_engine
 
 XML = Path(__file__).with_name("biped.xml")
 
@@ -57,9 +57,8 @@ _FOOT_CORNERS = (  # m from the ankle, in the foot's frame
     (-0.015, 0.02, -0.005),
     (-0.015, -0.02, -0.005),
 )
-_TOUCHING = (
-    1e-5  # m the lowest corner is let in at a reset: at exactly 0, rounding would decide on contact
-)
+# m the lowest corner is let in at a reset: at exactly 0, rounding would decide on contact
+_TOUCHING = 1e-5
 STANDING_HEIGHT = HIP_HEIGHT + _HIP_BELOW_TORSO + _FOOT_BELOW_ANKLE  # m, z0: the torso's centre
 
 
@@ -70,10 +69,8 @@ def load_model() -> mujoco.MjModel:
 
 @flax.struct.dataclass
 class WalkerState:
-    physics: (
-        PhysicsState  # qpos [13], qvel [12], sensordata [8]: one touch force per foot corner, N
-    )
-    action: Array  # [6] the action that led here, clipped to [-1, 1]; zero at the start
+    physics: Any  # PhysicsState: qpos [13], qvel [12], sensordata [8], one touch force per foot corner, N
+    action: Any  # [6] the action that led here, clipped to [-1, 1]; zero at the start
 
 
 @flax.struct.dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import mujoco
@@ -21,6 +21,7 @@ class PhysicsState:
     extras: Any = None
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Physics as pure functions of one state; `vmap` makes batches.
 

@@ -48,7 +48,7 @@ def render(
         renderer = _renderer(model, width, height)
         renderer.update_scene(data, camera=0 if model.ncam else -1)
         return renderer.render()
-    return np.asarray(_draw(model, data, width, height))
+    return np.asarray(draw(model, data, width, height))
 
 
 def uses_gl() -> bool:
@@ -66,10 +66,11 @@ def _font(size: int):
     return ImageFont.load_default(size)
 
 
-def _draw(model: mujoco.MjModel, data: mujoco.MjData, width: int, height: int) -> Image.Image:
+def draw(model: mujoco.MjModel, data: mujoco.MjData, width: int, height: int) -> Image.Image:
+    """The picture without GL. `data` has been through `mj_forward` (or `mj_kinematics`)."""
     width, height = width * _SUPERSAMPLING, height * _SUPERSAMPLING
     image = Image.new("RGB", (width, height), _SKY)
-    draw = ImageDraw.Draw(image)
+    canvas = ImageDraw.Draw(image)
     scale = height / (0.75 * model.stat.extent)  # pixels per metre
     focus = data.qpos[0] if model.njnt and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE else 0.0
 
@@ -78,12 +79,12 @@ def _draw(model: mujoco.MjModel, data: mujoco.MjData, width: int, height: int) -
         screen = points[..., [0, 2]] + points[..., 1:2] * _OBLIQUE - [focus, 0.0]
         return np.array([width / 2, 0.78 * height]) + screen * [scale, -scale]
 
-    _draw_floor(draw, pixels, focus, scale, width, height)
+    _draw_floor(canvas, pixels, focus, scale, width, height)
     geoms = [i for i in range(model.ngeom) if model.geom_type[i] != Geom.mjGEOM_PLANE]
     for i in geoms:
-        _draw_shadow(draw, pixels, model, data, i, scale)
+        _draw_shadow(canvas, pixels, model, data, i, scale)
     for i in sorted(geoms, key=lambda i: -data.geom_xpos[i, 1]):
-        _draw_geom(draw, pixels, model, data, i, scale)
+        _draw_geom(canvas, pixels, model, data, i, scale)
     return image.reduce(_SUPERSAMPLING)
 
 

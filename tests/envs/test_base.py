@@ -69,7 +69,7 @@ def test_reset():
     ],
 )
 def test_flags_and_observations(x, t, terminated, truncated):
-    running, timestep = step(ENV, KEY, at(x, t), 1.0)
+    running, timestep = step(ENV, KEY, at(x, t), jnp.float32(1.0))
     assert (timestep.terminated, timestep.truncated) == (terminated, truncated)
     assert timestep.reward == 1
     assert timestep.info == {"moved": 1, "nonfinite": 0}
@@ -85,7 +85,7 @@ def test_flags_and_observations(x, t, terminated, truncated):
 
 
 def test_advance_does_not_reset():
-    running, timestep = advance(ENV, KEY, at(9, 3), 1.0)
+    running, timestep = advance(ENV, KEY, at(9, 3), jnp.float32(1))
     assert timestep.terminated
     assert running.t == 4
     assert running.state["x"] == 10
@@ -97,7 +97,7 @@ def test_time_limit_of_one():
     running, _ = base.reset(env, KEY)
     for key in jax.random.split(KEY, 3):
         start = running.state["x"]
-        running, timestep = step(env, key, running, 1.0)
+        running, timestep = step(env, key, running, jnp.float32(1))
         assert timestep.truncated
         assert running.t == 0
         np.testing.assert_allclose(timestep.next_obs, [start + 1, start])
@@ -108,7 +108,7 @@ def test_whole_episodes_in_a_scan():
     """t counts, each limit falls after four steps, each episode has a start of its own."""
 
     def body(running, key):
-        running, timestep = base.step(ENV, key, running, 0.25)
+        running, timestep = base.step(ENV, key, running, jnp.float32(0.25))
         return running, (running.t, timestep)
 
     running, _ = base.reset(ENV, KEY)
@@ -144,7 +144,7 @@ def test_what_is_not_finite_ends_one_episode_alone(action, bank):
 
 
 def test_not_finite_at_the_time_limit_is_terminated():
-    _, timestep = step(ENV, KEY, at(0, 3), np.nan)
+    _, timestep = step(ENV, KEY, at(0, 3), jnp.float32(np.nan))
     assert timestep.terminated
     assert not timestep.truncated
 
@@ -154,13 +154,13 @@ def test_resets_are_drawn_uniformly_from_one_bank():
     resets = base.start_states(ENV, KEY, size)
     keys = jax.random.split(jax.random.key(1), n)
     step_all = jax.vmap(base.step, (None, 0, None, None, None))
-    running, timestep = step_all(ENV, keys, at(9, 0), 1.0, resets)
+    running, timestep = step_all(ENV, keys, at(9, 0), jnp.float32(1), resets)
     starts, counts = np.unique(running.state["x"], return_counts=True)
     np.testing.assert_array_equal(starts, np.sort(resets["x"]))
     # 800 each; five standard deviations are 5 sqrt(4000 0.2 0.8) = 126
     assert (np.abs(counts - n / size) < 127).all()
     np.testing.assert_array_equal(timestep.obs[:, 0], running.state["x"])
-    running, _ = step_all(ENV, keys, at(0, 0), 1.0, resets)
+    running, _ = step_all(ENV, keys, at(0, 0), jnp.float32(1), resets)
     assert (running.state["x"] == 1).all()  # the bank is not looked at where nothing ends
 
 
@@ -185,10 +185,11 @@ def test_vmapped_equals_single(bank):
 def test_coefficients_are_swept_under_vmap():
     weights = jnp.array([1.0, 2.0, 3.0])
     envs = Track(reward_weight=weights)
-    _, timestep = jax.vmap(base.step, (0, None, None, None))(envs, KEY, at(0, 0), 2.0)
+    _, timestep = jax.vmap(base.step, (0, None, None, None))(envs, KEY, at(0, 0), jnp.float32(2))
     np.testing.assert_array_equal(timestep.reward, 2 * weights)
 
 
 def test_defaults():
-    assert base.Env().info(None, None, None) == {}
+    state = ENV.initial(KEY)
+    assert base.Env().info(state, jnp.float32(0), state) == {}
     assert ENV.at(1e6) is ENV

@@ -3,10 +3,21 @@ import json
 import pytest
 
 import agents
-from experiments import cli, compare, play, runs
+from experiments import cli, compare, play, runner, runs
 from tests.experiments import stub
 
-TINY = "--num-envs 4 --num-steps 8 --num-epochs 1 --num-minibatches 2 --hidden-sizes 8".split()
+TINY = [
+    "--num-envs",
+    "4",
+    "--num-steps",
+    "8",
+    "--num-epochs",
+    "1",
+    "--num-minibatches",
+    "2",
+    "--hidden-sizes",
+    "8",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +95,7 @@ def test_a_damaged_config_is_one_line(tmp_path, capsys, broken):
 
 @pytest.mark.parametrize("env", ["walker", None])
 def test_help_lists_every_hyperparameter_with_its_default(capsys, monkeypatch, env):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("COLUMNS", raising=False)
     flags = ["--help"] if env else ["--env", "probe-constant", "--help"]
     assert cli.main(flags, env) == 0
     text = capsys.readouterr().out
@@ -98,7 +109,16 @@ def test_help_lists_every_hyperparameter_with_its_default(capsys, monkeypatch, e
 
 
 def test_the_walkers_options_are_kept(tmp_path):
-    flags = "--observation mathworks --torque-weight 0.22 --torque-weight-ramp 0.02 1e6 2e6".split()
+    flags = [
+        "--observation",
+        "mathworks",
+        "--torque-weight",
+        "0.22",
+        "--torque-weight-ramp",
+        "0.02",
+        "1e6",
+        "2e6",
+    ]
     folder, spec, algo, run, _ = cli.prepare([*flags, "--seed", "4"], "walker")
     assert spec.env_kwargs["observation"] == "mathworks"
     assert spec.env_kwargs["torque_weight_ramp"] == (0.02, 1e6, 2e6)
@@ -133,3 +153,23 @@ def test_the_viewer_needs_a_screen(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(ValueError, match="needs a screen"):
         play.play(["run", "--viewer"])
+
+
+def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "EVAL_EPISODES", 8)
+    monkeypatch.setattr(runner, "FINAL_EPISODES", 16)
+    flags = ["--total-steps", "32", *TINY, "--seeds", "2", "--out", "run"]
+    assert cli.main(flags, "walker") == 0
+    out = capsys.readouterr().out
+    for word in ("stance slip", "survival", "run/curve.png", "run/video.gif"):
+        assert word in out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["eval_episodes"] == 16
+    assert summary["distance_m"] == pytest.approx(summary["gait"]["distance"])
+    assert {"walks", "survival", "alternation"} <= set(summary["per_seed"][1]["gait"])
+    rows = runs.read_rows(tmp_path / "run" / "seed_1" / "metrics.jsonl")
+    assert rows[-1]["env_steps"] == 32
+    assert rows[-1]["eval/return"] == pytest.approx(summary["per_seed"][1]["eval_return_mean"])
+    assert "reward/forward" in rows[0]
+    assert play.play(["run", "--seed-index", "1", "--episodes", "3"]) == 0
+    assert (tmp_path / "run" / "play.gif").exists()

@@ -24,7 +24,8 @@ from experiments.spec import Spec, initial_keys
 from tests.experiments import stub
 
 ROOT = Path(__file__).parents[2]
-LIMIT = envs.make("probe-truncation").max_episode_steps  # and the return, of 1 a step
+LIMIT = envs.make("probe-truncation").max_episode_steps
+RETURN = LIMIT - 1  # every step earns 1, save the first
 QUIET = Display(quiet=True)
 TINY = PPOConfig(
     total_steps=3200,
@@ -72,7 +73,7 @@ def test_rows_are_those_of_the_contract(tmp_path):
     evaluated = [r for r in found if r["eval/return"] is not None]
     assert len(evaluated) == 10
     assert evaluated[-1] is found[-1]
-    assert evaluated[-1]["eval/return"] == LIMIT
+    assert evaluated[-1]["eval/return"] == RETURN
     assert evaluated[-1]["eval/length"] == LIMIT
     for name in ("wall_clock_s", "time/rollout_s", "time/update_s", "train/return", "loss/policy"):
         assert name in found[0]
@@ -94,7 +95,7 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch, stop_after)
         return advance(loop, n)
 
     monkeypatch.setattr(runner._Loop, "_advance", stop)
-    with pytest.raises(runner.Interrupted) as stopped:
+    with pytest.raises(runner.RunInterruptedError) as stopped:
         train(tmp_path / "cut", spec)
     assert stopped.value.signum == signal.SIGTERM
     assert sum(calls) < 777
@@ -177,7 +178,7 @@ def test_summary_and_policy_of_a_finished_run(tmp_path):
     )
     assert set(wanted.split(", ")) <= set(summary)
     assert summary["env_steps"] == 400
-    assert summary["eval_return_mean"] == LIMIT
+    assert summary["eval_return_mean"] == RETURN
     assert summary["survival_rate"] == 1
     assert [s["seed"] for s in summary["per_seed"]] == [1, 2]
     assert (folder / "curve.png").stat().st_size > 1000
@@ -198,10 +199,8 @@ runner.CHUNK_SECONDS = 0.05
 runner.CHECKPOINT_SECONDS = 0.0
 sys.exit(cli.main(sys.argv[1:]))
 """
-FLAGS = (
-    "--env probe-delayed --total-steps 12800 --num-envs 4 --num-steps 8 --num-epochs 2 "
-    "--num-minibatches 2 --hidden-sizes 8 --seed 11"
-).split()
+FLAGS = ["--env", "probe-delayed", "--total-steps", "12800", "--num-envs", "4", "--num-steps", "8"]
+FLAGS += ["--num-epochs", "2", "--num-minibatches", "2", "--hidden-sizes", "8", "--seed", "11"]
 
 
 def start(*arguments):

@@ -64,5 +64,7 @@ def test_reading_what_is_no_run_is_one_line(tmp_path):
 
 
 def test_json_gets_null_for_what_it_cannot_say():
-    found = runs.plain({"a": math.nan, "b": (np.float32(1.5), np.int32(2)), "c": math.inf, "d": True})
+    found = runs.plain(
+        {"a": math.nan, "b": (np.float32(1.5), np.int32(2)), "c": math.inf, "d": True}
+    )
     assert found == {"a": None, "b": [1.5, 2], "c": None, "d": True}

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import jax
@@ -20,6 +21,7 @@ CORNER_ORDER = [
 ]
 WEIGHT = 0.2432 * 9.81
 N = 48
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def env():
 
 @pytest.fixture(scope="module")
 def transition(env):
-    return jax.jit(jax.vmap(lambda state, action: env.transition(state, action, None)))
+    return jax.jit(jax.vmap(lambda state, action: env.transition(state, action, KEY)))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def states(env):
     qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
     qpos[:, 7:] = rng.uniform(-0.7, 0.7, (N, 6))
     qvel = rng.normal(0, 1, (N, 12))
-    physics = jax.vmap(env.engine.forward)(np.float32(qpos), np.float32(qvel))
+    physics = jax.vmap(env.engine.forward)(jnp.float32(qpos), jnp.float32(qvel))
     action = jnp.asarray(rng.uniform(-1, 1, (N, 6)), jnp.float32)
     assert 0.2 < (physics.sensordata.sum(1) > 0).mean() < 0.95
     return WalkerState(physics, action)
@@ -51,7 +53,7 @@ def states(env):
 
 @pytest.fixture(scope="module")
 def actions():
-    return np.random.default_rng(1).uniform(-1, 1, (N, 6)).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (N, 6)), jnp.float32)
 
 
 def pick(tree, i):
@@ -170,7 +172,7 @@ def test_solver_settings():
 
 def test_the_solver_has_converged(transition, states, actions):
     """Ten times the iterations change nothing, from a cold start."""
-    model = walker.load_model().__copy__()
+    model = copy.copy(MODEL)
     model.opt.iterations, model.opt.ls_iterations = 60, 100
     engine = walker.make_engine(model, 5, "native")
     thorough = jax.vmap(engine.step)(states.physics, actions)
@@ -269,7 +271,7 @@ def test_reward_terms_against_mujoco(env, transition, states, actions):
             "lateral": -3 * y**2,
             "height": -50 * (z - 0.21) ** 2,
             "alive": 25 * 0.025 / 10,
-            "torque": -0.02 * sum(min(max(2 * u, -1), 1) ** 2 for u in actions[i]),
+            "torque": -0.02 * sum(min(max(2 * u, -1), 1) ** 2 for u in np.asarray(actions[i])),
         }
         assert {k: float(v[i]) for k, v in terms.items()} == pytest.approx(expected, abs=1e-5)
         assert float(reward[i]) == pytest.approx(sum(expected.values()), abs=2e-5)
@@ -318,7 +320,7 @@ def test_far_ahead_is_no_end(env):
 
 def test_one_bad_simulation_harms_no_other(env, actions):
     step = jax.jit(jax.vmap(base.step, (None, 0, 0, 0, None)))
-    bank = jax.jit(base.start_states, static_argnums=2)(env, jax.random.key(0), 4)
+    bank = jax.jit(base.start_states, static_argnums=2)(env, KEY, 4)
     standing = jax.tree.map(lambda x: jnp.repeat(x[:1], 4, 0), bank)
     running = base.Running(standing, jnp.arange(4))
     keys = jax.random.split(jax.random.key(1), 4)
@@ -343,7 +345,7 @@ RESETS = 20_000
 
 @pytest.fixture(scope="module")
 def resets(env):
-    state = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), RESETS))
+    state = jax.jit(jax.vmap(env.initial))(jax.random.split(KEY, RESETS))
     return jax.tree.map(np.asarray, state)
 
 
@@ -471,9 +473,7 @@ def test_standing_still(env):
 
     def body(carry, _):
         running, up, total = carry
-        running, t = jax.vmap(base.advance, (None, None, 0, None))(
-            env, jax.random.key(0), running, jnp.zeros(6)
-        )
+        running, t = jax.vmap(base.advance, (None, None, 0, None))(env, KEY, running, jnp.zeros(6))
         total += jnp.where(up, t.reward, 0.0)
         return (running, up & ~t.terminated, total), (t.terminated & t.truncated, t.truncated)
 
@@ -483,7 +483,7 @@ def test_standing_still(env):
         carry = (running, jnp.ones(len(keys), bool), jnp.zeros(len(keys)))
         return jax.lax.scan(body, carry, length=400)
 
-    (_, up, total), (both, truncated) = stand(jax.random.split(jax.random.key(0), 128))
+    (_, up, total), (both, truncated) = stand(jax.random.split(KEY, 128))
     assert not both.any()
     assert not truncated[:-1].any()
     assert 0.55 < up.mean() < 0.82
@@ -522,9 +522,7 @@ def test_left_and_right_are_alike(env, transition, states, actions):
 
 def test_torque_weight_swept_under_vmap(env, states, actions):
     weights = jnp.array([0.0, 0.02, 0.22])
-    step = jax.jit(
-        lambda env: base.advance(env, jax.random.key(0), _running(states), actions[0])[1]
-    )
+    step = jax.jit(lambda env: base.advance(env, KEY, _running(states), actions[0])[1])
     swept = jax.vmap(lambda w: step(env.replace(torque_weight=w)).reward)(weights)
     single = [step(env.replace(torque_weight=float(w))).reward for w in weights]
     np.testing.assert_allclose(swept, single, rtol=1e-6)
@@ -532,7 +530,7 @@ def test_torque_weight_swept_under_vmap(env, states, actions):
 
 
 def _running(states):
-    return base.Running(pick(states, 0), jnp.int32(0))
+    return base.Running(jax.tree.map(jnp.asarray, pick(states, 0)), jnp.int32(0))
 
 
 def test_coefficients_are_leaves_and_nothing_else(env):
@@ -543,22 +541,24 @@ def test_coefficients_are_leaves_and_nothing_else(env):
 def test_torque_weight_ramp():
     env = make_walker("native", torque_weight=0.22, torque_weight_ramp=(0.02, 100.0, 300.0))
     for env_steps, weight in [
-        (0, 0.02),
-        (100, 0.02),
-        (150, 0.07),
-        (200, 0.12),
-        (300, 0.22),
+        (0.0, 0.02),
+        (100.0, 0.02),
+        (150.0, 0.07),
+        (200.0, 0.12),
+        (300.0, 0.22),
         (1e9, 0.22),
         (np.inf, 0.22),
     ]:
         assert float(env.at(env_steps).torque_weight) == pytest.approx(weight), env_steps
-        assert float(jax.jit(lambda n: env.at(n).torque_weight)(env_steps)) == pytest.approx(weight)
+        assert float(
+            jax.jit(lambda n: env.at(n).torque_weight)(jnp.float32(env_steps))
+        ) == pytest.approx(weight)
     # exactly the constant environment's afterwards, other fields as they were
     assert float(env.at(np.inf).torque_weight) == np.float32(0.22)
     fields = {f.name for f in dataclasses.fields(env)} - {"torque_weight", "torque_weight_ramp"}
-    assert all(getattr(env.at(150), f) == getattr(env, f) for f in fields)
+    assert all(getattr(env.at(150.0), f) == getattr(env, f) for f in fields)
     constant = make_walker("native")
-    assert constant.at(150) is constant
+    assert constant.at(150.0) is constant
 
 
 @pytest.mark.parametrize(
@@ -575,7 +575,7 @@ def test_torque_weight_ramp():
         ({"torque_weight": float("nan")}, "torque_weight"),
     ],
 )
-def test_impossible_options(options, message):
+def test_impossible_options(unchecked, options, message):
     with pytest.raises(ValueError, match=r".") as error:
         make_walker(**options)
     assert message in str(error.value)

@@ -1,5 +1,7 @@
+import copy
 import functools
 import threading
+import time
 import warnings
 
 import jax
@@ -23,9 +25,19 @@ ACTIVATED = PENDULUM.format(
 ).replace('dyntype="integrator"', 'name="0" dyntype="integrator"')
 
 
+PURE = (mujoco.mjtDisableBit.mjDSBL_AUTORESET, mujoco.mjtDisableBit.mjDSBL_WARMSTART)
+
+
+def usual_model():
+    """The biped, warm start and auto-reset on as MuJoCo has them."""
+    model = copy.copy(walker.load_model())
+    model.opt.disableflags &= ~sum(PURE)
+    return model
+
+
 @pytest.fixture(scope="module")
 def engine():
-    return NativeEngine(walker.load_model(), SUBSTEPS)
+    return NativeEngine(usual_model(), SUBSTEPS)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,7 @@ def random_arrays():
 @pytest.fixture(scope="module")
 def batch(forward):
     qpos, qvel, ctrl = random_arrays()
-    return forward(qpos, qvel), ctrl
+    return forward(qpos, qvel), jnp.asarray(ctrl)
 
 
 def part(tree, index):
@@ -114,13 +126,10 @@ def test_ctrl_is_clamped_as_mujoco_does(step, batch):
 
 
 def test_the_callers_model_is_left_alone():
-    model = walker.load_model()
-    before = model.opt.disableflags
+    model = usual_model()
     engine = NativeEngine(model, 1)
-    assert engine.model is not model
-    assert model.opt.disableflags == before
-    for flag in (mujoco.mjtDisableBit.mjDSBL_AUTORESET, mujoco.mjtDisableBit.mjDSBL_WARMSTART):
-        assert engine.model.opt.disableflags & flag
+    assert not any(model.opt.disableflags & flag for flag in PURE)
+    assert all(engine.model.opt.disableflags & flag for flag in PURE)
 
 
 # --- one crossing, pure ---------------------------------------------------------------------------------------------
@@ -129,7 +138,7 @@ def test_the_callers_model_is_left_alone():
 def test_one_callback_per_physics_step_for_seeds_and_environments(engine, batch):
     state, ctrl = part(batch, slice(0, 12))
     nested = jax.tree.map(lambda x: x.reshape(3, 4, *x.shape[1:]), state)
-    actions = jnp.asarray(ctrl).reshape(3, 4, 6)
+    actions = ctrl.reshape(3, 4, 6)
     body = jax.vmap(jax.vmap(engine.step))
 
     @jax.jit
@@ -221,7 +230,7 @@ def test_overrides_change_only_their_environment_and_do_not_stick(engine, step, 
     assert_equal(part(after, others), part(clean, others))
     assert not np.allclose(after.qpos[3], clean.qpos[3], atol=1e-5)
     # as a model with that damping
-    model = engine.model.__copy__()
+    model = copy.copy(engine.model)
     model.dof_damping[:] = damping[3]
     data = plain(model, state.qpos[3], state.qvel[3], ctrl[3], SUBSTEPS)
     np.testing.assert_array_equal(after.qpos[3], np.float32(data.qpos))
@@ -272,6 +281,27 @@ def test_host_threads_and_engines_at_once(engine, step, batch):
     assert not failures
 
 
+def test_the_pool_is_entered_by_one_thread_at_a_time(monkeypatch):
+    engine, inside, most = NativeEngine(usual_model(), SUBSTEPS), [], []
+
+    class Pool:
+        def rollout(self, *args, **kwargs):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    monkeypatch.setattr(engine, "_pool", Pool())
+    packed = np.zeros((3, 13 + 12 + 6))
+    args = (packed, {}, SUBSTEPS)
+    threads = [threading.Thread(target=engine._advance, args=args) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert most == [1] * 5
+
+
 # --- other models ---------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +332,7 @@ def test_model_with_activations():
     np.testing.assert_array_equal(after.sensordata, np.float32(data.sensordata))
 
 
-def test_choice_of_engine():
+def test_choice_of_engine(unchecked):
     model = walker.load_model()
     assert isinstance(make_engine(model, 5, "native"), NativeEngine)
     if jax.default_backend() == "cpu":

@@ -62,7 +62,7 @@ def compiled(env):
     """(states, actions) -> what the next states look like."""
 
     def look(state, action):
-        after = env.transition(state, action, None)
+        after = env.transition(state, action, jax.random.key(0))
         return after, env.observation(after), env.reward(state, action, after)
 
     return env, jax.jit(jax.vmap(look))

@@ -1,0 +1,111 @@
+from types import SimpleNamespace
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs import probes
+from envs.base import reset, step
+from experiments import evaluate
+
+
+def stumble(state, obs, key, deterministic):
+    """Actions that depend on what is seen, and let the robot fall after a while."""
+    assert deterministic
+    return jnp.clip(state * obs[..., 11:17] + obs[..., 2:5].repeat(2, -1), -1, 1)
+
+
+def test_episodes_are_those_of_the_training_step():
+    env = envs.make("walker", max_episode_steps=40)
+    algo = SimpleNamespace(env=env, act=stumble)
+    keys = evaluate.keys(0, 0, 6)
+    found = jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, True))(jnp.float32(2.0), keys)
+    assert found.alive.shape == (40, 6)
+    one = jax.jit(jax.vmap(lambda r, a: step(env, jax.random.key(0), r, a)))
+    running, obs = jax.vmap(lambda k: reset(env, jax.random.split(k)[0]))(keys)
+    for t in range(40):
+        running, timestep = one(running, stumble(2.0, obs, None, True))
+        obs = timestep.obs
+        if t == 0:
+            done, returns, lengths, survived = np.zeros((4, 6))
+            states = []
+        alive = done == 0
+        np.testing.assert_array_equal(found.alive[t], alive)
+        returns += np.where(alive, timestep.reward, 0)
+        lengths += alive
+        survived = np.where(alive & timestep.truncated, 1, survived)
+        done = np.maximum(done, timestep.terminated | timestep.truncated)
+        states.append(np.asarray(running.state.physics.qpos))
+        going = done == 0
+        np.testing.assert_allclose(found.states.physics.qpos[t][going], states[t][going], atol=1e-6)
+    assert 1 < lengths.min() < 40  # the comparison has falls in it
+    np.testing.assert_allclose(found.returns, returns, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found.lengths, lengths)
+    np.testing.assert_array_equal(found.survived, survived)
+
+
+@flax.struct.dataclass
+class Breaks(probes.ConstantReward):
+    """Not finite after three steps, in episodes that start below 0."""
+
+    max_episode_steps: int = flax.struct.field(pytree_node=False, default=5)
+
+    def initial(self, key):
+        return jax.random.normal(key, (1,)), jnp.zeros((), jnp.int32)
+
+    def transition(self, state, action, key):
+        x, t = state
+        return jnp.where((t >= 2) & (x < 0), jnp.nan, x), t + 1
+
+    def terminal(self, state):
+        return jnp.zeros((), bool)
+
+
+def test_a_state_that_is_not_finite_ends_its_episode_without_reward():
+    algo = SimpleNamespace(
+        env=Breaks(), act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32)
+    )
+    keys = evaluate.keys(1, 0, 32)
+    start = np.asarray(jax.vmap(lambda k: Breaks().initial(jax.random.split(k)[0])[0])(keys))[:, 0]
+    found = jax.jit(lambda k: evaluate.run_episodes(algo, 0, k, False))(keys)
+    np.testing.assert_array_equal(found.lengths, np.where(start < 0, 3, 5))
+    np.testing.assert_array_equal(found.returns, np.where(start < 0, 2, 5))
+    np.testing.assert_array_equal(found.survived, start >= 0)
+    assert found.states is None
+    report = evaluate.report(algo.env, jax.device_get(found))
+    assert report["survival_rate"] == pytest.approx(np.mean(start >= 0))
+    assert report["gait"] is None
+
+
+def test_batches_of_episodes_join_and_the_median_one_is_typical():
+    def batch(returns):
+        n = len(returns)
+        state = {"x": np.arange(3 * n).reshape(3, n)}
+        return evaluate.Episodes(
+            np.array(returns), np.full(n, 2), np.ones(n, bool), np.ones((3, n), bool), state
+        )
+
+    joined = evaluate.concatenate([batch([5.0, 1.0]), batch([3.0])])
+    assert joined.returns.tolist() == [5.0, 1.0, 3.0]
+    assert joined.alive.shape == (3, 3)
+    assert evaluate.typical(joined) == 2
+    assert evaluate.episode(joined, 2)["x"].tolist() == [0, 1]
+
+
+def test_evaluation_keys_do_not_repeat():
+    seen = [evaluate.keys(seed, first, 4) for seed in (0, 1) for first in (0, 4)]
+    data = np.concatenate([jax.random.key_data(k) for k in seen])
+    assert len(np.unique(data, axis=0)) == 16
+
+
+def test_means_over_seeds():
+    reports = [
+        {"a": 1.0, "n": 512, "gait": {"walks": True, "x": float("nan")}},
+        {"a": 3.0, "n": 512, "gait": {"walks": False, "x": 2.0}},
+    ]
+    mean = evaluate.mean_of(reports)
+    assert mean == {"a": 2.0, "n": 512, "gait": {"walks": 0.5, "x": 2.0}}
+    assert evaluate.mean_of(reports[:1])["gait"]["walks"] is True
