@@ -22,7 +22,7 @@ from typing import Any, Literal
 import tyro
 
 from envs.physics import BACKENDS
-from experiments import runs
+from experiments import runs, tracking
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
 from experiments.finish import conclude
@@ -47,6 +47,8 @@ class RunFlags:
     """folder of a run that was stopped, to go on with; needs no other flag"""
     video: bool = True
     """write a video of the result, where there is something to see"""
+    track: tracking.Kind = "none"
+    """show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases, too"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,8 @@ def main(argv: Sequence[str], env: str | None = None) -> int:
         if line:
             display.say(line)
     try:
-        finished = train(folder, spec, algo, display, resume=bool(flags.resume))
+        track = tracking.start(flags.track, folder, spec)
+        finished = train(folder, spec, algo, display, bool(flags.resume), track)
         conclude(folder, spec, algo, finished, flags.video, display)
     except RunInterruptedError as stopped:
         display.close()
@@ -223,6 +226,7 @@ class _Which:
 
 
 def _check(run: RunFlags, env_flags: EnvFlags) -> None:
+    tracking.require(run.track)
     if run.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {run.seeds}")
     if run.seed < 0 or run.seed + run.seeds > 2**31:

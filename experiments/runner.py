@@ -26,6 +26,7 @@ from experiments.console import Display
 from experiments.programs import MAX_CHUNK, Programs
 from experiments.signals import Stop
 from experiments.spec import Spec, initial_keys, load_state
+from experiments.tracking import Track
 
 CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
 CHECKPOINT_SECONDS = 10.0  # and at most a chunk and an evaluation more
@@ -63,14 +64,21 @@ class Finished:
     episodes: list[evaluate.Episodes]  # the final evaluation, one per seed
 
 
-def train(folder: Path, spec: Spec, algo: Any, display: Display, resume: bool = False) -> Finished:
+def train(
+    folder: Path,
+    spec: Spec,
+    algo: Any,
+    display: Display,
+    resume: bool = False,
+    track: Track = lambda seed_index, rows: None,
+) -> Finished:
     """Trains to the end, from the start or from `folder`'s newest usable checkpoint.
 
     Raises RunInterruptedError on SIGINT or SIGTERM, NonFiniteError where learning broke down.
     """
     with Stop() as stop, ThreadPoolExecutor(1) as worker:
         # Signals reach Python only while the main thread is in Python: it waits, another one computes.
-        return _Loop(folder, spec, algo, display, stop, worker).run(resume)
+        return _Loop(folder, spec, algo, display, stop, worker, track).run(resume)
 
 
 def total_iterations(total_steps: int, algo: Any) -> int:
@@ -81,8 +89,9 @@ def total_iterations(total_steps: int, algo: Any) -> int:
 class _Loop:
     """The loop's variables, held together."""
 
-    def __init__(self, folder, spec, algo, display, stop, worker):
+    def __init__(self, folder, spec, algo, display, stop, worker, track):
         self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
+        self.track = track
         self.stop, self.worker = stop, worker
         self.programs = Programs(algo, spec.seeds)
         self.total = total_iterations(spec.config.total_steps, algo)
@@ -191,6 +200,7 @@ class _Loop:
             begin = end
         for i in self._seeds():
             runs.append_rows(runs.metrics_file(self.folder, self.spec.seeds, i), rows[i])
+            self.track(i, rows[i])
 
     def _row(self, end, wall, done, seed_index, evaluated) -> dict[str, Any]:
         steps = end * self.algo.iteration_steps

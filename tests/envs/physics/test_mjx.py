@@ -1,0 +1,76 @@
+"""The small things, on a pendulum; the biped is in test_parity.py."""
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from envs.physics.mjx import MjxEngine
+from envs.physics.native import NativeEngine
+
+PENDULUM = """<mujoco><worldbody><body><joint name="hinge" type="hinge" axis="0 1 0" damping="0.1"/>
+<geom type="capsule" size=".02" fromto="0 0 0 0 0 -.5"/></body></worldbody>{more}</mujoco>"""
+ACTIVATED = """<actuator><general name="motor" joint="hinge" dyntype="integrator" gainprm="2"/></actuator>
+<sensor><jointvel joint="hinge"/><actuatorfrc actuator="motor"/></sensor>"""
+
+
+def model(more=""):
+    return mujoco.MjModel.from_xml_string(PENDULUM.format(more=more))
+
+
+@pytest.fixture(scope="module")
+def engines():
+    return MjxEngine(model(ACTIVATED), 3), NativeEngine(model(ACTIVATED), 3)
+
+
+def assert_close(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
+
+
+def test_activations_and_sensors_as_native(engines):
+    mjx, native = engines
+    rng = np.random.default_rng(0)
+    qpos, qvel, ctrl = jnp.asarray(rng.normal(size=(3, 5, 1)), jnp.float32)
+    states = [jax.jit(jax.vmap(engine.forward))(qpos, qvel) for engine in engines]
+    assert_close(*states)
+    assert (states[0].act == 0).all()
+    state = states[1].replace(act=ctrl / 2)
+    steps = [jax.jit(jax.vmap(engine.step)) for engine in engines]
+    ours, theirs = (step(state, ctrl) for step in steps)
+    assert_close(ours, theirs)
+    np.testing.assert_allclose(ours.act, ctrl / 2 + 3 * mjx.model.opt.timestep * ctrl, rtol=1e-5)
+    np.testing.assert_allclose(ours.sensordata[:, 1], 2 * theirs.act[:, 0], atol=0.02)
+
+
+def test_overrides_as_native(engines):
+    state = engines[1].forward(jnp.array([0.5]), jnp.array([1.0]))
+    damping = jnp.array([[0.1], [0.5], [2.0]])
+    after = [
+        jax.jit(jax.vmap(engine.step, (None, None, 0)))(
+            state, jnp.zeros(1), {"dof_damping": damping}
+        )
+        for engine in engines
+    ]
+    assert_close(*after)
+    assert (np.diff(after[0].qvel[:, 0]) < 0).all()
+    plain = jax.jit(engines[0].step)(state, jnp.zeros(1))
+    np.testing.assert_allclose(plain.qvel, after[0].qvel[0])
+
+
+def test_without_actuators_and_sensors():
+    engine = MjxEngine(model(), 2)
+    state = engine.forward(jnp.array([0.5]), jnp.array([1.0]))
+    assert state.act is state.sensordata is state.extras is None
+    after = jax.jit(engine.step)(state, jnp.zeros(0))
+    assert_close(after, NativeEngine(model(), 2).step(state, jnp.zeros(0)))
+
+
+def test_the_solver_starts_cold_and_the_callers_model_is_left_alone():
+    mine = model()
+    engine = MjxEngine(mine, 1)
+    cold = mujoco.mjtDisableBit.mjDSBL_WARMSTART
+    assert engine.model.opt.disableflags & cold
+    assert engine._model.opt.disableflags & cold
+    assert not mine.opt.disableflags & cold
