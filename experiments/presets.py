@@ -7,7 +7,7 @@ from typing import Any
 # (environment, algorithm): fields of the algorithm's Config that differ from its defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): {
-        "total_steps": 10_000_000,
+        "total_steps": 8_000_000,
         # Many environments: the fixed cost of a step of the batch vanishes beside its physics.
         "num_envs": 512,
         "num_steps": 16,
