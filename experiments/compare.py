@@ -37,14 +37,14 @@ def compare(argv: Sequence[str]) -> int:
             runs.read_rows(runs.metrics_file(folder, config["seeds"], i))
             for i in range(config["seeds"])
         ]
-        for label, folder, config in zip(_labels(configs), flags.folders, configs, strict=True)
+        for label, folder, config in zip(label_runs(configs), flags.folders, configs, strict=True)
     }
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     Display().say(str(plots.comparison(curves, flags.out)))
     return 0
 
 
-def _labels(configs: list[dict[str, Any]]) -> list[str]:
+def label_runs(configs: list[dict[str, Any]]) -> list[str]:
     """What tells the runs apart: environment, algorithm, seeds, and the settings in which they differ."""
     flat = [
         {"env": c["env"], "algo": c["algo"], **c["env_kwargs"], **c["config"], "seed": c["seed"]}

@@ -158,13 +158,18 @@ class _Loop:
         return seconds
 
     def _measure_share(self, iteration_s: float) -> None:
-        """The share of an iteration that is rollout: timed once, apart, for inside the program there is no clock."""
-        if self.rollout_share is not None or not hasattr(self.algo, "collect"):
+        """The share of an iteration that is rollout: timed apart, for inside the program there is no clock, at the
+        start and again after each evaluation."""
+        first = self.rollout_share is None
+        if not hasattr(self.algo, "collect") or not (
+            first or self.progress.iteration in self.marks
+        ):
             return
-        compiled, start = self.programs.compile_s, time.monotonic()
+        if first:
+            self._call(self.programs.collect, self.states)  # compiles, and warms the caches
+        start = time.monotonic()
         self._call(self.programs.collect, self.states)
-        collect_s = time.monotonic() - start - (self.programs.compile_s - compiled)
-        self.rollout_share = min(1.0, collect_s / iteration_s)
+        self.rollout_share = min(1.0, (time.monotonic() - start) / iteration_s)
 
     def _evaluate(self, n: int) -> list[evaluate.Episodes]:
         """`n` episodes for each seed, in batches of one size so that one program serves all."""

@@ -127,4 +127,5 @@ def training(
         return algo.iteration_steps * num_seeds
 
     run()
+    run()  # the second call, on the first one's output, may compile once more
     return run

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import envs
 from agents.batch import Batch, Evaluation, Targets
 from agents.ppo import PPO, PPOConfig, update
 from envs import probes
@@ -285,3 +286,24 @@ def test_a_space_it_cannot_handle_is_refused():
 
     with pytest.raises(ValueError, match="Discrete or Box"):
         PPO(SMALL, Odd())
+
+
+def test_seeds_of_the_walker_under_one_vmap_equal_single_runs():
+    """Physics on the host included: after one iteration parameters, statistics and robots agree."""
+    config = PPOConfig(num_envs=8, num_steps=4, num_minibatches=2, hidden_sizes=(32, 32))
+    algo = PPO(config, envs.make("walker", backend="native"))
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    together, metrics = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
+    single = jax.jit(lambda k: algo.step(algo.init(k)))
+    for i in range(3):
+        alone = single(jax.random.key(i))
+        for name in ("params", "obs_statistics", "stream"):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a[i], b, atol=1e-4, rtol=1e-4),  # noqa: B023
+                getattr(together, name),
+                getattr(alone[0], name),
+            )
+        np.testing.assert_array_equal(
+            jax.random.key_data(together.key[i]), jax.random.key_data(alone[0].key)
+        )
+        np.testing.assert_allclose(metrics["kl"][i], alone[1]["kl"], atol=1e-4)
