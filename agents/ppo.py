@@ -313,7 +313,7 @@ def update(
     """
     num_columns = batch.mask.shape[1]
     exact_kl = distribution if config.objective == "kl" else None
-    old = exact_kl(params, batch.obs) if exact_kl else None
+    old = _per_step(exact_kl(params, batch.obs), batch.mask.shape) if exact_kl else None
 
     def loss(params: Params, batch: Batch, targets: Targets, old: Any):
         new = evaluate(params, batch.obs, batch.action)
@@ -396,6 +396,14 @@ def update(
         ),
     }
     return params, opt_state, metrics
+
+
+def _per_step(dist: Any, shape: tuple[int, ...]) -> Any:
+    """A distribution whose every parameter has the leading axes [T, N]; those shared by all steps are repeated."""
+    return jax.tree.map(
+        lambda x: x if x.shape[: len(shape)] == shape else jnp.broadcast_to(x, (*shape, *x.shape)),
+        dist,
+    )
 
 
 def _return_scale(statistics: normalize.RunningStatistics) -> Float[Array, ""]:

@@ -1,10 +1,14 @@
 """Speed, as ratios measured in one run: `python -m experiments.bench`.
 
 What should dominate is the physics. `walker/raw` is that alone: C MuJoCo through `mujoco.rollout`, random torques,
-every environment stood up again after 40 control steps. `walker/env` is the environment under jit (observations,
-rewards, ends, resets from a bank), `walker/ppo` is training with the default configuration. Each is measured at equal
+every environment stood up again after 40 control steps. `walker/same` is the environment under jit (observations,
+rewards, ends) on those very robots: what it lacks is overhead. `walker/env` has resets as well: it stands robots up as
+soon as they fall, and those on their feet, having contacts, cost more physics than those that fell. `walker/ppo` is
+training with the default configuration, as the training loop runs it. Each is measured at equal
 numbers of environments, in turn and several times over; rates are medians in control steps per second, ratios are
-medians of the ratios of neighbouring measurements, so that a machine that slows down slows all of them.
+medians of the ratios of neighbouring measurements, so that a machine that slows down slows all of them. In the JSON,
+`walker/env` is the rate with the default configuration's number of environments, `walker/env/128` that with 128, and
+`walker/env/128/of_raw` its ratio to the physics alone.
 """
 
 from __future__ import annotations
@@ -22,10 +26,10 @@ import tyro
 
 from agents.ppo import PPOConfig
 from experiments.bench_gpu import bench_gpu
-from experiments.cli import run_main
+from experiments.cli import parse_flags, run_main
 from experiments.presets import preset
 from experiments.runs import provenance
-from experiments.workloads import environment, rate, raw_physics, training
+from experiments.workloads import environment, rate, raw_physics, same_robots, training
 
 START_UP = """
 import time; begin = time.perf_counter()
@@ -42,7 +46,7 @@ print(time.perf_counter() - begin)
 
 
 @dataclasses.dataclass(frozen=True)
-class Args:
+class BenchFlags:
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """also write the figures to this file"""
     num_envs: tuple[int, ...] = (128, 512)
@@ -56,10 +60,12 @@ class Args:
 
 
 def main() -> None:
-    run_main(lambda: bench(tyro.cli(Args, description=__doc__)))
+    run_main(lambda: bench(parse_flags(BenchFlags, sys.argv[1:], None, __doc__ or "")))
 
 
-def bench(args: Args) -> None:
+def bench(args: BenchFlags) -> None:
+    if args.json:
+        args.json.touch()  # where it cannot be written, better now than in a few minutes
     if args.gpu:
         if jax.default_backend() == "cpu":
             raise ValueError("--gpu: JAX finds no GPU here (install the extra: stride-rl[cuda])")
@@ -79,9 +85,11 @@ def _save(path: Path | None, figures: dict[str, float]) -> None:
 
 
 def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
-    config = dataclasses.replace(preset("walker", "ppo", PPOConfig), num_envs=num_envs)
+    default = preset("walker", "ppo", PPOConfig)
+    config = dataclasses.replace(default, num_envs=num_envs)
     workloads = {
         "walker/raw": raw_physics(num_envs),
+        "walker/same": same_robots(num_envs),
         "walker/env": environment(num_envs),
         "walker/ppo": training(config),
     }
@@ -92,6 +100,8 @@ def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
     figures = {}
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(values, rates["walker/raw"], strict=True)]
+        if num_envs == default.num_envs:
+            figures[name] = statistics.median(values)
         figures[f"{name}/{num_envs}"] = statistics.median(values)
         figures[f"{name}/{num_envs}/of_raw"] = statistics.median(ratios)
         print(

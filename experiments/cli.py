@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +81,7 @@ _ENV_FLAGS: dict[str, type[EnvFlags]] = {"walker": WalkerFlags}
 
 def main(argv: Sequence[str], env: str | None = None) -> int:
     """Trains and returns the exit code. `env`: the command's own environment; None: there is a flag --env."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         folder, spec, algo, flags, note = prepare(argv, env)
         if not flags.resume:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
-from mujoco import mjx
 
 from envs.physics.engine import PhysicsState
+
+with contextlib.redirect_stdout(
+    io.StringIO()
+):  # it prints that Warp, which is optional, is missing
+    from mujoco import mjx
 
 
 class MjxEngine:

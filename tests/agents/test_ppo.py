@@ -53,8 +53,10 @@ class TestProbes:
         assert algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(0.97)
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.1)
 
-    def test_continuous_action(self):
-        algo, state, _ = train(probes.RewardIsAction(continuous=True), iterations=400)
+    @pytest.mark.parametrize("objective", ["clip", "kl"])
+    def test_continuous_action(self, objective):
+        config = dataclasses.replace(SMALL, objective=objective)
+        algo, state, _ = train(probes.RewardIsAction(continuous=True), config, iterations=400)
         np.testing.assert_allclose(
             algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True), 0.5, atol=0.1
         )
