@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from envs.base import Env, Running, reset, start_states, step
 
@@ -69,7 +69,7 @@ def collect_steps(
     # All keys at once: on a CPU a split costs the same for one key as for thousands.
     keys = jax.random.split(act_key, num_steps), jax.random.split(env_key, (num_steps, num_envs))
 
-    def body(stream: Stream, keys: tuple[PRNGKeyArray, PRNGKeyArray]):
+    def body(stream: Stream, keys: tuple[PRNGKeyArray, Key[Array, " N"]]):
         act_key, env_keys = keys
         action, logp = act(stream.obs, act_key)
         running, timestep = jax.vmap(step, (None, 0, 0, 0, None))(
