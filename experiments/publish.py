@@ -44,7 +44,7 @@ _COLUMNS = (
         ),
     ),
     ("flight", lambda c, s: _number(_gait(s, "flight"), ".1%")),
-    ("walks", lambda c, s: {None: "-", 0: "no", 1: "yes"}.get(_gait(s, "walks"), "in part")),
+    ("walks", lambda c, s: _yes_or_no(_gait(s, "walks"))),
     ("env steps", lambda c, s: f"{s['env_steps'] / 1e6:.2f} M"),
     ("wall clock", lambda c, s: f"{s['wall_clock_s']:.0f} s"),
     ("of it compiling", lambda c, s: f"{s['compile_s']:.0f} s"),
@@ -132,6 +132,13 @@ def _read_summary(folder: Path) -> dict[str, Any]:
 
 def _gait(summary: dict[str, Any], name: str) -> float | None:
     return summary["gait"][name] if summary.get("gait") else None
+
+
+def _yes_or_no(share: float | None) -> str:
+    """`share` of the seeds; of one seed it is a bool."""
+    if share is None:
+        return "-"
+    return {0.0: "no", 1.0: "yes"}.get(float(share), "in part")
 
 
 def _number(x: float | None, form: str, unit: str = "") -> str:
