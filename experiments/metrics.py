@@ -8,7 +8,6 @@ yet are `Pending`; they travel with the checkpoint.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -61,10 +60,6 @@ def first_nonfinite(buffers: dict[str, np.ndarray]) -> tuple[int, int, str] | No
 def extend(pending: Pending, buffers: dict[str, np.ndarray]) -> Pending:
     """`pending` with the iterations in `buffers` behind it."""
     return {name: [*pending.get(name, []), *x.tolist()] for name, x in buffers.items()}
-
-
-def header(env_steps: int, wall_clock_s: float) -> dict[str, Any]:
-    return {"env_steps": env_steps, "wall_clock_s": round(wall_clock_s, 3)}
 
 
 def _weighted(x: np.ndarray, weight: np.ndarray) -> float:
