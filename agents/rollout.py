@@ -12,9 +12,6 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from envs.base import Env, Running, reset, start_states, step
 
-RESET_BANK = 256  # start states drawn at each rollout for its resets, see `envs.base.step`
-
-
 @flax.struct.dataclass
 class Stream:
     """N environments under way, and what their present episodes have earned."""
@@ -64,7 +61,7 @@ def collect_steps(
       that ended (NaN if none did), `train/nonfinite` states, and the mean of each of the environment's infos.
     """
     bank_key, act_key, env_key = jax.random.split(key, 3)
-    resets = start_states(env, bank_key, RESET_BANK)
+    resets = start_states(env, bank_key, env.reset_bank) if env.reset_bank else None
     num_envs = stream.episode_return.shape[0]
     # All keys at once: on a CPU a split costs the same for one key as for thousands.
     keys = jax.random.split(act_key, num_steps), jax.random.split(env_key, (num_steps, num_envs))

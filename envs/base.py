@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import gymnasium
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 State = TypeVar("State")
@@ -24,6 +25,10 @@ class Env(Generic[State]):
     """
 
     max_episode_steps: int  # episodes are truncated after this many steps
+    # Start states that a rollout draws at once, from which its episodes restart; 0: each restart is drawn afresh.
+    # Worth it where a reset costs a call to the physics.
+    reset_bank: int = 0
+    render_fps: int | None = None  # steps a second, for videos; None: there is nothing to see
 
     @property
     def observation_space(self) -> gymnasium.Space:
@@ -52,9 +57,26 @@ class Env(Generic[State]):
         """Whether the process ends in `state`, a bool scalar. The time limit does not count."""
         raise NotImplementedError
 
+    def truncated(self, state: State) -> Array:
+        """Whether the episode is cut off in `state` for a reason outside the process, a bool scalar. The time limit
+        is `max_episode_steps`, not this."""
+        return jnp.zeros((), bool)
+
+    def restart(self, state: State, key: PRNGKeyArray) -> State:
+        """The start of the episode that follows the one which ended in `state`. Unless an environment lives outside
+        the program, that is any start."""
+        return self.initial(key)
+
     def info(self, state: State, action: Array, next_state: State) -> dict[str, Array]:
         """Scalars worth watching (reward terms and the like); their means become metrics."""
         return {}
+
+    def render(self, state: State, width: int, height: int) -> np.ndarray:
+        """An RGB image of one state, uint8 [height, width, 3]; on the host, with NumPy leaves.
+
+        Raises NotImplementedError for an environment with nothing to see.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to draw")
 
     def at(self, env_steps: Array | float) -> Env[State]:
         """The environment as it stands after `env_steps` steps of training: where a curriculum goes.
@@ -109,7 +131,7 @@ def advance(
     # `where`, never a product with 0 or 1: NaN survives a product.
     finite = _all_finite((next_state, reward))
     terminated = ~finite | env.terminal(next_state)
-    truncated = ~terminated & (t >= env.max_episode_steps)
+    truncated = ~terminated & ((t >= env.max_episode_steps) | env.truncated(next_state))
     next_state = _where(finite, next_state, state)
     reward = jnp.where(finite, reward, 0.0)
     info = _where(finite, info, jax.tree.map(jnp.zeros_like, info))
@@ -136,7 +158,7 @@ def step(
     transition_key, reset_key = jax.random.split(key)
     running, timestep = advance(env, transition_key, running, action)
     done = timestep.terminated | timestep.truncated
-    start = env.initial(reset_key) if resets is None else _draw(resets, reset_key)
+    start = env.restart(running.state, reset_key) if resets is None else _draw(resets, reset_key)
     running = Running(_where(done, start, running.state), jnp.where(done, 0, running.t))
     obs = _where(done, env.observation(start), timestep.next_obs)
     return running, timestep._replace(obs=obs)

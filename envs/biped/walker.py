@@ -33,6 +33,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from envs.base import Env
 from envs.physics import Backend, Engine, make_engine
+from envs.physics.render import render
 
 XML = Path(__file__).with_name("biped.xml")
 
@@ -91,6 +92,9 @@ class Walker(Env[WalkerState]):
         pytree_node=False, default="document"
     )
     max_episode_steps: int = flax.struct.field(pytree_node=False, default=400)
+
+    reset_bank = 256
+    render_fps = round(1 / CONTROL_PERIOD)
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
@@ -185,6 +189,9 @@ class Walker(Env[WalkerState]):
 
     def info(self, state: WalkerState, action: Array, next_state: WalkerState) -> dict[str, Array]:
         return {f"reward/{name}": term for name, term in self.reward_terms(next_state).items()}
+
+    def render(self, state: WalkerState, width: int, height: int) -> np.ndarray:
+        return render(self.engine.model, np.asarray(state.physics.qpos), width, height)
 
     def at(self, env_steps: Array | float) -> Walker:
         if self.torque_weight_ramp is None:

@@ -21,11 +21,19 @@ BACKENDS = ("auto", "native", "mjx")
 __all__ = ["BACKENDS", "Backend", "Engine", "PhysicsState", "make_engine"]
 
 
-def make_engine(model: mujoco.MjModel, substeps: int, backend: Backend = "auto") -> Engine:
+def make_engine(
+    model: mujoco.MjModel,
+    substeps: int,
+    backend: Backend = "auto",
+    extras: tuple[str, ...] = (),
+) -> Engine:
     """The engine named `backend` for `model`; each control step takes `substeps` steps of its timestep.
 
-    `auto` is `native` unless JAX's default device is a GPU. Raises ValueError for an unknown name.
+    `auto` is `native` unless JAX's default device is a GPU. `extras` are fields of MjData that states are to carry in
+    `PhysicsState.extras`. Raises ValueError for an unknown name, or an extra that the engine cannot serve.
     """
+    if extras:
+        raise ValueError(f"no engine serves the extras {', '.join(extras)}")
     if backend not in BACKENDS:
         near = difflib.get_close_matches(backend, BACKENDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BACKENDS)}"

@@ -1,0 +1,130 @@
+"""What a MuJoCo task needs besides its five functions: a model, physics, spaces, pictures.
+
+    @flax.struct.dataclass
+    class MyRobot(MujocoEnv):
+        xml = "my_robot.xml"  # beside this file
+        substeps = 5  # steps of the model's timestep for each action
+
+        forward_weight: float = 1.0  # a coefficient; may be swept under vmap
+        max_episode_steps: int = static(500)
+
+        def initial(self, key): ...  # self.at_rest(qpos, qvel)
+        def observation(self, state): ...
+        def reward(self, state, action, next_state): ...
+        def terminal(self, state): ...
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import flax.struct
+import gymnasium
+import jax
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from envs.base import Env
+from envs.physics import Backend, Engine, PhysicsState, make_engine
+from envs.physics.render import render
+
+
+def static(default: Any) -> Any:
+    """A field that is part of the environment's structure: no leaf, a change of it compiles anew."""
+    return flax.struct.field(pytree_node=False, default=default)
+
+
+@flax.struct.dataclass
+class MujocoEnv(Env[PhysicsState]):
+    """Subclasses set `xml` and `substeps` and write `initial`, `observation`, `reward` and `terminal`; the state is
+    the physics' own, `transition` applies the action to the actuators. Fields are the task's options.
+
+    Raises ValueError for an unknown backend, or a model file that cannot be read.
+    """
+
+    xml: ClassVar[str | Path]  # the model; relative to the file of the class that sets it
+    substeps: ClassVar[int] = 1
+    extras: ClassVar[tuple[str, ...]] = ()  # fields of MjData that `PhysicsState.extras` is to hold
+    reset_bank = 256
+
+    backend: Backend = static("auto")
+    engine: Any = static(None)
+    max_episode_steps: int = static(1000)
+
+    def __post_init__(self):
+        if self.engine is None:
+            engine = make_engine(self.load_model(), self.substeps, self.backend, self.extras)
+            object.__setattr__(self, "engine", engine)
+
+    def load_model(self) -> mujoco.MjModel:
+        """The model; override to change it in code."""
+        return _load(_path(type(self)))
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        return self.engine.model
+
+    @property
+    def dt(self) -> float:
+        """Seconds between two actions."""
+        return self.engine.substeps * self.model.opt.timestep
+
+    @property
+    def render_fps(self) -> int:
+        return max(1, round(1 / self.dt))
+
+    @property
+    def observation_space(self) -> gymnasium.spaces.Box:
+        """Every finite number: what is not finite is never shown."""
+        shape = jax.eval_shape(lambda k: self.observation(self.initial(k)), jax.random.key(0)).shape
+        largest = np.finfo(np.float32).max
+        return gymnasium.spaces.Box(-largest, largest, shape, np.float32)
+
+    @property
+    def action_space(self) -> gymnasium.spaces.Box:
+        """The actuators' control ranges; those without one take any number."""
+        limited = self.model.actuator_ctrllimited.astype(bool)
+        largest = np.finfo(np.float32).max
+        low, high = (
+            np.where(limited, bound, sign * largest).astype(np.float32)
+            for bound, sign in zip(self.model.actuator_ctrlrange.T, (-1, 1), strict=True)
+        )
+        return gymnasium.spaces.Box(low, high, dtype=np.float32)
+
+    def at_rest(
+        self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"] | None = None
+    ) -> PhysicsState:
+        """The state with these coordinates and speeds (zero, if not given), sensors included."""
+        return self.engine.forward(qpos, np.zeros(self.model.nv) if qvel is None else qvel)
+
+    def transition(
+        self,
+        state: PhysicsState,
+        action: Array,
+        key: PRNGKeyArray,
+        overrides: Mapping[str, Array] | None = None,
+    ) -> PhysicsState:
+        del key  # physics is deterministic
+        return self.engine.step(state, action, overrides)
+
+    def render(self, state: PhysicsState, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        return render(self.model, np.asarray(state.qpos), width, height)
+
+
+@functools.cache
+def _load(path: Path) -> mujoco.MjModel:
+    if not path.is_file():
+        raise ValueError(f"there is no model file {path}")
+    return mujoco.MjModel.from_xml_path(str(path))
+
+
+def _path(env_type: type) -> Path:
+    for parent in env_type.__mro__:
+        if "xml" in vars(parent):
+            return Path(inspect.getfile(parent)).parent / vars(parent)["xml"]
+    raise ValueError(f"{env_type.__name__} names no model: set its attribute `xml`")
