@@ -20,8 +20,29 @@ if TYPE_CHECKING:
 
 __all__ = ["make", "names", "register"]
 
+HOST_PREFIX = "gym:"  # "gym:LunarLander-v3" is Gymnasium's own environment, stepped on the host
+
 _FACTORIES: dict[str, str | Callable[..., Env]] = {
     "walker": "envs.biped.walker:make_walker",
+    "CartPole-v1": "envs.classic.cartpole:CartPole",
+    "Acrobot-v1": "envs.classic.acrobot:Acrobot",
+    "MountainCar-v0": "envs.classic.mountain_car:MountainCar",
+    "MountainCarContinuous-v0": "envs.classic.mountain_car:ContinuousMountainCar",
+    "Pendulum-v1": "envs.classic.pendulum:Pendulum",
+    "InvertedPendulum-v5": "envs.gymnasium_mujoco.inverted_pendulum:InvertedPendulum",
+    "InvertedDoublePendulum-v5": "envs.gymnasium_mujoco.inverted_pendulum:InvertedDoublePendulum",
+    "Reacher-v5": "envs.gymnasium_mujoco.arms:Reacher",
+    "Pusher-v5": "envs.gymnasium_mujoco.arms:Pusher",
+    "Swimmer-v5": "envs.gymnasium_mujoco.locomotion:Swimmer",
+    "Hopper-v5": "envs.gymnasium_mujoco.locomotion:Hopper",
+    "HalfCheetah-v5": "envs.gymnasium_mujoco.locomotion:HalfCheetah",
+    "Walker2d-v5": "envs.gymnasium_mujoco.locomotion:Walker2d",
+    "Ant-v5": "envs.gymnasium_mujoco.ant:Ant",
+    "Bandit-v0": "envs.tabular.bandit:Bandit",
+    "FrozenLake-v1": "envs.tabular.toy_text:make_frozen_lake",
+    "FrozenLake8x8-v1": "envs.tabular.toy_text:make_frozen_lake_8x8",
+    "CliffWalking-v1": "envs.tabular.toy_text:make_cliff_walking",
+    "Taxi-v3": "envs.tabular.toy_text:make_taxi",
     "probe-constant": "envs.probes:ConstantReward",
     "probe-action": "envs.probes:RewardIsAction",
     "probe-observation": "envs.probes:RewardIsObservation",
@@ -32,6 +53,10 @@ _FACTORIES: dict[str, str | Callable[..., Env]] = {
 
 def make(name: str, **kwargs) -> Env:
     """The environment called `name`. Raises ValueError, naming the nearest name, if there is none."""
+    if name.startswith(HOST_PREFIX):
+        from envs.host import make_host
+
+        return make_host(name.removeprefix(HOST_PREFIX), **kwargs)
     if name not in _FACTORIES:
         near = difflib.get_close_matches(name, _FACTORIES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
