@@ -42,7 +42,7 @@ _FACTORIES: dict[str, str | Callable[..., Env]] = {
     "FrozenLake-v1": "envs.tabular.toy_text:make_frozen_lake",
     "FrozenLake8x8-v1": "envs.tabular.toy_text:make_frozen_lake_8x8",
     "CliffWalking-v1": "envs.tabular.toy_text:make_cliff_walking",
-    "Taxi-v3": "envs.tabular.toy_text:make_taxi",
+    "Taxi-v4": "envs.tabular.toy_text:make_taxi",
     "probe-constant": "envs.probes:ConstantReward",
     "probe-action": "envs.probes:RewardIsAction",
     "probe-observation": "envs.probes:RewardIsObservation",
