@@ -18,41 +18,25 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import flax.struct
-import gymnasium
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import normalize, rollout
 from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches, random_order
 from agents.core import kl, policy_losses, returns, value_losses
-from agents.networks import ACTIVATIONS, ActorCritic
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets, require
 from envs.base import Env
 
 Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOConfig:
-    total_steps: int = 1_000_000
-    """environment steps of the whole run; the learning rate's schedule ends there"""
-    num_envs: int = 16
-    """environments stepped side by side"""
-    num_steps: int = 128
-    """steps of each environment between updates"""
+class PPOConfig(OnPolicyConfig):
     num_epochs: int = 8
     """passes over the data of one rollout"""
     num_minibatches: int = 8
     """parts the data is cut into, one gradient step each"""
-    learning_rate: float = 3e-4
-    """Adam's step size, at first"""
-    learning_rate_schedule: Literal["linear", "constant"] = "linear"
-    """linear: falls to zero at total_steps"""
-    gamma: float = 0.99
-    """discount"""
     gae_lambda: float = 0.95
     """trace decay of generalised advantage estimation"""
     objective: Literal["clip", "kl"] = "clip"
@@ -69,97 +53,43 @@ class PPOConfig:
     """clip range of the value loss, in normalised returns; None: not clipped"""
     entropy_coefficient: float = 0.0
     """weight of the entropy bonus"""
-    max_grad_norm: float | None = 0.5
-    """gradients longer than this are shortened to it; None: never"""
     stop_kl: float | None = None
     """once an epoch ends with a KL above this, the update's remaining gradient steps are skipped; None: never"""
     whiten_advantages: bool = True
     """advantages of each minibatch to mean 0 and variance 1"""
-    normalize_observations: bool = True
-    """observations to mean 0 and variance 1, by running statistics"""
-    normalize_returns: bool = True
-    """rewards divided by the running standard deviation of the discounted return"""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """units of each hidden layer, of policy and value alike"""
-    activation: Literal["tanh", "relu", "elu", "swish"] = "tanh"
-    """activation of the hidden layers"""
-    initial_log_std: float = 0.0
-    """log standard deviation of continuous actions at first"""
 
     def __post_init__(self):
-        positive = ("total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches")
-        for name in positive:
-            _require(
-                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
-            )
-        for name in ("learning_rate", "clip_ratio", "kl_target"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("gamma", "gae_lambda"):
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
-        for name in ("clip_value", "max_grad_norm", "stop_kl"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"{name} must be positive or None, got {value}")
-        _require(
+        super().__post_init__()
+        self.require_at_least_one("num_epochs", "num_minibatches")
+        self.require_positive("clip_ratio", "kl_target", "clip_value", "stop_kl")
+        self.require_share("gae_lambda")
+        require(
             self.num_envs * self.num_steps % self.num_minibatches == 0,
             f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "
             f"num_minibatches = {self.num_minibatches}",
         )
-        _require(
-            all(size >= 1 for size in self.hidden_sizes),
-            f"hidden_sizes must be positive, got {self.hidden_sizes}",
-        )
-        _require(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
 
 
 @flax.struct.dataclass
-class PPOState:
-    # `| Any`: JAX rebuilds pytrees around placeholders, which a type checker at run time would refuse.
-    params: Params
-    opt_state: Any
+class PPOState(OnPolicyState):
     kl_coefficient: Array | Any  # [], the kl objective's beta
-    obs_statistics: normalize.RunningStatistics | Any  # of raw observations
-    return_statistics: normalize.RunningStatistics | Any  # of discounted returns
-    stream: rollout.Stream | Any
-    key: PRNGKeyArray | Any
-    env_steps: Array | Any  # int32 []
 
 
-class PPO:
+class PPO(OnPolicy):
     """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
 
     Config: ClassVar[type] = PPOConfig
 
     def __init__(self, config: PPOConfig, env: Env):
-        space, observations = env.action_space, env.observation_space
-        _require(
-            isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.Box),
-            f"PPO needs a Discrete or Box action space, got {space}",
-        )
-        _require(
-            isinstance(observations, gymnasium.spaces.Box) and len(observations.shape) == 1,
-            f"PPO's network needs a flat Box observation space, got {observations}",
-        )
-        self.config = config
-        self.env = env
-        self.num_observations = int(np.prod(observations.shape or ()))
-        self.iteration_steps = config.num_envs * config.num_steps
-        clip = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
-        # The learning rate is applied in `update`, for it is a function of the state.
-        self.optimizer = optax.chain(*clip, optax.scale_by_adam(eps=1e-5))
+        super().__init__(config, env)
+        self.optimizer = self.adam()
 
     def init(self, key: PRNGKeyArray) -> PPOState:
-        params_key, stream_key, key = jax.random.split(key, 3)
-        params = nnx.state(self._network(nnx.Rngs(params_key)), nnx.Param)
+        start = self.start(key)
         return PPOState(
-            params=params,
-            opt_state=self.optimizer.init(params),
+            opt_state=self.optimizer.init(start["params"]),
             kl_coefficient=jnp.asarray(self.config.kl_coefficient, jnp.float32),
-            obs_statistics=normalize.init((self.num_observations,)),
-            return_statistics=normalize.init(()),
-            stream=rollout.start(self.env.at(0.0), stream_key, self.config.num_envs),
-            key=key,
-            env_steps=jnp.zeros((), jnp.int32),
+            **start,
         )
 
     def step(self, state: PPOState) -> tuple[PPOState, dict[str, Array]]:
@@ -180,108 +110,15 @@ class PPO:
             kl_coefficient=state.kl_coefficient,
             config=self.config,
         )
-        state = dataclasses.replace(
-            state,
-            params=params,
-            opt_state=opt_state,
-            kl_coefficient=kl.adaptive_coefficient_double_halve(
-                state.kl_coefficient, metrics["kl"], self.config.kl_target
-            ),
-            obs_statistics=normalize.update(state.obs_statistics, steps.obs),
-            return_statistics=normalize.update(state.return_statistics, steps.discounted_return),
-            key=key,
-            env_steps=state.env_steps + self.iteration_steps,
+        kl_coefficient = kl.adaptive_coefficient_double_halve(
+            state.kl_coefficient, metrics["kl"], self.config.kl_target
         )
+        state = self.finish(state, steps, params, opt_state, key=key, kl_coefficient=kl_coefficient)
         return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
-
-    def act(self, state: PPOState, obs: Array, key: PRNGKeyArray, deterministic: bool) -> Array:
-        """Actions for raw observations [..., O]: the distribution's mode, or a sample."""
-        dist = self.distribution(state.params, self._normalized(state, obs))
-        return dist.mode() if deterministic else dist.sample(key)
-
-    def collect(self, state: PPOState) -> tuple[PPOState, tuple[rollout.Steps, dict[str, Array]]]:
-        """The rollout: `num_steps` steps of every environment with the present policy."""
-        rollout_key, key = jax.random.split(state.key)
-
-        def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-            dist = self.distribution(state.params, self._normalized(state, obs))
-            action = dist.sample(key)
-            return action, dist.log_prob(action)
-
-        env = self.env.at(state.env_steps)
-        stream, steps, metrics = rollout.collect_steps(
-            env, act, state.stream, rollout_key, self.config.num_steps, self.config.gamma
-        )
-        return dataclasses.replace(state, stream=stream, key=key), (steps, metrics)
-
-    def batch(self, state: PPOState, steps: rollout.Steps) -> Batch:
-        """What the learner sees of the steps, under the statistics that the policy acted with."""
-        obs = self._normalized(state, steps.obs)
-        reward = steps.reward
-        if self.config.normalize_returns:
-            reward = reward / _return_scale(state.return_statistics)
-        return Batch(
-            obs=obs,
-            action=steps.action,
-            logp=steps.logp,
-            value=self._value(state.params, obs),
-            next_value=self._value(state.params, self._normalized(state, steps.next_obs)),
-            reward=reward,
-            terminated=steps.terminated,
-            truncated=steps.truncated,
-            mask=jnp.ones_like(steps.terminated),
-        )
 
     def estimate(self, batch: Batch) -> Targets:
         """Generalised advantages, and TD(lambda) targets for the value."""
-        advantage = returns.gae(
-            batch.reward,
-            batch.value,
-            batch.next_value,
-            batch.terminated,
-            batch.truncated,
-            self.config.gamma,
-            self.config.gae_lambda,
-        )
-        return Targets(advantage, advantage + batch.value)
-
-    def evaluate(self, params: Params, obs: Array, action: Array) -> Evaluation:
-        dist = self.distribution(params, obs)
-        entropy = jnp.broadcast_to(dist.entropy(), obs.shape[:-1])
-        return Evaluation(dist.log_prob(action), entropy, self._value(params, obs))
-
-    def distribution(self, params: Params, obs: Array):
-        return self._merge(params).distribution(obs)
-
-    def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
-        if self.config.learning_rate_schedule == "constant":
-            return jnp.asarray(self.config.learning_rate)
-        progress = jnp.minimum(env_steps / self.config.total_steps, 1.0)
-        return self.config.learning_rate * (1.0 - progress)
-
-    def _value(self, params: Params, obs: Array) -> Array:
-        return self._merge(params).value(obs)
-
-    def _normalized(self, state: PPOState, obs: Array) -> Array:
-        return (
-            normalize.normalize(state.obs_statistics, obs)
-            if self.config.normalize_observations
-            else obs
-        )
-
-    def _network(self, rngs: nnx.Rngs) -> ActorCritic:
-        return ActorCritic(
-            self.num_observations,
-            self.env.action_space,
-            self.config.hidden_sizes,
-            activation=self.config.activation,
-            initial_log_std=self.config.initial_log_std,
-            rngs=rngs,
-        )
-
-    def _merge(self, params: Params) -> ActorCritic:
-        graphdef = nnx.graphdef(nnx.eval_shape(lambda: self._network(nnx.Rngs(0))))
-        return nnx.merge(graphdef, params)
+        return gae_targets(batch, self.config.gamma, self.config.gae_lambda)
 
 
 def update(
@@ -404,14 +241,3 @@ def _per_step(dist: Any, shape: tuple[int, ...]) -> Any:
         lambda x: x if x.shape[: len(shape)] == shape else jnp.broadcast_to(x, (*shape, *x.shape)),
         dist,
     )
-
-
-def _return_scale(statistics: normalize.RunningStatistics) -> Float[Array, ""]:
-    """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
-    rewards would be blown up without bound."""
-    return jnp.maximum(normalize.std(statistics), 0.1 * jnp.abs(statistics.mean))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from envs.base import Env, Running, reset, start_states, step
 
+
 @flax.struct.dataclass
 class Stream:
     """N environments under way, and what their present episodes have earned."""

@@ -1,0 +1,257 @@
+"""What the on-policy learners share: network, normalisation, rollout, and the batch they learn from.
+
+    state, (steps, metrics) = self.collect(state)     # act for `num_steps` steps in every environment
+    batch = self.batch(state, steps)                  # what the network saw, and what it thinks of it
+    ...                                               # targets and update: the learner's own
+    state = self.finish(state, steps, ...)            # statistics learn of the new data, last of all
+
+Normalisation statistics stand still through rollout and update, so that the first importance ratio is exactly 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, TypeVar
+
+import flax.struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents import normalize, rollout
+from agents.batch import Batch, Evaluation, Targets
+from agents.core import returns
+from agents.networks import ACTIVATIONS, ActorCritic
+from agents.spaces import encode, num_inputs, require_actions
+from envs.base import Env
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class OnPolicyConfig:
+    """Fields of every on-policy learner. Raises ValueError, in one line, for impossible values."""
+
+    total_steps: int = 1_000_000
+    """environment steps of the whole run; the learning rate's schedule ends there"""
+    num_envs: int = 16
+    """environments stepped side by side"""
+    num_steps: int = 128
+    """steps of each environment between updates"""
+    learning_rate: float = 3e-4
+    """Adam's step size, at first"""
+    learning_rate_schedule: Literal["linear", "constant"] = "linear"
+    """linear: falls to zero at total_steps"""
+    gamma: float = 0.99
+    """discount"""
+    max_grad_norm: float | None = 0.5
+    """gradients longer than this are shortened to it; None: never"""
+    normalize_observations: bool = True
+    """observations to mean 0 and variance 1, by running statistics"""
+    normalize_returns: bool = True
+    """rewards divided by the running standard deviation of the discounted return"""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """units of each hidden layer, of policy and value alike"""
+    activation: Literal["tanh", "relu", "elu", "swish"] = "tanh"
+    """activation of the hidden layers"""
+    initial_log_std: float = 0.0
+    """log standard deviation of continuous actions at first"""
+
+    def __post_init__(self):
+        self.require_at_least_one("total_steps", "num_envs", "num_steps")
+        self.require_positive("learning_rate")
+        self.require_share("gamma")
+        self.require_positive("max_grad_norm")
+        require(
+            all(size >= 1 for size in self.hidden_sizes),
+            f"hidden_sizes must be positive, got {self.hidden_sizes}",
+        )
+        require(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
+
+    def require_at_least_one(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+
+    def require_positive(self, *names: str) -> None:
+        """None means "off", where the field allows it."""
+        for name in names:
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive, got {value}")
+
+    def require_share(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
+
+
+@flax.struct.dataclass
+class OnPolicyState:
+    # `| Any`: JAX rebuilds pytrees around placeholders, which a type checker at run time would refuse.
+    params: Params
+    opt_state: Any
+    obs_statistics: normalize.RunningStatistics | Any  # of raw observations, encoded
+    return_statistics: normalize.RunningStatistics | Any  # of discounted returns
+    stream: rollout.Stream | Any
+    key: PRNGKeyArray | Any
+    env_steps: Array | Any  # int32 []
+
+
+State = TypeVar("State", bound=OnPolicyState)
+
+
+class OnPolicy:
+    """The part of a learner that acts. It calls nothing of its subclasses; they write `init` and `step`.
+
+    Raises ValueError for spaces it cannot handle.
+    """
+
+    def __init__(self, config: OnPolicyConfig, env: Env):
+        require_actions(type(self).__name__, env, gymnasium.spaces.Discrete, gymnasium.spaces.Box)
+        self.config: Any = config
+        self.env = env
+        self.num_inputs = num_inputs(env.observation_space)
+        self.iteration_steps = config.num_envs * config.num_steps
+
+    def adam(self) -> optax.GradientTransformation:
+        """Everything but the learning rate, which is a function of the state and is applied in `update`."""
+        clip = (
+            [optax.clip_by_global_norm(self.config.max_grad_norm)]
+            if self.config.max_grad_norm
+            else []
+        )
+        return optax.chain(*clip, optax.scale_by_adam(eps=1e-5))
+
+    def start(self, key: PRNGKeyArray) -> dict[str, Any]:
+        """The fields of the first `OnPolicyState`, all but `opt_state`."""
+        params_key, stream_key, key = jax.random.split(key, 3)
+        return {
+            "params": nnx.state(self._network(nnx.Rngs(params_key)), nnx.Param),
+            "obs_statistics": normalize.init((self.num_inputs,)),
+            "return_statistics": normalize.init(()),
+            "stream": rollout.start(self.env.at(0.0), stream_key, self.config.num_envs),
+            "key": key,
+            "env_steps": jnp.zeros((), jnp.int32),
+        }
+
+    def act(
+        self, state: OnPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
+    ) -> Array:
+        """Actions for raw observations [..., O]: the distribution's mode, or a sample."""
+        dist = self.distribution(state.params, self.seen(state, obs))
+        return dist.mode() if deterministic else dist.sample(key)
+
+    def collect(self, state: State) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
+        """The rollout: `num_steps` steps of every environment with the present policy."""
+        rollout_key, key = jax.random.split(state.key)
+
+        def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+            dist = self.distribution(state.params, self.seen(state, obs))
+            action = dist.sample(key)
+            return action, dist.log_prob(action)
+
+        env = self.env.at(state.env_steps)
+        stream, steps, metrics = rollout.collect_steps(
+            env, act, state.stream, rollout_key, self.config.num_steps, self.config.gamma
+        )
+        return dataclasses.replace(state, stream=stream, key=key), (steps, metrics)
+
+    def batch(self, state: OnPolicyState, steps: rollout.Steps) -> Batch:
+        """What the learner sees of the steps, under the statistics that the policy acted with."""
+        obs = self.seen(state, steps.obs)
+        reward = steps.reward
+        if self.config.normalize_returns:
+            reward = reward / return_scale(state.return_statistics)
+        return Batch(
+            obs=obs,
+            action=steps.action,
+            logp=steps.logp,
+            value=self.value(state.params, obs),
+            next_value=self.value(state.params, self.seen(state, steps.next_obs)),
+            reward=reward,
+            terminated=steps.terminated,
+            truncated=steps.truncated,
+            mask=jnp.ones_like(steps.terminated),
+        )
+
+    def finish(
+        self, state: State, steps: rollout.Steps, params: Params, opt_state: Any, **changes: Any
+    ) -> State:
+        """The state after an iteration: the statistics learn of the steps. `changes` are further fields."""
+        obs = encode(self.env.observation_space, steps.obs)
+        return dataclasses.replace(
+            state,
+            params=params,
+            opt_state=opt_state,
+            obs_statistics=normalize.update(state.obs_statistics, obs),
+            return_statistics=normalize.update(state.return_statistics, steps.discounted_return),
+            env_steps=state.env_steps + self.iteration_steps,
+            **changes,
+        )
+
+    def seen(self, state: OnPolicyState, obs: Array) -> Float[Array, "*batch inputs"]:
+        """Raw observations as the network sees them. One-hot vectors stay so: scaled, a rare state would be huge."""
+        space = self.env.observation_space
+        obs = encode(space, obs)
+        if not self.config.normalize_observations or isinstance(space, gymnasium.spaces.Discrete):
+            return obs
+        return normalize.normalize(state.obs_statistics, obs)
+
+    def evaluate(self, params: Params, obs: Array, action: Array) -> Evaluation:
+        dist = self.distribution(params, obs)
+        entropy = jnp.broadcast_to(dist.entropy(), obs.shape[:-1])
+        return Evaluation(dist.log_prob(action), entropy, self.value(params, obs))
+
+    def distribution(self, params: Params, obs: Array) -> Any:
+        return self._merge(params).distribution(obs)
+
+    def value(self, params: Params, obs: Array) -> Float[Array, "..."]:
+        return self._merge(params).value(obs)
+
+    def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
+        if self.config.learning_rate_schedule == "constant":
+            return jnp.asarray(self.config.learning_rate)
+        progress = jnp.minimum(env_steps / self.config.total_steps, 1.0)
+        return self.config.learning_rate * (1.0 - progress)
+
+    def _network(self, rngs: nnx.Rngs) -> ActorCritic:
+        return ActorCritic(
+            self.num_inputs,
+            self.env.action_space,
+            self.config.hidden_sizes,
+            activation=self.config.activation,
+            initial_log_std=self.config.initial_log_std,
+            rngs=rngs,
+        )
+
+    def _merge(self, params: Params) -> ActorCritic:
+        graphdef = nnx.graphdef(nnx.eval_shape(lambda: self._network(nnx.Rngs(0))))
+        return nnx.merge(graphdef, params)
+
+
+def gae_targets(batch: Batch, gamma: float, gae_lambda: float) -> Targets:
+    """Generalised advantages, and TD(lambda) targets for the value."""
+    advantage = returns.gae(
+        batch.reward,
+        batch.value,
+        batch.next_value,
+        batch.terminated,
+        batch.truncated,
+        gamma,
+        gae_lambda,
+    )
+    return Targets(advantage, advantage + batch.value)
+
+
+def return_scale(statistics: normalize.RunningStatistics) -> Float[Array, ""]:
+    """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
+    rewards would be blown up without bound."""
+    return jnp.maximum(normalize.std(statistics), 0.1 * jnp.abs(statistics.mean))
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
