@@ -6,16 +6,18 @@ with 1. Andrychowicz et al. 2021, https://arxiv.org/abs/2006.05990
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents.distributions import Categorical, Normal
+from agents.distributions import Categorical, Normal, TanhNormal
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -114,3 +116,79 @@ class ActorCritic(nnx.Module):
 
     def value(self, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch"]:
         return self.critic(obs)[..., 0]
+
+
+class SquashedActor(nnx.Module):
+    """Observation to a tanh-squashed Gaussian, whose spread depends on the observation too.
+
+    Haarnoja et al. 2018, appendix C. https://arxiv.org/abs/1801.01290
+    """
+
+    LOG_STD_RANGE = (-5.0, 2.0)
+
+    def __init__(
+        self,
+        observations: int,
+        actions: int,
+        hidden_sizes: Sequence[int],
+        *,
+        activation: str,
+        rngs: nnx.Rngs,
+    ):
+        self.body = MLP(
+            observations,
+            hidden_sizes,
+            2 * actions,
+            activation=activation,
+            head_gain=0.01,
+            rngs=rngs,
+        )
+
+    def __call__(self, obs: Float[Array, "*batch O"]) -> TanhNormal:
+        mean, spread = jnp.split(self.body(obs), 2, axis=-1)
+        low, high = self.LOG_STD_RANGE
+        # A squashed range has a slope everywhere, where a clipped one would have none at its ends.
+        log_std = low + 0.5 * (high - low) * (jnp.tanh(spread) + 1.0)
+        return TanhNormal(mean, log_std)
+
+
+class ActionValue(nnx.Module):
+    """Q(s, a) of continuous actions."""
+
+    def __init__(
+        self,
+        observations: int,
+        actions: int,
+        hidden_sizes: Sequence[int],
+        *,
+        activation: str,
+        rngs: nnx.Rngs,
+    ):
+        self.body = MLP(observations + actions, hidden_sizes, 1, activation=activation, rngs=rngs)
+
+    def __call__(
+        self, obs: Float[Array, "*batch O"], action: Float[Array, "*batch A"]
+    ) -> Float[Array, "*batch"]:
+        return self.body(jnp.concatenate([obs, action], axis=-1))[..., 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Functional:
+    """A module as pure functions: parameters are made by `init` and given to `module`, which puts them into place."""
+
+    make: Callable[[nnx.Rngs], Any]
+
+    def init(self, key: PRNGKeyArray) -> Any:
+        return nnx.state(self.make(nnx.Rngs(key)), nnx.Param)
+
+    def module(self, params: Any) -> Any:
+        graphdef = nnx.graphdef(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
+        return nnx.merge(graphdef, params)
+
+    def init_ensemble(self, key: PRNGKeyArray, size: int) -> Any:
+        """Independent parameters, leaves [size, ...]."""
+        return jax.vmap(self.init)(jax.random.split(key, size))
+
+    def ensemble(self, params: Any, *inputs: Any) -> Any:
+        """Every member's output for the same inputs, leading axis [size]."""
+        return jax.vmap(lambda p: self.module(p)(*inputs))(params)

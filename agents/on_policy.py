@@ -11,6 +11,7 @@ Normalisation statistics stand still through rollout and update, so that the fir
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import flax.struct
@@ -18,13 +19,12 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, rollout
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import returns
-from agents.networks import ACTIVATIONS, ActorCritic
+from agents.networks import ACTIVATIONS, ActorCritic, Functional
 from agents.spaces import encode, num_inputs, require_actions
 from envs.base import Env
 
@@ -115,21 +115,32 @@ class OnPolicy:
         self.env = env
         self.num_inputs = num_inputs(env.observation_space)
         self.iteration_steps = config.num_envs * config.num_steps
+        self.network = Functional(
+            lambda rngs: ActorCritic(
+                self.num_inputs,
+                env.action_space,
+                config.hidden_sizes,
+                activation=config.activation,
+                initial_log_std=config.initial_log_std,
+                rngs=rngs,
+            )
+        )
 
     def adam(self) -> optax.GradientTransformation:
         """Everything but the learning rate, which is a function of the state and is applied in `update`."""
-        clip = (
-            [optax.clip_by_global_norm(self.config.max_grad_norm)]
-            if self.config.max_grad_norm
-            else []
-        )
-        return optax.chain(*clip, optax.scale_by_adam(eps=1e-5))
+        return self.clipped(optax.scale_by_adam(eps=1e-5))
+
+    def clipped(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        """`optimizer` behind the config's bound on the gradient's length."""
+        if self.config.max_grad_norm is None:
+            return optimizer
+        return optax.chain(optax.clip_by_global_norm(self.config.max_grad_norm), optimizer)
 
     def start(self, key: PRNGKeyArray) -> dict[str, Any]:
         """The fields of the first `OnPolicyState`, all but `opt_state`."""
         params_key, stream_key, key = jax.random.split(key, 3)
         return {
-            "params": nnx.state(self._network(nnx.Rngs(params_key)), nnx.Param),
+            "params": self.network.init(params_key),
             "obs_statistics": normalize.init((self.num_inputs,)),
             "return_statistics": normalize.init(()),
             "stream": rollout.start(self.env.at(0.0), stream_key, self.config.num_envs),
@@ -146,13 +157,19 @@ class OnPolicy:
 
     def collect(self, state: State) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
         """The rollout: `num_steps` steps of every environment with the present policy."""
-        rollout_key, key = jax.random.split(state.key)
 
         def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
             dist = self.distribution(state.params, self.seen(state, obs))
             action = dist.sample(key)
             return action, dist.log_prob(action)
 
+        return self.rollout(state, act)
+
+    def rollout(
+        self, state: State, act: Callable[[Any, PRNGKeyArray], tuple[Any, Array]]
+    ) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
+        """The same with any way to `act`: (raw observations, key) to (actions, log-probs)."""
+        rollout_key, key = jax.random.split(state.key)
         env = self.env.at(state.env_steps)
         stream, steps, metrics = rollout.collect_steps(
             env, act, state.stream, rollout_key, self.config.num_steps, self.config.gamma
@@ -162,16 +179,13 @@ class OnPolicy:
     def batch(self, state: OnPolicyState, steps: rollout.Steps) -> Batch:
         """What the learner sees of the steps, under the statistics that the policy acted with."""
         obs = self.seen(state, steps.obs)
-        reward = steps.reward
-        if self.config.normalize_returns:
-            reward = reward / return_scale(state.return_statistics)
         return Batch(
             obs=obs,
             action=steps.action,
             logp=steps.logp,
             value=self.value(state.params, obs),
             next_value=self.value(state.params, self.seen(state, steps.next_obs)),
-            reward=reward,
+            reward=self.scaled_reward(state, steps.reward),
             terminated=steps.terminated,
             truncated=steps.truncated,
             mask=jnp.ones_like(steps.terminated),
@@ -200,36 +214,28 @@ class OnPolicy:
             return obs
         return normalize.normalize(state.obs_statistics, obs)
 
+    def scaled_reward(self, state: OnPolicyState, reward: Array) -> Array:
+        """Rewards as the learner sees them."""
+        if not self.config.normalize_returns:
+            return reward
+        return reward / return_scale(state.return_statistics)
+
     def evaluate(self, params: Params, obs: Array, action: Array) -> Evaluation:
         dist = self.distribution(params, obs)
         entropy = jnp.broadcast_to(dist.entropy(), obs.shape[:-1])
         return Evaluation(dist.log_prob(action), entropy, self.value(params, obs))
 
     def distribution(self, params: Params, obs: Array) -> Any:
-        return self._merge(params).distribution(obs)
+        return self.network.module(params).distribution(obs)
 
     def value(self, params: Params, obs: Array) -> Float[Array, "..."]:
-        return self._merge(params).value(obs)
+        return self.network.module(params).value(obs)
 
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         if self.config.learning_rate_schedule == "constant":
             return jnp.asarray(self.config.learning_rate)
         progress = jnp.minimum(env_steps / self.config.total_steps, 1.0)
         return self.config.learning_rate * (1.0 - progress)
-
-    def _network(self, rngs: nnx.Rngs) -> ActorCritic:
-        return ActorCritic(
-            self.num_inputs,
-            self.env.action_space,
-            self.config.hidden_sizes,
-            activation=self.config.activation,
-            initial_log_std=self.config.initial_log_std,
-            rngs=rngs,
-        )
-
-    def _merge(self, params: Params) -> ActorCritic:
-        graphdef = nnx.graphdef(nnx.eval_shape(lambda: self._network(nnx.Rngs(0))))
-        return nnx.merge(graphdef, params)
 
 
 def gae_targets(batch: Batch, gamma: float, gae_lambda: float) -> Targets:

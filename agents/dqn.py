@@ -1,0 +1,174 @@
+"""Deep Q-network. Mnih et al. 2015, https://doi.org/10.1038/nature14236
+
+    y   = r + gamma Q_bar(s', argmax_a Q(s', a))       double: van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461
+    y   = r + gamma max_a Q_bar(s', a)                 otherwise
+    J_Q = E[huber(Q(s, a) - y)]
+
+With `n_step` rewards before the bootstrap, `dueling` heads and `prioritized` replay (Schaul et al. 2016). Q_bar is a
+copy of Q, renewed every `target_period` gradient steps, or its moving average (`target_update="soft"`). On continuous
+actions each joint is discretised and has values of its own, see `q_values`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents import replay
+from agents.core import value_losses
+from agents.networks import Functional
+from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState
+from agents.on_policy import require
+from agents.q_values import Choices, QNetwork, epsilon_greedy, greedy, linear_schedule, value_of
+from envs.base import Env
+
+
+@dataclasses.dataclass(frozen=True)
+class DQNConfig(OffPolicyConfig):
+    total_steps: int = 200_000
+    """environment steps of the whole run, warm-up included"""
+    num_envs: int = 8
+    """environments stepped side by side"""
+    update_ratio: float = 0.5
+    """gradient steps for each environment step"""
+    warmup_steps: int = 1_000
+    """environment steps with random actions, before learning starts"""
+    buffer_size: int = 100_000
+    """environment steps that the replay buffer holds"""
+    batch_size: int = 128
+    """samples of a gradient step"""
+    max_grad_norm: float | None = 10.0
+    """gradients longer than this are shortened to it; None: never"""
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    """units of each hidden layer"""
+    double: bool = True
+    """the online network chooses the action whose value the target network tells"""
+    dueling: bool = False
+    """separate heads for a state's value and the advantages"""
+    target_update: Literal["hard", "soft"] = "hard"
+    """copy the network every target_period gradient steps, or follow it at the rate tau"""
+    target_period: int = 250
+    """gradient steps between copies (hard)"""
+    epsilon_end: float = 0.05
+    """share of random actions in the end; it falls from 1"""
+    epsilon_fraction: float = 0.25
+    """share of the run in which it falls"""
+    prioritized: bool = False
+    """replay transitions in proportion to their TD errors"""
+    priority_beta: float = 0.4
+    """exponent of the importance weights at first; it rises to 1 (prioritized)"""
+    bins: int = 3
+    """values of each joint, where actions are continuous"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("epsilon_end", "epsilon_fraction", "priority_beta"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
+        require(
+            self.target_period >= 1, f"target_period must be at least 1, got {self.target_period}"
+        )
+        require(self.bins >= 2, f"bins must be at least 2, got {self.bins}")
+
+
+class DQNParams(NamedTuple):
+    online: Any
+    target: Any
+
+
+class DQN(OffPolicy):
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+
+    Config: ClassVar[type] = DQNConfig
+
+    def __init__(self, config: DQNConfig, env: Env):
+        actions = (gymnasium.spaces.Discrete, gymnasium.spaces.Box)
+        super().__init__(config, env, actions, prioritized=config.prioritized)
+        self.choices = Choices(env.action_space, config.bins)
+        self.network = Functional(
+            lambda rngs: QNetwork(
+                self.num_inputs,
+                self.choices,
+                config.hidden_sizes,
+                activation=config.activation,
+                dueling=config.dueling,
+                rngs=rngs,
+            )
+        )
+        self.optimizer = self.adam()
+
+    def init(self, key: PRNGKeyArray) -> OffPolicyState:
+        params_key, key = jax.random.split(key)
+        online = self.network.init(params_key)
+        return self.begin(key, DQNParams(online, online), self.optimizer.init(online))
+
+    def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Rounds of acting and learning."""
+
+        def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+            epsilon = self.epsilon(state.env_steps)
+            choice = epsilon_greedy(self._q(state, obs), self.choices, epsilon, key)
+            return self.choices.action(choice)
+
+        beta = linear_schedule(
+            self.config.priority_beta, 1.0, self.config.total_steps, state.env_steps
+        )
+        state, metrics = self.run(state, explore, self.update, beta)
+        return state, {**metrics, "epsilon": self.epsilon(state.env_steps)}
+
+    def act(
+        self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
+    ) -> Array:
+        """Greedy actions for raw observations [N, O], or epsilon-greedy ones."""
+        q = self._q(state, obs)
+        if deterministic:
+            return self.choices.action(greedy(q))
+        epsilon = self.epsilon(state.env_steps)
+        return self.choices.action(epsilon_greedy(q, self.choices, epsilon, key))
+
+    def epsilon(self, env_steps: Array) -> Float[Array, ""]:
+        span = self.config.epsilon_fraction * self.config.total_steps
+        return linear_schedule(1.0, self.config.epsilon_end, span, env_steps)
+
+    def update(
+        self,
+        params: DQNParams,
+        opt_state: Any,
+        sample: replay.Sample,
+        key: PRNGKeyArray,
+        updates: Array,
+    ) -> tuple[DQNParams, Any, Array, dict[str, Array]]:
+        """One gradient step."""
+        config = self.config
+        obs, next_obs = self.seen(sample.obs), self.seen(sample.next_obs)
+        next_q = self.network.module(params.target)(next_obs)
+        chooser = self.network.module(params.online)(next_obs) if config.double else next_q
+        target = jax.lax.stop_gradient(
+            sample.reward + sample.discount * value_of(next_q, greedy(chooser))
+        )
+
+        def loss(online: Any) -> tuple[Array, Array]:
+            q = value_of(self.network.module(online)(obs), self.choices.choice(sample.action))
+            return jnp.mean(sample.weight * value_losses.huber(q, target)), q
+
+        (q_loss, q), grads = jax.value_and_grad(loss, has_aux=True)(params.online)
+        steps, opt_state = self.optimizer.update(grads, opt_state, params.online)
+        online = optax.apply_updates(params.online, steps)
+        if config.target_update == "soft":
+            target_params = optax.incremental_update(online, params.target, config.tau)
+        else:
+            due = (updates + 1) % config.target_period == 0
+            target_params = jax.tree.map(
+                lambda new, old: jnp.where(due, new, old), online, params.target
+            )
+        metrics = {"loss/q": q_loss, "q": jnp.mean(q), "grad_norm": optax.tree.norm(grads)}
+        return DQNParams(online, target_params), opt_state, jnp.abs(q - target), metrics
+
+    def _q(self, state: OffPolicyState, obs: Any) -> Array:
+        return self.network.module(state.params.online)(self.seen(obs))

@@ -1,0 +1,305 @@
+"""What the learners with a replay buffer share: warm-up, acting, storing, and the order in which these and the gradient
+steps follow one another.
+
+    state = self.begin(key, params, opt_state)          # `warmup_steps` random steps into the buffer
+    state, metrics = self.run(state, explore, update)   # rounds of: act, store, `update_ratio` gradient steps a step
+
+The ratio of gradient steps to environment steps is exactly `update_ratio`, whatever the number of environments. An
+iteration is some 256 environment steps, so that a compiled program has something to chew on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents import replay, rollout
+from agents.networks import ACTIVATIONS
+from agents.on_policy import require
+from agents.spaces import encode, num_inputs, require_actions
+from envs import base
+from envs.base import Env
+
+Params = Any
+
+ITERATION_STEPS = 256  # about
+RESET_BANK = 32  # start states for the resets of one iteration, where the environment wants a bank
+
+
+@dataclasses.dataclass(frozen=True)
+class OffPolicyConfig:
+    """Fields of every learner with a replay buffer. Raises ValueError, in one line, for impossible values."""
+
+    total_steps: int = 1_000_000
+    """environment steps of the whole run, warm-up included"""
+    num_envs: int = 1
+    """environments stepped side by side"""
+    num_steps: int = 1
+    """steps of each environment between updates"""
+    update_ratio: float = 1.0
+    """gradient steps for each environment step"""
+    warmup_steps: int = 5_000
+    """environment steps with random actions, before learning starts"""
+    buffer_size: int = 1_000_000
+    """environment steps that the replay buffer holds"""
+    batch_size: int = 256
+    """samples of a gradient step"""
+    n_step: int = 1
+    """rewards that a target adds up before it bootstraps"""
+    learning_rate: float = 3e-4
+    """Adam's step size"""
+    gamma: float = 0.99
+    """discount"""
+    tau: float = 0.005
+    """share of the online network that goes into the target network at each gradient step"""
+    max_grad_norm: float | None = None
+    """gradients longer than this are shortened to it; None: never"""
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    """units of each hidden layer"""
+    activation: Literal["tanh", "relu", "elu", "swish"] = "relu"
+    """activation of the hidden layers"""
+
+    def __post_init__(self):
+        for name in ("total_steps", "num_envs", "num_steps", "batch_size", "n_step", "buffer_size"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+        for name in ("learning_rate", "max_grad_norm", "update_ratio"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive, got {value}")
+        for name in ("gamma", "tau"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
+        require(
+            all(size >= 1 for size in self.hidden_sizes),
+            f"hidden_sizes must be positive, got {self.hidden_sizes}",
+        )
+        require(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
+        require(
+            self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}"
+        )
+        exact = self.update_ratio * self.round_steps
+        require(
+            abs(exact - round(exact)) < 1e-6 and round(exact) >= 1,
+            f"update_ratio {self.update_ratio} of {self.round_steps} environment steps a round is {exact:g} gradient "
+            "steps, not a whole number: change num_steps or num_envs",
+        )
+        require(
+            self.buffer_size // self.num_envs >= self.num_steps + self.n_step,
+            f"buffer_size {self.buffer_size} is too small for {self.num_envs} environments",
+        )
+
+    @property
+    def round_steps(self) -> int:
+        """Environment steps between updates."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def round_updates(self) -> int:
+        return round(self.update_ratio * self.round_steps)
+
+    @property
+    def rounds(self) -> int:
+        """In an iteration."""
+        return max(1, ITERATION_STEPS // self.round_steps)
+
+
+@flax.struct.dataclass
+class OffPolicyState:
+    params: Params  # of all networks, targets included, as the learner arranges them
+    opt_state: Any
+    buffer: replay.ReplayState | Any
+    stream: rollout.Stream | Any
+    key: PRNGKeyArray | Any
+    env_steps: Array | Any  # int32 []
+    updates: Array | Any  # int32 [], gradient steps
+
+
+Explore = Callable[[OffPolicyState, Any, PRNGKeyArray], Array]
+# (params, opt_state, sample, key, number of the gradient step) to (params, opt_state, TD errors [B], metrics)
+Update = Callable[
+    [Params, Any, replay.Sample, PRNGKeyArray, Array],
+    tuple[Params, Any, Float[Array, " B"], dict[str, Array]],
+]
+
+
+class OffPolicy:
+    """The part of a learner that acts and remembers. It calls nothing of its subclasses; they write `init`, `step` and
+    `act`. Raises ValueError for spaces it cannot handle."""
+
+    def __init__(
+        self,
+        config: OffPolicyConfig,
+        env: Env,
+        actions: tuple[type[gymnasium.Space], ...],
+        *,
+        prioritized: bool = False,
+    ):
+        require_actions(type(self).__name__, env, *actions)
+        space = env.action_space
+        if isinstance(space, gymnasium.spaces.Box):
+            bounded = np.all(np.abs([space.low, space.high]) < 1e6)
+            require(bool(bounded), f"{type(self).__name__} needs bounded actions, got {space}")
+        self.config: Any = config
+        self.env = env
+        self.prioritized = prioritized
+        self.num_inputs = num_inputs(env.observation_space)
+        self.iteration_steps = config.rounds * config.round_steps
+        # Whole rows of the buffer, and at least what the first sample needs.
+        rows = max(-(-config.warmup_steps // config.num_envs), config.n_step)
+        self.warmup_steps = rows * config.num_envs
+
+    def adam(self) -> optax.GradientTransformation:
+        clip = (
+            [optax.clip_by_global_norm(self.config.max_grad_norm)]
+            if self.config.max_grad_norm
+            else []
+        )
+        return optax.chain(*clip, optax.adam(self.config.learning_rate))
+
+    def begin(self, key: PRNGKeyArray, params: Params, opt_state: Any) -> OffPolicyState:
+        """The state after the warm-up: random actions, uniform over the action space."""
+        config, env = self.config, self.env.at(0.0)
+        stream_key, warmup_key, key = jax.random.split(key, 3)
+        stream = rollout.start(env, stream_key, config.num_envs)
+        buffer = replay.init(
+            self.example(),
+            config.buffer_size,
+            config.num_envs,
+            config.n_step,
+            prioritized=self.prioritized,
+        )
+        state = OffPolicyState(
+            params=params,
+            opt_state=opt_state,
+            buffer=buffer,
+            stream=stream,
+            key=key,
+            env_steps=jnp.zeros((), jnp.int32),
+            updates=jnp.zeros((), jnp.int32),
+        )
+        bank_key, steps_key = jax.random.split(warmup_key)
+        bank = self._bank(env, bank_key)
+
+        def body(state, key):
+            state, _ = self._act(env, state, self.random_actions, key, bank)
+            return state, None
+
+        keys = jax.random.split(steps_key, self.warmup_steps // config.num_envs)
+        return jax.lax.scan(body, state, keys)[0]
+
+    def run(
+        self, state: OffPolicyState, explore: Explore, update: Update, beta: Any = 1.0
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """One iteration. `explore`: (state, raw observations [N, ...], key) to actions [N, ...]; `update`: one gradient
+        step; `beta`: exponent of the importance weights, where sampling is by priority."""
+        config = self.config
+        env = self.env.at(state.env_steps)
+        bank_key, rounds_key, key = jax.random.split(state.key, 3)
+        bank = self._bank(env, bank_key)
+
+        def act(state, key):
+            return self._act(env, state, explore, key, bank)
+
+        def learn(state, key):
+            sample_key, update_key = jax.random.split(key)
+            sample = replay.sample(state.buffer, sample_key, config.batch_size, config.gamma, beta)
+            params, opt_state, td_error, metrics = update(
+                state.params, state.opt_state, sample, update_key, state.updates
+            )
+            buffer = state.buffer
+            if self.prioritized:
+                buffer = replay.update_priorities(buffer, sample.index, td_error)
+            state = state.replace(
+                params=params, opt_state=opt_state, buffer=buffer, updates=state.updates + 1
+            )
+            return state, metrics
+
+        def one_round(state, key):
+            act_key, learn_key = jax.random.split(key)
+            state, steps = jax.lax.scan(act, state, jax.random.split(act_key, config.num_steps))
+            state, metrics = jax.lax.scan(
+                learn, state, jax.random.split(learn_key, config.round_updates)
+            )
+            return state, (steps, metrics)
+
+        keys = jax.random.split(rounds_key, config.rounds)
+        state, (steps, metrics) = jax.lax.scan(one_round, state.replace(key=key), keys)
+        means = {name: jnp.mean(x) for name, x in metrics.items()}
+        return state, {**rollout.summarise(steps), **means}
+
+    def random_actions(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+        """[N, ...], uniform over the action space."""
+        space, n = self.env.action_space, self.config.num_envs
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return jax.random.randint(key, (n,), 0, int(space.n))
+        shape = (n, *space.shape)
+        return jax.random.uniform(key, shape, minval=space.low, maxval=space.high)
+
+    def seen(self, obs: Any) -> Float[Array, "*batch inputs"]:
+        """Raw observations as the networks see them."""
+        return encode(self.env.observation_space, obs)
+
+    def example(self) -> replay.Transition:
+        """The shapes and dtypes of what the buffer holds."""
+        env = self.env
+        obs = jax.eval_shape(lambda k: base.reset(env, k)[1], jax.random.key(0))
+        discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
+        shape = env.action_space.shape or ()
+        action = jax.ShapeDtypeStruct(shape, jnp.int32 if discrete else jnp.float32)
+        flag = jax.ShapeDtypeStruct((), jnp.bool_)
+        reward = jax.ShapeDtypeStruct((), jnp.float32)
+        return replay.Transition(obs, action, reward, flag, flag, obs)
+
+    def memory(self) -> int:
+        """Bytes of the replay buffer of one seed."""
+        config = self.config
+        return replay.nbytes(
+            self.example(), config.buffer_size, config.num_envs, prioritized=self.prioritized
+        )
+
+    def _act(self, env, state, explore, key, bank):
+        """One step of every environment, into the buffer."""
+        act_key, env_key = jax.random.split(key)
+        num_envs = self.config.num_envs
+        action = explore(state, state.stream.obs, act_key)
+        stream, (step, metrics) = rollout.step_stream(
+            env,
+            state.stream,
+            action,
+            jnp.zeros(num_envs),  # log-probs are of no use here
+            jax.random.split(env_key, num_envs),
+            self.config.gamma,
+            bank,
+        )
+        row = replay.Transition(
+            step.obs, step.action, step.reward, step.terminated, step.truncated, step.next_obs
+        )
+        state = state.replace(
+            stream=stream,
+            buffer=replay.add(state.buffer, row),
+            env_steps=state.env_steps + num_envs,
+        )
+        return state, metrics
+
+    def _bank(self, env, key):
+        return base.start_states(env, key, RESET_BANK) if env.reset_bank else None
+
+
+def bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and half width of each action's range."""
+    return (space.high + space.low) / 2, (space.high - space.low) / 2
+
+
+def human_bytes(n: int) -> str:
+    power = min(int(math.log(max(n, 1), 1024)), 3)
+    return f"{n / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

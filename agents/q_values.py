@@ -1,0 +1,136 @@
+"""Action values of choices, for DQN and PQN: of a Discrete space directly, of a Box joint by joint.
+
+A Box's coordinates are cut into `bins` values each, and the value of an action is the mean of its coordinates' own
+values, so that the best action is found coordinate by coordinate: Seyde et al. 2022, "Solving Continuous Control via
+Q-learning", eq. 2, https://arxiv.org/abs/2210.12566. A Discrete space is the case of one coordinate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from agents.networks import ACTIVATIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """The choices of an action space: D coordinates with K values each."""
+
+    space: gymnasium.Space
+    bins: int  # of each coordinate of a Box
+
+    @property
+    def coordinates(self) -> int:
+        return 1 if self._discrete else int(np.prod(self.space.shape or ()))
+
+    @property
+    def values(self) -> int:
+        if isinstance(self.space, gymnasium.spaces.Discrete):
+            return int(self.space.n)
+        return self.bins
+
+    def action(self, choice: Int[Array, "*batch D"]) -> Array:
+        """What the environment is given."""
+        if isinstance(self.space, gymnasium.spaces.Box):
+            low, high = self.space.low, self.space.high
+            return low + (high - low) * choice.astype(jnp.float32) / (self.bins - 1)
+        return choice[..., 0]
+
+    def choice(self, action: Array) -> Int[Array, "*batch D"]:
+        """The inverse of `action`."""
+        if isinstance(self.space, gymnasium.spaces.Box):
+            low, high = self.space.low, self.space.high
+            share = (action - low) / (high - low)
+            return jnp.round(share * (self.bins - 1)).astype(jnp.int32)
+        return action[..., None]
+
+    def random(self, key: PRNGKeyArray, n: int) -> Int[Array, "n D"]:
+        return jax.random.randint(key, (n, self.coordinates), 0, self.values)
+
+    @property
+    def _discrete(self) -> bool:
+        return isinstance(self.space, gymnasium.spaces.Discrete)
+
+
+class QNetwork(nnx.Module):
+    """Observation to the value of every choice, [..., D, K].
+
+    With `dueling`, a state's value plus advantages of mean 0: Wang et al. 2016, eq. 9, https://arxiv.org/abs/1511.06581.
+    With `layer_norm`, normalisation before each activation, without which PQN diverges: Gallici et al. 2024.
+    """
+
+    def __init__(
+        self,
+        observations: int,
+        choices: Choices,
+        hidden_sizes: Sequence[int],
+        *,
+        activation: str = "relu",
+        dueling: bool = False,
+        layer_norm: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        sizes = [observations, *hidden_sizes]
+        self.activation = ACTIVATIONS[activation]
+        self.shape = (choices.coordinates, choices.values)
+        orthogonal = nnx.initializers.orthogonal
+        self.hidden = nnx.List(
+            nnx.Linear(fan_in, fan_out, kernel_init=orthogonal(np.sqrt(2.0)), rngs=rngs)
+            for fan_in, fan_out in itertools.pairwise(sizes)
+        )
+        self.norms = nnx.List(
+            nnx.LayerNorm(size, rngs=rngs) if layer_norm else None for size in hidden_sizes
+        )
+        outputs = choices.coordinates * choices.values
+        self.head = nnx.Linear(sizes[-1], outputs, kernel_init=orthogonal(1.0), rngs=rngs)
+        self.value = (
+            nnx.Linear(sizes[-1], 1, kernel_init=orthogonal(1.0), rngs=rngs) if dueling else None
+        )
+
+    def __call__(self, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch D K"]:
+        x = obs
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            x = layer(x)
+            x = self.activation(x if norm is None else norm(x))
+        out = self.head(x).reshape(*obs.shape[:-1], *self.shape)
+        if self.value is None:
+            return out
+        return self.value(x)[..., None] + out - jnp.mean(out, axis=-1, keepdims=True)
+
+
+def greedy(q: Float[Array, "*batch D K"]) -> Int[Array, "*batch D"]:
+    """The best choice of each coordinate."""
+    return jnp.argmax(q, axis=-1).astype(jnp.int32)
+
+
+def value_of(
+    q: Float[Array, "*batch D K"], choice: Int[Array, "*batch D"]
+) -> Float[Array, "*batch"]:
+    """Q(s, a): the mean over coordinates of the chosen values."""
+    return jnp.mean(jnp.take_along_axis(q, choice[..., None], axis=-1)[..., 0], axis=-1)
+
+
+def epsilon_greedy(
+    q: Float[Array, "N D K"], choices: Choices, epsilon: Any, key: PRNGKeyArray
+) -> Int[Array, "N D"]:
+    """With probability epsilon the whole action is random, else greedy."""
+    which_key, random_key = jax.random.split(key)
+    n = q.shape[0]
+    random = jax.random.bernoulli(which_key, epsilon, (n, 1))
+    return jnp.where(random, choices.random(random_key, n), greedy(q))
+
+
+def linear_schedule(begin: float, end: float, steps: float, now: Array) -> Float[Array, ""]:
+    """From `begin` at 0 to `end` at `steps`, and `end` from there on."""
+    progress = jnp.clip(now / max(steps, 1.0), 0.0, 1.0)
+    return begin + progress * (end - begin)

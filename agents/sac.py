@@ -1,0 +1,173 @@
+"""Soft actor-critic. Haarnoja et al. 2018b, "Soft Actor-Critic Algorithms and Applications", https://arxiv.org/abs/1812.05905
+
+| symbol | here |
+|---|---|
+| pi_phi | `actor`, a tanh-squashed Gaussian |
+| Q_theta1, Q_theta2 | `critics`, leaves [2, ...] |
+| Q_bar | `targets`, their moving average (eq. of algorithm 1, tau) |
+| alpha | exp(`log_alpha`), the temperature |
+| H_bar | `target_entropy`, -dim(A) |
+
+One gradient step on a sample (s, a, r, s'), with a' ~ pi(.|s') and a~ ~ pi(.|s) drawn anew:
+
+    y      = r + gamma (min_i Q_bar_i(s', a') - alpha log pi(a'|s'))          soft Bellman target, eqs. 2, 3
+    J_Q    = E[sum_i (Q_i(s, a) - y)^2 / 2]                                   eq. 5
+    J_pi   = E[alpha log pi(a~|s) - min_i Q_i(s, a~)]                         eq. 9
+    J_alpha = E[-alpha (log pi(a~|s) + H_bar)]                                eq. 18
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from agents import replay
+from agents.core import value_losses
+from agents.networks import ActionValue, Functional, SquashedActor
+from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState, bounds
+from agents.on_policy import require
+from envs.base import Env
+
+
+@dataclasses.dataclass(frozen=True)
+class SACConfig(OffPolicyConfig):
+    alpha: float | None = None
+    """temperature: weight of the entropy in the objective; None: adapted to target_entropy"""
+    initial_alpha: float = 1.0
+    """temperature at first, where it is adapted"""
+    target_entropy: float | None = None
+    """entropy that the temperature is adapted to, in nats; None: minus the number of actions"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.alpha is None or self.alpha >= 0, f"alpha must not be negative, got {self.alpha}"
+        )
+        require(self.initial_alpha > 0, f"initial_alpha must be positive, got {self.initial_alpha}")
+
+
+class SACParams(NamedTuple):
+    actor: Any
+    critics: Any  # leaves [2, ...]
+    targets: Any  # leaves [2, ...]
+    log_alpha: Any  # []
+
+
+class SACOptState(NamedTuple):
+    actor: Any
+    critics: Any
+    log_alpha: Any
+
+
+class SAC(OffPolicy):
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+
+    Config: ClassVar[type] = SACConfig
+
+    def __init__(self, config: SACConfig, env: Env):
+        super().__init__(config, env, (gymnasium.spaces.Box,))
+        space = env.action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        self.num_actions = int(np.prod(space.shape))
+        self.middle, self.half = bounds(space)
+        self.target_entropy = (
+            -float(self.num_actions) if config.target_entropy is None else config.target_entropy
+        )
+        sizes = self.num_inputs, self.num_actions, config.hidden_sizes
+        activation = config.activation
+        self.actor = Functional(lambda r: SquashedActor(*sizes, activation=activation, rngs=r))
+        self.critic = Functional(lambda r: ActionValue(*sizes, activation=activation, rngs=r))
+        self.optimizer = self.adam()
+
+    def init(self, key: PRNGKeyArray) -> OffPolicyState:
+        actor_key, critic_key, key = jax.random.split(key, 3)
+        critics = self.critic.init_ensemble(critic_key, 2)
+        alpha = self.config.initial_alpha if self.config.alpha is None else self.config.alpha
+        params = SACParams(
+            self.actor.init(actor_key), critics, critics, jnp.log(jnp.float32(alpha))
+        )
+        opt_state = SACOptState(
+            *(self.optimizer.init(p) for p in (params.actor, params.critics, params.log_alpha))
+        )
+        return self.begin(key, params, opt_state)
+
+    def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Rounds of acting and learning."""
+
+        def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+            return self.act(state, obs, key, deterministic=False)
+
+        return self.run(state, explore, self.update)
+
+    def act(
+        self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
+    ) -> Array:
+        """Actions for raw observations [..., O]: tanh of the Gaussian's mean, or a sample."""
+        dist = self.actor.module(state.params.actor)(self.seen(obs))
+        return self.middle + self.half * (dist.mode() if deterministic else dist.sample(key))
+
+    def update(
+        self,
+        params: SACParams,
+        opt_state: SACOptState,
+        sample: replay.Sample,
+        key: PRNGKeyArray,
+        updates: Array,
+    ) -> tuple[SACParams, SACOptState, Array, dict[str, Array]]:
+        """One gradient step of critics, actor and temperature, in this order."""
+        next_key, now_key = jax.random.split(key)
+        obs, next_obs = self.seen(sample.obs), self.seen(sample.next_obs)
+        action = (sample.action - self.middle) / self.half  # networks see actions in [-1, 1]
+        alpha = jnp.exp(params.log_alpha)
+
+        next_action, next_logp = self.actor.module(params.actor)(next_obs).sample_and_log_prob(
+            next_key
+        )
+        next_q = jnp.min(self.critic.ensemble(params.targets, next_obs, next_action), axis=0)
+        target = jax.lax.stop_gradient(
+            sample.reward + sample.discount * (next_q - alpha * next_logp)
+        )
+
+        def critic_loss(critics: Any) -> tuple[Array, Array]:
+            q = self.critic.ensemble(critics, obs, action)
+            loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
+            return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
+
+        def actor_loss(actor: Any) -> tuple[Array, Array]:
+            new, logp = self.actor.module(actor)(obs).sample_and_log_prob(now_key)
+            q = jnp.min(self.critic.ensemble(critics, obs, new), axis=0)
+            return jnp.mean(alpha * logp - q), jnp.mean(logp)
+
+        (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
+        critics, critics_opt = self._apply(grads, opt_state.critics, params.critics)
+        (pi_loss, logp), grads = jax.value_and_grad(actor_loss, has_aux=True)(params.actor)
+        actor, actor_opt = self._apply(grads, opt_state.actor, params.actor)
+        log_alpha, alpha_opt = params.log_alpha, opt_state.log_alpha
+        if self.config.alpha is None:
+            slope = -alpha * (logp + self.target_entropy)  # of J_alpha, by log alpha
+            log_alpha, alpha_opt = self._apply(slope, alpha_opt, log_alpha)
+        targets = optax.incremental_update(critics, params.targets, self.config.tau)
+        metrics = {
+            "loss/critic": q_loss,
+            "loss/actor": pi_loss,
+            "q": jnp.mean(q),
+            "alpha": alpha,
+            "entropy": -logp,
+        }
+        return (
+            SACParams(actor, critics, targets, log_alpha),
+            SACOptState(actor_opt, critics_opt, alpha_opt),
+            jnp.mean(jnp.abs(q - target), axis=0),
+            metrics,
+        )
+
+    def _apply(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+        updates, opt_state = self.optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state

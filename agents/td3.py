@@ -1,0 +1,188 @@
+"""Twin delayed deep deterministic policy gradient. Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477
+
+    a'   = clip(mu_bar(s') + clip(eps, -c, c), -1, 1),  eps ~ N(0, sigma)     target policy smoothing, eq. 14
+    y    = r + gamma min_i Q_bar_i(s', a')                                   clipped double Q-learning, eq. 10
+    J_Q  = E[sum_i (Q_i(s, a) - y)^2 / 2]
+    J_mu = E[-Q_1(s, mu(s))]                  every `policy_delay` steps, as are the moving averages (delayed updates)
+
+DDPG (Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971) is this with its three additions switched off: one
+critic, no smoothing, no delay. Actions are scaled to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from agents import replay
+from agents.core import value_losses
+from agents.networks import MLP, ActionValue, Functional
+from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState, bounds
+from agents.on_policy import require
+from envs.base import Env
+
+
+@dataclasses.dataclass(frozen=True)
+class TD3Config(OffPolicyConfig):
+    exploration_noise: float = 0.1
+    """standard deviation of the noise on actions in [-1, 1], while training"""
+    num_critics: int = 2
+    """Q networks; targets take the smallest"""
+    target_noise: float = 0.2
+    """standard deviation of the noise on target actions; 0: no smoothing"""
+    target_noise_clip: float = 0.5
+    """target noise is cut off here"""
+    policy_delay: int = 2
+    """gradient steps of the critics for one of the actor and the moving averages"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_critics", "policy_delay"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+        for name in ("exploration_noise", "target_noise", "target_noise_clip"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPGConfig(TD3Config):
+    num_critics: int = 1
+    """Q networks; targets take the smallest"""
+    target_noise: float = 0.0
+    """standard deviation of the noise on target actions; 0: no smoothing"""
+    policy_delay: int = 1
+    """gradient steps of the critics for one of the actor and the moving averages"""
+
+
+class TD3Params(NamedTuple):
+    actor: Any
+    critics: Any  # leaves [num_critics, ...]
+    target_actor: Any
+    target_critics: Any
+
+
+class TD3OptState(NamedTuple):
+    actor: Any
+    critics: Any
+
+
+class TD3(OffPolicy):
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+
+    Config: ClassVar[type] = TD3Config
+
+    def __init__(self, config: TD3Config, env: Env):
+        super().__init__(config, env, (gymnasium.spaces.Box,))
+        space = env.action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        self.middle, self.half = bounds(space)
+        inputs, actions, hidden = self.num_inputs, int(np.prod(space.shape)), config.hidden_sizes
+        activation = config.activation
+        self.actor = Functional(
+            lambda r: MLP(inputs, hidden, actions, activation=activation, head_gain=0.01, rngs=r)
+        )
+        self.critic = Functional(
+            lambda r: ActionValue(inputs, actions, hidden, activation=activation, rngs=r)
+        )
+        self.optimizer = self.adam()
+
+    def init(self, key: PRNGKeyArray) -> OffPolicyState:
+        actor_key, critic_key, key = jax.random.split(key, 3)
+        actor = self.actor.init(actor_key)
+        critics = self.critic.init_ensemble(critic_key, self.config.num_critics)
+        opt_state = TD3OptState(self.optimizer.init(actor), self.optimizer.init(critics))
+        return self.begin(key, TD3Params(actor, critics, actor, critics), opt_state)
+
+    def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Rounds of acting and learning."""
+
+        def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+            return self.act(state, obs, key, deterministic=False)
+
+        return self.run(state, explore, self.update)
+
+    def act(
+        self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
+    ) -> Array:
+        """Actions for raw observations [..., O]: mu(s), or that with Gaussian noise."""
+        action = self._mu(state.params.actor, self.seen(obs))
+        if not deterministic:
+            noise = self.config.exploration_noise * jax.random.normal(key, action.shape)
+            action = jnp.clip(action + noise, -1.0, 1.0)
+        return self.middle + self.half * action
+
+    def update(
+        self,
+        params: TD3Params,
+        opt_state: TD3OptState,
+        sample: replay.Sample,
+        key: PRNGKeyArray,
+        updates: Array,
+    ) -> tuple[TD3Params, TD3OptState, Array, dict[str, Array]]:
+        """One gradient step of the critics, and at every `policy_delay`-th one of the actor."""
+        config = self.config
+        obs, next_obs = self.seen(sample.obs), self.seen(sample.next_obs)
+        action = (sample.action - self.middle) / self.half  # networks see actions in [-1, 1]
+
+        next_action = self._mu(params.target_actor, next_obs)
+        noise = config.target_noise * jax.random.normal(key, next_action.shape)
+        noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
+        next_action = jnp.clip(next_action + noise, -1.0, 1.0)
+        next_q = jnp.min(self.critic.ensemble(params.target_critics, next_obs, next_action), axis=0)
+        target = jax.lax.stop_gradient(sample.reward + sample.discount * next_q)
+
+        def critic_loss(critics: Any) -> tuple[Array, Array]:
+            q = self.critic.ensemble(critics, obs, action)
+            loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
+            return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
+
+        def actor_loss(actor: Any) -> Array:
+            first = jax.tree.map(lambda x: x[0], critics)
+            return -jnp.mean(self.critic.module(first)(obs, self._mu(actor, obs)))
+
+        (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
+        critics, critics_opt = self._apply(grads, opt_state.critics, params.critics)
+
+        def delayed(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
+            actor, actor_opt = self._apply(jax.grad(actor_loss)(actor), actor_opt, actor)
+            target_actor, target_critics = optax.incremental_update(
+                (actor, critics), (params.target_actor, params.target_critics), config.tau
+            )
+            return actor, actor_opt, target_actor, target_critics
+
+        def waiting(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
+            return actor, actor_opt, params.target_actor, params.target_critics
+
+        # The number of the step is the same for all seeds, but under vmap XLA cannot know: there both are computed.
+        due = (updates + 1) % config.policy_delay == 0
+        actor, actor_opt, target_actor, target_critics = jax.lax.cond(
+            due, delayed, waiting, params.actor, opt_state.actor
+        )
+        metrics = {"loss/critic": q_loss, "q": jnp.mean(q)}
+        return (
+            TD3Params(actor, critics, target_actor, target_critics),
+            TD3OptState(actor_opt, critics_opt),
+            jnp.mean(jnp.abs(q - target), axis=0),
+            metrics,
+        )
+
+    def _mu(self, actor: Any, obs: Array) -> Array:
+        return jnp.tanh(self.actor.module(actor)(obs))
+
+    def _apply(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+        updates, opt_state = self.optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+
+class DDPG(TD3):
+    """TD3 with its three additions switched off."""
+
+    Config: ClassVar[type] = DDPGConfig
