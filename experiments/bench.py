@@ -9,6 +9,11 @@ numbers of environments, in turn and several times over; rates are medians in co
 medians of the ratios of neighbouring measurements, so that a machine that slows down slows all of them. In the JSON,
 `walker/env` is the rate with the default configuration's number of environments, `walker/env/128` that with 128, and
 `walker/env/128/of_raw` its ratio to the physics alone.
+
+With `--tasks`, other tasks are measured against rivals at 1024 environments: `HalfCheetah-v5/here` is the environment
+under jit, `HalfCheetah-v5/sync` Gymnasium's SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax`
+gymnax. `HalfCheetah-v5/of_envpool` is how many times faster ours is. Rivals live in an environment of their own, for
+they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax "gymnasium[mujoco]").
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from agents.ppo import PPOConfig
 from experiments.bench_gpu import bench_gpu
 from experiments.cli import parse_flags, run_main
 from experiments.presets import preset
+from experiments.rivals import against_rivals
 from experiments.runs import provenance
 from experiments.workloads import environment, rate, raw_physics, same_robots, training
 
@@ -55,6 +61,10 @@ class BenchFlags:
     """times that each measurement is repeated"""
     seconds: float = 2.0
     """length of one measurement, about"""
+    tasks: tuple[str, ...] = ()
+    """measure these tasks against rivals instead, say HalfCheetah-v5 Hopper-v5 CartPole-v1"""
+    rivals_python: Path | None = None
+    """interpreter of an environment with envpool and gymnax (None: SyncVectorEnv alone)"""
     gpu: bool = False
     """measure the mjx engine on a GPU instead: environments, training, growth with environments and seeds"""
 
@@ -72,6 +82,11 @@ def bench(args: BenchFlags) -> None:
         bench_gpu(save=lambda figures: _save(args.json, figures))
         return
     figures: dict[str, float] = {}
+    if args.tasks:
+        for task in args.tasks:
+            figures |= against_rivals(task, args.rivals_python, args.rounds, args.seconds)
+        _save(args.json, figures)
+        return
     for num_envs in args.num_envs:
         figures |= _walker(num_envs, args.rounds, args.seconds)
     figures["walker/start_up_s"] = _start_up()

@@ -1,10 +1,33 @@
-"""The settings that suit an environment: what a command uses for flags that were not given."""
+"""The settings that suit an environment: what a command uses for flags that were not given.
+
+One configuration a family of environments; a single environment has one of its own only where that is its point.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-# (environment, algorithm): fields of the algorithm's Config that differ from its defaults.
+CLASSIC = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+    "Pendulum-v1",
+)
+MUJOCO = (
+    "InvertedPendulum-v5",
+    "InvertedDoublePendulum-v5",
+    "Reacher-v5",
+    "Pusher-v5",
+    "Swimmer-v5",
+    "Hopper-v5",
+    "HalfCheetah-v5",
+    "Walker2d-v5",
+    "Ant-v5",
+)
+FAMILIES = {name: "classic" for name in CLASSIC} | {name: "mujoco" for name in MUJOCO}
+
+# (environment or family, algorithm): fields of the algorithm's Config that differ from its defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): {
         "total_steps": 9_000_000,
@@ -21,9 +44,25 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         # Torques saturate at 1: with the usual deviation of 1 every policy dives for the first million steps.
         "initial_log_std": -1.0,
     },
+    ("classic", "ppo"): {
+        "total_steps": 500_000,
+        "num_envs": 16,
+        "num_steps": 64,
+        "num_epochs": 10,
+        "num_minibatches": 8,
+        "learning_rate": 1e-3,
+    },
+    ("mujoco", "ppo"): {
+        "total_steps": 1_000_000,
+        "num_envs": 16,
+        "num_steps": 128,
+        "num_epochs": 10,
+        "num_minibatches": 32,
+    },
 }
 
 
 def preset(env: str, algo: str, config_type: type) -> Any:
-    """`config_type` with the numbers of the table, or its own defaults where the table has none."""
-    return config_type(**PRESETS.get((env, algo), {}))
+    """`config_type` with the numbers of the table: the environment's, else its family's, else its own defaults."""
+    family = PRESETS.get((FAMILIES.get(env, env), algo), {})
+    return config_type(**PRESETS.get((env, algo), family))

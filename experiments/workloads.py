@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -83,12 +84,18 @@ def environment(
         engine = make_engine(model, env.engine.substeps, backend)
         env = dataclasses.replace(env, engine=engine)
 
+    return stepping(env, num_envs, num_steps)
+
+
+def stepping(env: base.Env, num_envs: int, num_steps: int = 64) -> Callable[[], int]:
+    """Any environment under jit, random actions, episodes following one another."""
+
     @jax.jit
     def steps(key, running):
         bank_key, action_key, env_key = jax.random.split(key, 3)
-        bank = base.start_states(env, bank_key, 256)
+        bank = base.start_states(env, bank_key, env.reset_bank) if env.reset_bank else None
         # Beforehand, as for `raw_physics`: torques are the policy's business.
-        actions = jax.random.uniform(action_key, (num_steps, num_envs, 6), minval=-1.0, maxval=1.0)
+        actions = _random_actions(env.action_space, action_key, (num_steps, num_envs))
         keys = jax.random.split(env_key, (num_steps, num_envs))
 
         def body(running, inputs):
@@ -113,6 +120,12 @@ def environment(
 
     run()
     return run
+
+
+def _random_actions(space, key, lead):
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return jax.random.randint(key, lead, 0, int(space.n))
+    return jax.random.uniform(key, (*lead, *space.shape), minval=space.low, maxval=space.high)
 
 
 def same_robots(num_envs: int) -> Callable[[], int]:
