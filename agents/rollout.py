@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from envs.base import Env, Running, reset, start_states, step
+from envs.base import Env, Running, advance, reset, start_states, step
 
 
 @flax.struct.dataclass
@@ -36,6 +36,27 @@ class Steps(NamedTuple):
     truncated: Array
     next_obs: Any
     discounted_return: Array
+
+
+class Episodes(NamedTuple):
+    """Whole episodes, one a column, raw. Leaves [T, N, ...], zero where `mask` is False: there the episode is over."""
+
+    obs: Any
+    action: Any
+    logp: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    mask: Array
+
+
+class StepMetrics(NamedTuple):
+    """What steps tell whoever watches; leaves [*steps, N]."""
+
+    done: Array
+    episode_return: Array  # of the episode so far
+    length: Array
+    info: dict[str, Array]
 
 
 def start(env: Env, key: PRNGKeyArray, num_envs: int) -> Stream:
@@ -70,36 +91,51 @@ def collect_steps(
     def body(stream: Stream, keys: tuple[PRNGKeyArray, Key[Array, " N"]]):
         act_key, env_keys = keys
         action, logp = act(stream.obs, act_key)
-        running, timestep = jax.vmap(step, (None, 0, 0, 0, None))(
-            env, env_keys, stream.running, action, resets
-        )
-        done = timestep.terminated | timestep.truncated
-        episode_return = stream.episode_return + timestep.reward
-        discounted_return = discount * stream.discounted_return + timestep.reward
-        steps = Steps(
-            stream.obs,
-            action,
-            logp,
-            timestep.reward,
-            timestep.terminated,
-            timestep.truncated,
-            timestep.next_obs,
-            discounted_return,
-        )
-        metrics = (done, episode_return, stream.running.t + 1, timestep.info)
-        stream = Stream(
-            running,
-            timestep.obs,
-            jnp.where(done, 0.0, episode_return),
-            jnp.where(done, 0.0, discounted_return),
-        )
-        return stream, (steps, metrics)
+        return step_stream(env, stream, action, logp, env_keys, discount, resets)
 
     stream, (steps, metrics) = jax.lax.scan(body, stream, keys)
-    return stream, steps, _metrics(*metrics)
+    return stream, steps, summarise(metrics)
 
 
-def _metrics(done, episode_return, length, info) -> dict[str, Array]:
+def step_stream(
+    env: Env,
+    stream: Stream,
+    action: Any,
+    logp: Float[Array, " N"],
+    keys: Key[Array, " N"],
+    discount: float,
+    resets: Any,
+) -> tuple[Stream, tuple[Steps, StepMetrics]]:
+    """One step of every environment; `resets` is as for `envs.base.step`. Rows of the results have no time axis."""
+    running, timestep = jax.vmap(step, (None, 0, 0, 0, None))(
+        env, keys, stream.running, action, resets
+    )
+    done = timestep.terminated | timestep.truncated
+    episode_return = stream.episode_return + timestep.reward
+    discounted_return = discount * stream.discounted_return + timestep.reward
+    steps = Steps(
+        stream.obs,
+        action,
+        logp,
+        timestep.reward,
+        timestep.terminated,
+        timestep.truncated,
+        timestep.next_obs,
+        discounted_return,
+    )
+    metrics = StepMetrics(done, episode_return, stream.running.t + 1, timestep.info)
+    stream = Stream(
+        running,
+        timestep.obs,
+        jnp.where(done, 0.0, episode_return),
+        jnp.where(done, 0.0, discounted_return),
+    )
+    return stream, (steps, metrics)
+
+
+def summarise(metrics: StepMetrics) -> dict[str, Array]:
+    """What is reported of steps with any leading axes, see `collect_steps`."""
+    done, episode_return, length, info = metrics
     episodes = jnp.sum(done)
     info = dict(info)
     nonfinite = jnp.sum(info.pop("nonfinite"))
@@ -114,3 +150,77 @@ def _metrics(done, episode_return, length, info) -> dict[str, Array]:
         "train/nonfinite": nonfinite,
         **{name: jnp.mean(x) for name, x in info.items()},
     }
+
+
+def collect_episodes(
+    env: Env,
+    act: Callable[[Any, PRNGKeyArray], tuple[Any, Float[Array, " N"]]],
+    running: Running,
+    key: PRNGKeyArray,
+    num_steps: int,
+) -> tuple[Episodes, dict[str, Array]]:
+    """One episode from each of the starts `running` (leaves [N, ...]), of `num_steps` = T steps at most.
+
+    An episode still going on after the last step counts as truncated there. Stops when all have ended; what chance
+    does in one column is independent of the others, also where they start alike.
+
+    Args:
+      act: (raw observations [N, ...], key) to (actions [N, ...], log-probs [N]).
+
+    Returns:
+      The episodes, and metrics: means `train/return` and `train/length` over the `train/episodes`,
+      `train/env_steps_taken`, `train/nonfinite` states, and the mean of each of the environment's infos.
+    """
+    num_envs = running.t.shape[0]
+    act_key, env_key = jax.random.split(key)
+    act_keys = jax.random.split(act_key, num_steps)
+    env_keys = jax.random.split(env_key, (num_steps, num_envs))
+
+    def take_step(t, running, obs, alive):
+        action, logp = act(obs, act_keys[t])
+        following, timestep = jax.vmap(advance, (None, 0, 0, 0))(env, env_keys[t], running, action)
+        truncated = timestep.truncated | ((t == num_steps - 1) & ~timestep.terminated)
+        row = Episodes(obs, action, logp, timestep.reward, timestep.terminated, truncated, alive)
+        row, info = (_or_zero(alive, x) for x in (row, timestep.info))
+        # An episode that is over stands still: left to itself its state might overflow.
+        running, obs = _where(alive, (following, timestep.next_obs), (running, obs))
+        alive = alive & ~(timestep.terminated | truncated)
+        return (running, obs, alive), row, {name: jnp.sum(x) for name, x in info.items()}
+
+    def body(carry):
+        t, now, episodes, info = carry
+        now, row, new_info = take_step(t, *now)
+        episodes = jax.tree.map(lambda buffer, x: buffer.at[t].set(x), episodes, row)
+        return t + 1, now, episodes, jax.tree.map(jnp.add, info, new_info)
+
+    t = jnp.zeros((), jnp.int32)
+    now = running, jax.vmap(env.observation)(running.state), jnp.ones(num_envs, bool)
+    _, row, info = jax.eval_shape(take_step, t, *now)
+    episodes = jax.tree.map(lambda x: jnp.zeros((num_steps, *x.shape), x.dtype), row)
+    info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), info)
+    *_, episodes, info = jax.lax.while_loop(
+        lambda carry: (carry[0] < num_steps) & jnp.any(carry[1][2]), body, (t, now, episodes, info)
+    )
+    taken = jnp.sum(episodes.mask)
+    nonfinite = info.pop("nonfinite")
+    return episodes, {
+        "train/return": jnp.mean(jnp.sum(episodes.reward, axis=0)),
+        "train/length": taken / num_envs,
+        "train/episodes": jnp.asarray(num_envs, jnp.float32),
+        "train/env_steps_taken": taken.astype(jnp.float32),
+        "train/nonfinite": nonfinite,
+        **{name: x / taken for name, x in info.items()},
+    }
+
+
+def _where(condition, x, y):
+    """Selects along the leading axis."""
+
+    def pick(a, b):
+        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, x, y)
+
+
+def _or_zero(condition, x):
+    return _where(condition, x, jax.tree.map(jnp.zeros_like, x))

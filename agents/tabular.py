@@ -1,0 +1,252 @@
+"""Temporal-difference control with a table: Q-learning, SARSA, expected SARSA. Sutton and Barto 2018, chapter 6.
+
+    Q(s, a) <- Q(s, a) + alpha (r + gamma B - Q(s, a)),  B = 0 where the process ended, else
+
+    Q-learning      max_a' Q(s', a')              off-policy: the value of acting greedily, whatever is done
+    SARSA           Q(s', a')                     on-policy: the value of what is done, exploration included
+    expected SARSA  sum_a' pi(a' | s') Q(s', a')  likewise, without the noise of one a'
+
+All act epsilon-greedily. Watkins 1989; Rummery and Niranjan 1994; van Seijen et al. 2009.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import flax.struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+
+from agents import rollout
+from agents.on_policy import require
+from envs.base import Env
+
+Bootstrap = Literal["greedy", "sampled", "expected"]
+
+
+def epsilon_greedy(
+    q: Float[Array, "*batch A"], epsilon: float | Float[Array, ""]
+) -> Float[Array, "*batch A"]:
+    """Probabilities: epsilon shared by all actions, the rest by those of the highest value.
+
+    Ties are shared because a table starts with nothing else: the first of all would be tried again and again.
+    """
+    best = q == jnp.max(q, -1, keepdims=True)
+    greedy = best / jnp.sum(best, -1, keepdims=True)
+    return epsilon / q.shape[-1] + (1 - epsilon) * greedy
+
+
+def bootstrap_value(
+    q: Float[Array, "N A"],
+    action: Int[Array, " N"],
+    epsilon: float | Float[Array, ""],
+    kind: Bootstrap,
+) -> Float[Array, " N"]:
+    """B of the table above.
+
+    Args:
+      q: Q(s', .).
+      action: a', drawn at s' by the policy.
+    """
+    if kind == "greedy":
+        return jnp.max(q, -1)
+    if kind == "sampled":
+        return jnp.take_along_axis(q, action[:, None], -1)[:, 0]
+    return jnp.sum(epsilon_greedy(q, epsilon) * q, -1)
+
+
+def td_update(
+    q: Float[Array, "S A"],
+    visits: Int[Array, "S A"],
+    s: Int[Array, " N"],
+    action: Int[Array, " N"],
+    target: Float[Array, " N"],
+    step_size: float | Float[Array, ""],
+    power: float = 0.0,
+) -> tuple[Float[Array, "S A"], Int[Array, "S A"]]:
+    """Moves Q towards the targets of N steps taken at once, by alpha = step_size / visits^power.
+
+    Where n of the steps are of the same state and action, Q moves by min(1, n alpha) towards the mean of their
+    targets: as far as n steps, and never past it. With step_size 1 and power 1, Q is the mean of all targets so far.
+
+    Returns:
+      Q, and how often each state and action have been visited.
+    """
+    counted = visits.at[s, action].add(1)
+    n = (counted - visits)[s, action].astype(jnp.float32)
+    alpha = step_size / counted[s, action].astype(jnp.float32) ** power
+    error = target - q[s, action]
+    return q.at[s, action].add(jnp.minimum(1.0, n * alpha) / n * error), counted
+
+
+@dataclasses.dataclass(frozen=True)
+class TabularConfig:
+    total_steps: int = 200_000
+    """environment steps of the whole run"""
+    num_envs: int = 8
+    """environments stepped side by side; their steps are learnt from together"""
+    num_steps: int = 125
+    """steps of each environment in one iteration; the table learns after every one"""
+    step_size: float = 0.1
+    """how far Q moves towards each target, at a state's first visit"""
+    step_size_power: float = 0.0
+    """the step size falls as 1 / visits to this power; 0: it is constant, 1: Q is the mean of its targets"""
+    gamma: float = 0.99
+    """discount"""
+    epsilon_start: float = 1.0
+    """share of random actions, at first"""
+    epsilon_end: float = 0.05
+    """share of random actions, in the end"""
+    epsilon_fraction: float = 0.5
+    """share of the run over which epsilon falls, linearly"""
+    initial_value: float = 0.0
+    """what the table says at first; above the truth, it makes every action worth a try"""
+
+    def __post_init__(self):
+        for name in ("total_steps", "num_envs", "num_steps"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+        for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_fraction"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
+        require(0 < self.step_size <= 1, f"step_size must be in (0, 1], got {self.step_size}")
+        power = self.step_size_power
+        require(0 <= power <= 1, f"step_size_power must be between 0 and 1, got {power}")
+
+
+@flax.struct.dataclass
+class TDState:
+    q: Array | Any  # [S, A]
+    visits: Array | Any  # int32 [S, A]
+    stream: rollout.Stream | Any  # N environments
+    action: Array | Any  # int32 [N], what each will do next
+    key: PRNGKeyArray | Any
+    env_steps: Array | Any  # int32 []
+
+
+class QLearning:
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError where observations or actions are not Discrete."""
+
+    Config: ClassVar[type] = TabularConfig
+    bootstrap: ClassVar[Bootstrap] = "greedy"
+
+    def __init__(self, config: TabularConfig, env: Env):
+        spaces = (env.observation_space, env.action_space)
+        require(
+            all(isinstance(space, gymnasium.spaces.Discrete) for space in spaces),
+            f"a table needs Discrete observations and actions, got {spaces[0]} and {spaces[1]}",
+        )
+        self.config, self.env = config, env
+        self.shape = (int(spaces[0].n), int(spaces[1].n))  # type: ignore[attr-defined]
+        self.iteration_steps = config.num_envs * config.num_steps
+
+    def init(self, key: PRNGKeyArray) -> TDState:
+        stream_key, action_key, key = jax.random.split(key, 3)
+        q = jnp.full(self.shape, self.config.initial_value)
+        stream = rollout.start(self.env.at(0.0), stream_key, self.config.num_envs)
+        env_steps = jnp.zeros((), jnp.int32)
+        return TDState(
+            q=q,
+            visits=jnp.zeros(self.shape, jnp.int32),
+            stream=stream,
+            action=_draw(action_key, q[stream.obs], self.epsilon(env_steps)),
+            key=key,
+            env_steps=env_steps,
+        )
+
+    def step(self, state: TDState) -> tuple[TDState, dict[str, Array]]:
+        """One iteration: `num_steps` times one step of every environment, and what the table learns of it."""
+        action_key, env_key, key = jax.random.split(state.key, 3)
+        num_envs, num_steps = self.config.num_envs, self.config.num_steps
+        env = self.env.at(state.env_steps)
+        state, (metrics, errors) = jax.lax.scan(
+            lambda state, keys: self._one_step(env, state, *keys),
+            dataclasses.replace(state, key=key),
+            # All keys at once: on a CPU a split costs the same for one key as for thousands.
+            (
+                jax.random.split(action_key, num_steps),
+                jax.random.split(env_key, (num_steps, num_envs)),
+            ),
+        )
+        return state, {
+            **rollout.summarise(metrics),
+            "td_error": jnp.sqrt(jnp.mean(jnp.square(errors))),
+            "epsilon": self.epsilon(state.env_steps),
+        }
+
+    def act(self, state: TDState, obs: Array, key: PRNGKeyArray, deterministic: bool) -> Array:
+        """Actions for states [...]: the best by the table, or epsilon-greedy."""
+        q = state.q[obs]
+        if deterministic:
+            return jnp.argmax(q, -1)
+        return _draw(key, q, self.epsilon(state.env_steps))
+
+    def epsilon(self, env_steps: Int[Array, ""]) -> Float[Array, ""]:
+        """Share of random actions after `env_steps`."""
+        config = self.config
+        span = max(1.0, config.epsilon_fraction * config.total_steps)
+        progress = jnp.minimum(env_steps / span, 1.0)
+        return config.epsilon_start + progress * (config.epsilon_end - config.epsilon_start)
+
+    def _one_step(
+        self, env: Env, state: TDState, action_key: PRNGKeyArray, env_keys: Key[Array, " N"]
+    ) -> tuple[TDState, tuple[rollout.StepMetrics, Float[Array, " N"]]]:
+        config = self.config
+        epsilon = self.epsilon(state.env_steps)
+        stream, (seen, metrics) = rollout.step_stream(
+            env,
+            state.stream,
+            state.action,
+            jnp.zeros(config.num_envs),
+            env_keys,
+            config.gamma,
+            None,
+        )
+        # The same random number for s' and for where the episode goes on: while it lasts the two are one state, so the
+        # action that SARSA bootstraps from is the one then taken. At a time limit it is drawn at the true s'.
+        next_q = state.q[seen.next_obs]
+        next_action = _draw(action_key, next_q, epsilon)
+        following = _draw(action_key, state.q[stream.obs], epsilon)
+        bootstrap = bootstrap_value(next_q, next_action, epsilon, self.bootstrap)
+        target = seen.reward + config.gamma * jnp.where(seen.terminated, 0.0, bootstrap)
+        q, visits = td_update(
+            state.q,
+            state.visits,
+            seen.obs,
+            seen.action,
+            target,
+            config.step_size,
+            config.step_size_power,
+        )
+        error = target - state.q[seen.obs, seen.action]
+        state = dataclasses.replace(
+            state,
+            q=q,
+            visits=visits,
+            stream=stream,
+            action=following,
+            env_steps=state.env_steps + config.num_envs,
+        )
+        return state, (metrics, error)
+
+
+class SARSA(QLearning):
+    """Learns from the action taken next."""
+
+    bootstrap = "sampled"
+
+
+class ExpectedSARSA(QLearning):
+    """Learns from the mean over the actions that could be taken next."""
+
+    bootstrap = "expected"
+
+
+def _draw(
+    key: PRNGKeyArray, q: Float[Array, "*batch A"], epsilon: Float[Array, ""]
+) -> Int[Array, "*batch"]:
+    """One epsilon-greedy action for each row of values."""
+    return jax.random.categorical(key, jnp.log(epsilon_greedy(q, epsilon))).astype(jnp.int32)

@@ -1,0 +1,83 @@
+"""The k-armed bandit: a decision process of one state and one step. Sutton and Barto 2018, section 2.3."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from envs.base import Env
+
+_SEED = 0  # of the default means
+
+
+class BanditState(NamedTuple):
+    reward: Any  # float32 [], of the arm pulled; 0 before
+    pulled: Any  # bool []
+
+
+@flax.struct.dataclass
+class Bandit(Env[BanditState]):
+    """Arm a pays Normal(means[a], 1); the episode ends after one pull. The one observation is 0, of Discrete(1).
+
+    The means belong to the bandit, not to the episode: were they drawn anew at each pull, there would be nothing to
+    learn. By default they are drawn once, with a fixed seed, from Normal(0, 1): a bandit of the ten-armed testbed. For
+    many bandits, `vmap` over `means`.
+
+    Raises ValueError where `means` is not one number for each arm.
+    """
+
+    arms: int = flax.struct.field(pytree_node=False, default=10)
+    means: Any = None  # [arms] float32
+    max_episode_steps: int = flax.struct.field(pytree_node=False, default=1)
+
+    observation_space = gymnasium.spaces.Discrete(1)
+
+    def __post_init__(self):
+        means = self.means
+        if means is None:
+            if self.arms < 1:
+                raise ValueError(f"arms must be at least 1, got {self.arms}")
+            means = np.random.default_rng(_SEED).standard_normal(self.arms, np.float32)
+        if isinstance(means, list | tuple):
+            means = np.asarray(means, np.float32)
+        # JAX also builds this around placeholders, which have no shape, and batches, whose last axis is the arms.
+        shape = getattr(means, "shape", None)
+        if shape and shape[-1] != self.arms:
+            raise ValueError(f"means must be {self.arms} numbers, one for each arm, got {shape}")
+        object.__setattr__(self, "means", means)
+
+    @property
+    def action_space(self) -> gymnasium.spaces.Discrete:
+        return gymnasium.spaces.Discrete(self.arms)
+
+    def initial(self, key: PRNGKeyArray) -> BanditState:
+        return BanditState(jnp.zeros(()), jnp.zeros((), bool))
+
+    def transition(self, state: BanditState, action: Array, key: PRNGKeyArray) -> BanditState:
+        reward = jnp.asarray(self.means)[action] + jax.random.normal(key)
+        return BanditState(reward, jnp.ones((), bool))
+
+    def observation(self, state: BanditState) -> Int[Array, ""]:
+        return jnp.zeros((), jnp.int32)
+
+    def reward(self, state: BanditState, action: Array, next_state: BanditState) -> Array:
+        return next_state.reward
+
+    def terminal(self, state: BanditState) -> Array:
+        return state.pulled
+
+    def info(self, state: BanditState, action: Array, next_state: BanditState) -> dict[str, Array]:
+        """Whether the best arm was pulled, and the regret: by how much its mean falls short of the best."""
+        regret = jnp.max(self.means) - jnp.asarray(self.means)[action]
+        return {"bandit/optimal": (regret == 0).astype(jnp.float32), "bandit/regret": regret}
+
+
+def draw_means(key: PRNGKeyArray, bandits: int, arms: int = 10) -> Float[Array, "bandits arms"]:
+    """The means of as many bandits of the testbed, Normal(0, 1): for `Bandit(means=...)` under `vmap`."""
+    return jax.random.normal(key, (bandits, arms))
