@@ -1,5 +1,5 @@
 """Environments by name: `make`, `register`, `names`. Importing this package also registers them with Gymnasium, as
-`stride/Walker-v0` and so on.
+`stride/CartPole-v1` and so on (the walker as `stride/Walker-v0`).
 
 Modules are imported when their environment is made, so that `import envs` stays cheap.
 """
@@ -7,6 +7,7 @@ Modules are imported when their environment is made, so that `import envs` stays
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from envs import xla  # noqa: F401  must come before any device is used
 if TYPE_CHECKING:
     from envs.base import Env
 
-__all__ = ["make", "names", "register"]
+__all__ = ["factory", "make", "names", "register"]
 
 HOST_PREFIX = "gym:"  # "gym:LunarLander-v3" is Gymnasium's own environment, stepped on the host
 
@@ -53,19 +54,24 @@ _FACTORIES: dict[str, str | Callable[..., Env]] = {
 
 def make(name: str, **kwargs) -> Env:
     """The environment called `name`. Raises ValueError, naming the nearest name, if there is none."""
+    return factory(name)(**kwargs)
+
+
+def factory(name: str) -> Callable[..., Env]:
+    """What `make(name, ...)` calls; its parameters are the environment's options. Raises ValueError like `make`."""
     if name.startswith(HOST_PREFIX):
         from envs.host import make_host
 
-        return make_host(name.removeprefix(HOST_PREFIX), **kwargs)
+        return functools.partial(make_host, name.removeprefix(HOST_PREFIX))
     if name not in _FACTORIES:
         near = difflib.get_close_matches(name, _FACTORIES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
         raise ValueError(f"unknown environment {name!r}: {hint}")
-    factory = _FACTORIES[name]
-    if isinstance(factory, str):
-        module, _, attribute = factory.partition(":")
-        factory = getattr(importlib.import_module(module), attribute)
-    return factory(**kwargs)
+    found = _FACTORIES[name]
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def register(name: str, factory: Callable[..., Env]) -> None:
@@ -91,4 +97,30 @@ def _register_with_gymnasium(gymnasium_id: str, name: str, max_episode_steps: in
     )
 
 
-_register_with_gymnasium("stride/Walker-v0", "walker", 400)
+# Steps; the environments' own `max_episode_steps`, said here too so that nothing need be imported.
+_TIME_LIMITS = {
+    "walker": 400,
+    "CartPole-v1": 500,
+    "Acrobot-v1": 500,
+    "MountainCar-v0": 200,
+    "MountainCarContinuous-v0": 999,
+    "Pendulum-v1": 200,
+    "InvertedPendulum-v5": 1000,
+    "InvertedDoublePendulum-v5": 1000,
+    "Reacher-v5": 50,
+    "Pusher-v5": 100,
+    "Swimmer-v5": 1000,
+    "Hopper-v5": 1000,
+    "HalfCheetah-v5": 1000,
+    "Walker2d-v5": 1000,
+    "Ant-v5": 1000,
+    "Bandit-v0": 1,
+    "FrozenLake-v1": 100,
+    "FrozenLake8x8-v1": 200,
+    "CliffWalking-v1": 1000,
+    "Taxi-v4": 200,
+}
+
+for _name, _limit in _TIME_LIMITS.items():
+    _id = "Walker-v0" if _name == "walker" else _name
+    _register_with_gymnasium(f"stride/{_id}", _name, _limit)

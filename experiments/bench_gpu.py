@@ -109,7 +109,7 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
     iterations = max(1, config.total_steps // algo.iteration_steps // 10)
 
     chunk = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, None, iterations)[0])
-    look = jax.jit(lambda s: evaluate.run_episodes(algo, s, keys, record=True))
+    look = jax.jit(lambda s: evaluate.run_episodes(algo, s, keys, record=evaluate.ALL))
     begin = time.perf_counter()
     state = jax.jit(algo.init)(jax.random.key(0))
     compiled = chunk.lower(state).compile(), look.lower(state).compile()

@@ -18,20 +18,26 @@ import typing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
-from envs.physics import BACKENDS
-from experiments import runs, tracking
+from experiments import options, runs, tracking
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
 from experiments.finish import conclude
 from experiments.presets import preset
-from experiments.runner import NonFiniteError, RunInterruptedError, total_iterations, train
-from experiments.spec import Spec, algorithm, make_env, suggestion
+from experiments.runner import (
+    NonFiniteError,
+    RunInterruptedError,
+    env_steps,
+    total_iterations,
+    train,
+)
+from experiments.spec import Spec, algorithm, env_factory, full_name, make_env, short_name
 
 BAD_INPUT = 2
+_FREE = ("out", "resume", "video", "track")  # flags of a run that may change when it is resumed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,33 +56,6 @@ class RunFlags:
     """write a video of the result, where there is something to see"""
     track: tracking.Kind = "none"
     """show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases, too"""
-
-
-@dataclasses.dataclass(frozen=True)
-class EnvFlags:
-    backend: str = "auto"
-    """physics engine: auto, native (C threads) or mjx (JAX, for GPUs)"""
-
-
-@dataclasses.dataclass(frozen=True)
-class WalkerFlags(EnvFlags):
-    observation: Literal["document", "mathworks"] = "document"
-    """the document's 31 observations, or foot contacts and previous actions in place of the eight forces"""
-    forward_weight: float = 1.0
-    """reward per m/s of forward velocity"""
-    lateral_weight: float = 3.0
-    """cost per m^2 off the line"""
-    height_weight: float = 50.0
-    """cost per m^2 above or below standing height"""
-    alive_weight: float = 25.0
-    """reward for surviving a full episode"""
-    torque_weight: float = 0.02
-    """cost per squared normalised torque; the document prints 0.22"""
-    torque_weight_ramp: tuple[float, float, float] | None = None
-    """FIRST BEGIN END: the torque weight is FIRST until env step BEGIN, then rises to torque-weight at END"""
-
-
-_ENV_FLAGS: dict[str, type[EnvFlags]] = {"walker": WalkerFlags}
 
 
 def main(argv: Sequence[str], env: str | None = None) -> int:
@@ -117,26 +96,25 @@ def prepare(argv: Sequence[str], env: str | None) -> tuple[Path, Spec, Any, RunF
     """Folder, spec, algorithm, the run's flags, and a remark. Writes nothing; raises ValueError."""
     first = _first_flags(argv)
     stored = None
+    given = env or first.env
     if first.resume is not None:
         folder = Path(first.resume)
         stored = Spec.from_json(runs.read_config(folder))
-        for name, given in (("env", env or first.env), ("algo", first.algo)):
-            if given is not None and given != getattr(stored, name):
-                raise ValueError(
-                    f"{folder} is a run of {name} {getattr(stored, name)}, not {given}"
-                )
-    name = stored.env if stored else env or first.env
+        _refuse_another("env", full_name(given) if given else None, stored, folder)
+        _refuse_another("algo", first.algo, stored, folder)
+    name = stored.env if stored else full_name(given) if given else None
     algo_name = stored.algo if stored else first.algo or "ppo"
     if name is None:
-        raise ValueError("which environment? give --env NAME")
-    flags, spec = _parse(argv, name, algo_name, stored, has_env_flag=env is None)
+        raise ValueError("which environment? give --env NAME, or --env FILE.py:NAME for your own")
+    flags, spec, clash = _parse(argv, name, algo_name, stored, has_env_flag=env is None)
     environment = make_env(spec.env, spec.env_kwargs)
-    spec, note = _whole_iterations(spec, environment)
+    spec, rounded = _whole_iterations(spec, environment)
     if stored:
-        _refuse_contradiction(spec, stored, flags)
-        folder = Path(first.resume)
-    else:
-        folder = Path(flags.out or runs.default_folder(spec.env, spec.algo, spec.seed))
+        _refuse_contradiction(flags, spec.config, stored.config)
+    folder = Path(first.resume or flags.out or "")
+    if not first.resume and not flags.out:
+        folder = runs.default_folder(short_name(spec.env), spec.algo, spec.seed)
+    note = "; ".join(filter(None, (clash, rounded))) or None
     return folder, spec, algorithm(spec.algo)(spec.config, environment), flags, note
 
 
@@ -199,50 +177,54 @@ def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 def _parse(
     argv: Sequence[str], env: str, algo: str, stored: Spec | None, has_env_flag: bool
-) -> tuple[RunFlags, Spec]:
+) -> tuple[RunFlags, Spec, str | None]:
+    """The run's flags, its spec, and a remark on flags that go by another name."""
     config_type = algorithm(algo).Config
-    env_type = _ENV_FLAGS.get(env, EnvFlags)
-    run = RunFlags(algo=algo)
-    env_flags, config = env_type(), preset(env, algo, config_type)
+    run, config = RunFlags(algo=algo), preset(env, algo, config_type)
     if stored:
         run = RunFlags(algo=algo, seed=stored.seed, seeds=stored.seeds)
-        env_flags, config = env_type(**stored.env_kwargs), stored.config
-    parts = [("run", run), (env.replace("-", "_"), env_flags), (algo, config)]
+        config = stored.config
+    kept = stored.env_kwargs if stored else {}
+    taken = {"env"} | {f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)}
+    of_env = options.flags(env_factory(env), taken, kept)
+    parts = [("run", run), ("environment", of_env.default), (algo, config)]
     if has_env_flag:
         parts.insert(0, ("which", _Which(env)))
     arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])
-    description = f"Trains {algo} on {env}."
+    description = f"Trains {algo} on {short_name(env)}."
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
-    _check(run, env_flags)
-    kwargs = dataclasses.asdict(env_flags)
-    if env not in _ENV_FLAGS and kwargs["backend"] == "auto":
-        kwargs = {}  # an environment without physics has no engine to choose
-    return run, Spec(env, kwargs, algo, config, run.seed, run.seeds)
+    _check(run)
+    if stored:
+        _refuse_contradiction(run, run, parts[-3][1])
+        _refuse_contradiction(run, env_flags, of_env.default)
+    kwargs = {**kept, **of_env.kwargs(env_flags)}
+    clash = "; ".join(
+        f"--{_dashed(name)} is not the environment's: its own is --{_dashed(field)}"
+        for field, name in of_env.renamed.items()
+    )
+    return run, Spec(env, kwargs, algo, config, run.seed, run.seeds), clash or None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Which:
     env: str
-    """the environment"""
+    """the environment: a name (python -m experiments.envs lists them), FILE.py:NAME, or gym:ID"""
 
 
-def _check(run: RunFlags, env_flags: EnvFlags) -> None:
+def _check(run: RunFlags) -> None:
     tracking.require(run.track)
     if run.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {run.seeds}")
     if run.seed < 0 or run.seed + run.seeds > 2**31:
         raise ValueError(f"--seed must be between 0 and 2147483647, got {run.seed}")
-    if env_flags.backend not in BACKENDS:
-        near = suggestion(env_flags.backend, BACKENDS)
-        raise ValueError(f"unknown physics backend {env_flags.backend!r}: {near}")
 
 
 def _whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
     """The total rounded up to whole iterations, and a line that says so."""
     algo = algorithm(spec.algo)(spec.config, env)
     asked = spec.config.total_steps
-    total = total_iterations(asked, algo) * algo.iteration_steps
+    total = env_steps(algo, total_iterations(asked, algo))
     if total >= 2**31:
         raise ValueError(f"--total-steps must be below 2147483648, got {total}")
     if total == asked:
@@ -253,26 +235,30 @@ def _whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
     ), note
 
 
-def _refuse_contradiction(spec: Spec, stored: Spec, flags: RunFlags) -> None:
-    """A resumed run is the run it was. Flags that repeat its settings are fine."""
-    if flags.out is not None and Path(flags.out).resolve() != Path(flags.resume or "").resolve():
+def _refuse_another(name: str, given: str | None, stored: Spec, folder: Path) -> None:
+    if given is not None and given != getattr(stored, name):
+        raise ValueError(f"{folder} is a run of {name} {getattr(stored, name)}, not {given}")
+
+
+def _refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
+    """A resumed run is the run it was: its flags `new` say what `old` says, field by field."""
+    if run.out is not None and Path(run.out).resolve() != Path(run.resume or "").resolve():
         raise ValueError("--resume goes on in the run's own folder; leave out --out")
-    new, old = (
-        {"seed": s.seed, "seeds": s.seeds, **s.env_kwargs, **dataclasses.asdict(s.config)}
-        for s in (spec, stored)
-    )
-    for name in new:
-        if new[name] != old.get(name):
-            flag = name.replace("_", "-")
+    for name, value in vars(new).items():
+        if name not in _FREE and value != getattr(old, name):
             raise ValueError(
-                f"--{flag} {new[name]} contradicts the run in {flags.resume}, which has {old.get(name)}"
+                f"--{_dashed(name)} {value} contradicts the run in {run.resume}, which has {getattr(old, name)}"
             )
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _unknown(flag: str, arguments: type) -> str:
     if not flag.startswith("-"):
         return f"unexpected argument {flag!r}"
-    near = difflib.get_close_matches(flag.replace("_", "-"), _flag_names(arguments), n=1)
+    near = difflib.get_close_matches(_dashed(flag), _flag_names(arguments), n=1)
     return f"unknown flag {flag}: " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
@@ -284,7 +270,7 @@ def _flag_names(arguments: type) -> list[str]:
             assert isinstance(kind, type)
             names += _flag_names(kind)
             continue
-        flag = name.replace("_", "-")
+        flag = _dashed(name)
         names += [f"--{flag}", f"--no-{flag}"] if kind is bool else [f"--{flag}"]
     return names
 

@@ -6,6 +6,7 @@ The keys come from the run's seed and never from the training state, so that loo
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,8 @@ from envs.base import Env
 from envs.biped import gait
 from envs.biped.walker import Walker
 
+ALL = sys.maxsize
+SHOWN = 16  # episodes of which a video may be made
 _KEY_TAG = 0x6576616C  # "eval": sets evaluation's stream apart from training's
 
 
@@ -28,7 +31,9 @@ class Episodes(NamedTuple):
     lengths: Any  # [N] int32
     survived: Any  # [N] bool: ended by the time limit
     alive: Any  # [T, N] bool: step t was taken, the one that ended the episode included
-    states: Any  # leaves [T, N, ...], the state after step t; None where not recorded
+    # Of the first R <= N episodes; None where nothing was recorded:
+    states: Any  # leaves [T, R, ...], the state after step t
+    rewards: Any = None  # [T, R] float32, of step t
 
 
 def keys(seed: int, first: int, n: int) -> PRNGKeyArray:
@@ -37,15 +42,22 @@ def keys(seed: int, first: int, n: int) -> PRNGKeyArray:
     return jax.random.split(jax.random.fold_in(key, first), n)
 
 
-def records(env: Env) -> bool:
-    """Whether the states of its episodes are wanted: for the gait report and the video."""
-    return isinstance(env, Walker)
+def records(env: Env) -> int:
+    """Of how many episodes the states are wanted: of the walker's all, for the gait report; of others a few, for the
+    video; of none, where there is nothing to see."""
+    if isinstance(env, Walker):
+        return ALL
+    return 0 if env.render_fps is None else SHOWN
 
 
-def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: bool) -> Episodes:
-    """One episode for each key, all at once; ends with the last of them. A pure function."""
+def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int) -> Episodes:
+    """One episode for each key, all at once; ends with the last of them. A pure function.
+
+    The states of the first `record` episodes are kept: all of them would be gigabytes where states are large.
+    """
     env = algo.env.at(jnp.inf)
     limit, n = env.max_episode_steps, episode_keys.shape[0]
+    shown = min(record, n)
     reset_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(episode_keys), 0, 1)
     start, obs = jax.vmap(base.reset, (None, 0))(env, reset_keys)
 
@@ -55,43 +67,70 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: bool
         keys_t = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
         following, timestep = jax.vmap(base.advance, (None, 0, 0, 0))(env, keys_t, running, action)
         running = _where(alive, following, running)  # an episode that is over stands still
-        history = episodes.states
-        if record:
-            history = jax.tree.map(lambda h, s: h.at[t].set(s), history, running.state)
+        seen = (
+            (arrays(running.state), jnp.where(alive, timestep.reward, 0.0))
+            if shown
+            else (None, None)
+        )
+        states, rewards = jax.tree.map(
+            lambda h, x: h.at[t].set(x[:shown]), (episodes.states, episodes.rewards), seen
+        )
         episodes = Episodes(
             returns=episodes.returns + jnp.where(alive, timestep.reward, 0.0),
             lengths=episodes.lengths + alive,
             survived=episodes.survived & ~(alive & timestep.terminated),
             alive=episodes.alive.at[t].set(alive),
-            states=history,
+            states=states,
+            rewards=rewards,
         )
         alive = alive & ~(timestep.terminated | timestep.truncated)
         return t + 1, running, timestep.next_obs, alive, episodes
 
     def room(x):
-        return jnp.zeros((limit, *x.shape), x.dtype)
+        return jnp.zeros((limit, shown, *x.shape[1:]), x.dtype)
 
     empty = Episodes(
         returns=jnp.zeros(n),
         lengths=jnp.zeros(n, jnp.int32),
         survived=jnp.ones(n, bool),
         alive=jnp.zeros((limit, n), bool),
-        states=jax.tree.map(room, start.state) if record else None,
+        states=jax.tree.map(room, arrays(start.state)) if shown else None,
+        rewards=jnp.zeros((limit, shown)) if shown else None,
     )
     carry = (jnp.zeros((), jnp.int32), start, obs, jnp.ones(n, bool), empty)
     return jax.lax.while_loop(lambda c: (c[0] < limit) & jnp.any(c[3]), body, carry)[4]
 
 
+def arrays(tree: Any) -> Any:
+    """Random keys as the numbers they are: they cannot leave the program."""
+
+    def plain(x):
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(plain, tree)
+
+
 def concatenate(parts: list[Episodes]) -> Episodes:
-    """Several batches of episodes as one, in NumPy."""
+    """Several batches of episodes as one, in NumPy. Where only a batch's first episodes were recorded, those of the
+    first batch remain."""
 
     def join(axis: int, xs: list[Any]) -> Any:
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(y) for y in x], axis), *xs)
 
-    return Episodes(
-        *(join(0, [getattr(p, name) for p in parts]) for name in Episodes._fields[:3]),
-        *(join(1, [getattr(p, name) for p in parts]) for name in Episodes._fields[3:]),
+    every = recorded(parts[0]) == len(parts[0].returns)
+    returns, lengths, survived = (
+        join(0, [getattr(p, name) for p in parts]) for name in ("returns", "lengths", "survived")
     )
+    alive = join(1, [p.alive for p in parts])
+    kept = parts if every else parts[:1]
+    states, rewards = (join(1, [getattr(p, name) for p in kept]) for name in ("states", "rewards"))
+    return Episodes(returns, lengths, survived, alive, states, rewards)
+
+
+def recorded(episodes: Episodes) -> int:
+    """How many of the episodes, the first ones, were recorded."""
+    return 0 if episodes.rewards is None else episodes.rewards.shape[1]
 
 
 def report(env: Env, episodes: Episodes) -> dict[str, Any]:
@@ -113,13 +152,16 @@ def report(env: Env, episodes: Episodes) -> dict[str, Any]:
 
 
 def typical(episodes: Episodes) -> int:
-    """The episode whose return is the median: the one to show."""
-    return int(np.argsort(episodes.returns, kind="stable")[(len(episodes.returns) - 1) // 2])
+    """The episode whose return is the median of those recorded (of all, if none was): the one to show."""
+    returns = np.asarray(episodes.returns)[: recorded(episodes) or None]
+    return int(np.argsort(returns, kind="stable")[(len(returns) - 1) // 2])
 
 
-def episode(episodes: Episodes, n: int) -> Any:
-    """The recorded states of episode `n`, as long as it lasted."""
-    return jax.tree.map(lambda x: np.asarray(x)[: episodes.lengths[n], n], episodes.states)
+def episode(episodes: Episodes, n: int) -> tuple[Any, np.ndarray]:
+    """The recorded states and rewards of episode `n`, as long as it lasted."""
+    length = episodes.lengths[n]
+    seen = (episodes.states, episodes.rewards)
+    return jax.tree.map(lambda x: np.asarray(x)[:length, n], seen)
 
 
 def mean_of(reports: list[dict[str, Any]]) -> dict[str, Any]:

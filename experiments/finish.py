@@ -7,8 +7,9 @@ from typing import Any
 
 from experiments import evaluate, runs
 from experiments.console import Display, duration, si
-from experiments.runner import Finished
-from experiments.spec import Spec
+from experiments.runner import Finished, env_steps
+from experiments.spec import Spec, short_name
+from experiments.user_env import located
 
 # Lines of the gait report: what, unit, and the name in `gait.analyse`.
 _GAIT = (
@@ -30,7 +31,7 @@ _GAIT = (
 def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[str, Any]:
     """Writes summary.json and returns it. Scalars are means over seeds."""
     progress = finished.progress
-    steps = progress.iteration * algo.iteration_steps
+    steps = env_steps(algo, progress.iteration)
     per_seed = [evaluate.report(algo.env, episodes) for episodes in finished.episodes]
     summary = {
         "env": spec.env,
@@ -53,19 +54,24 @@ def draw_curve(folder: Path, spec: Spec) -> Path:
     from experiments import plots
 
     rows = [runs.read_rows(runs.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)]
-    return plots.learning_curve(rows, folder / "curve.png", f"{spec.env}, {spec.algo}")
+    title = f"{short_name(spec.env)}, {spec.algo}"
+    return plots.learning_curve(rows, folder / "curve.png", title)
 
 
 def write_video(
     folder: Path, algo: Any, episodes: evaluate.Episodes, display: Display
 ) -> list[Path]:
-    """The episode of median return. Nothing for environments without a body to show."""
-    if episodes.states is None:
+    """The episode of median return. Nothing for environments with nothing to see."""
+    if not evaluate.recorded(episodes):
         return []
     from experiments import video
 
-    shown = evaluate.episode(episodes, evaluate.typical(episodes))
-    return video.write(algo.env, shown, folder / "video", display.say)
+    states, rewards = evaluate.episode(episodes, evaluate.typical(episodes))
+    try:
+        return video.write(algo.env, states, rewards, folder / "video", display.say)
+    except Exception as error:  # the drawing may be anybody's; the run is finished all the same
+        display.warn(f"no video: {located(error, Path.cwd())}")
+        return []
 
 
 def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Display) -> None:
@@ -107,7 +113,7 @@ def conclude(
 def _title(summary: dict[str, Any]) -> str:
     first, n = summary["seed"], summary["seeds"]
     seeds = f"seed {first}" if n == 1 else f"seeds {first} to {first + n - 1}"
-    return f"{summary['env']}, {summary['algo']}, {seeds}"
+    return f"{short_name(summary['env'])}, {summary['algo']}, {seeds}"
 
 
 def _verdict(measures: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 ROWS = 500  # about this many rows a run
+MARKS = 20  # evaluations
 
 Pending = dict[str, list]  # metric name to [iterations][seeds] floats
 
@@ -23,7 +24,7 @@ def row_iterations(total: int) -> int:
     return max(1, total // ROWS)
 
 
-def evaluation_marks(total: int, points: int = 10) -> list[int]:
+def evaluation_marks(total: int, points: int = MARKS) -> list[int]:
     """The iterations after which training is evaluated, the last one included; each ends a row."""
     every = row_iterations(total)
     rows = -(-total // every)

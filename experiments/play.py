@@ -52,6 +52,10 @@ def play(argv: Sequence[str]) -> int:
         raise ValueError(
             f"{flags.run} has {stored.seeds} seeds, there is no index {flags.seed_index}"
         )
+    if flags.viewer and not hasattr(algo.env, "engine"):
+        raise ValueError(
+            f"--viewer is MuJoCo's, and {spec.short_name(stored.env)} has no physics; without it a video is written"
+        )
     states, _, steps = spec.load_state(flags.run, stored, algo, display.warn)
     state = jax.tree.map(lambda x: x[flags.seed_index], states)
     keys = evaluate.keys(stored.seed + flags.seed_index, 0, flags.episodes)
@@ -64,25 +68,26 @@ def play(argv: Sequence[str]) -> int:
         f"survival {np.mean(episodes.survived):.0%} of {flags.episodes} episodes"
     )
     if not record:
-        display.say(f"{stored.env} has no body to show")
+        display.say(f"{spec.short_name(stored.env)} has nothing to show")
         return 0
-    shown = evaluate.episode(episodes, evaluate.typical(episodes))
+    states, rewards = evaluate.episode(episodes, evaluate.typical(episodes))
     if flags.viewer:
-        _view(algo.env.engine.model, np.asarray(shown.physics.qpos))
+        bodies = video.coordinates(algo.env, states)
+        assert bodies is not None  # or it was refused above
+        _view(*bodies, 1 / algo.env.render_fps)
     else:
         stem = flags.out or flags.run / "play"
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for path in video.write(algo.env, shown, stem, display.say):
+        for path in video.write(algo.env, states, rewards, stem, display.say):
             display.say(str(path))
     return 0
 
 
-def _view(model: Any, qpos: np.ndarray) -> None:
+def _view(model: Any, qpos: np.ndarray, period: float) -> None:
     """The episode again and again in real time, until the window is closed."""
     import mujoco
     import mujoco.viewer
 
-    period = video.CONTROL_PERIOD
     data = mujoco.MjData(model)
     with mujoco.viewer.launch_passive(model, data) as viewer:
         while viewer.is_running():

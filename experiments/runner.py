@@ -30,8 +30,7 @@ from experiments.tracking import Track
 
 CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
 CHECKPOINT_SECONDS = 10.0  # and at most a chunk and an evaluation more
-EVAL_EPISODES = 128  # at each mark, and at a time in the final evaluation
-FINAL_EPISODES = 512
+FINAL_BATCHES = 4  # the final evaluation has so many times the episodes of the others
 
 
 class RunInterruptedError(Exception):
@@ -82,8 +81,20 @@ def train(
 
 
 def total_iterations(total_steps: int, algo: Any) -> int:
-    """Whole iterations, rounded up."""
-    return -(-total_steps // algo.iteration_steps)
+    """Whole iterations, rounded up, after the steps taken before learning starts."""
+    return max(1, -(-(total_steps - env_steps(algo, 0)) // algo.iteration_steps))
+
+
+def env_steps(algo: Any, iterations: int) -> int:
+    """Environment steps taken by the end of so many iterations, those of `algo.init` included."""
+    return getattr(algo, "warmup_steps", 0) + iterations * algo.iteration_steps
+
+
+def evaluation_episodes(total_steps: int, max_episode_steps: int) -> int:
+    """At each mark. About an eighth of the training's steps go into all marks together, so that looking does not
+    take longer than learning where episodes are long."""
+    share = total_steps / (8 * metrics.MARKS * max_episode_steps)
+    return int(np.clip(share, 16, 128))
 
 
 class _Loop:
@@ -97,6 +108,8 @@ class _Loop:
         self.total = total_iterations(spec.config.total_steps, algo)
         self.row_every = metrics.row_iterations(self.total)
         self.marks = metrics.evaluation_marks(self.total)
+        limit = algo.env.max_episode_steps
+        self.eval_episodes = evaluation_episodes(spec.config.total_steps, limit)
         self.progress = Progress()
         self.states: Any = None
         self.rollout_share: float | None = None
@@ -110,7 +123,7 @@ class _Loop:
             keys = initial_keys(self.spec)
             self.states = self._call(self.programs.init, keys)
             self._save()
-        self.display.start(self.total * self.algo.iteration_steps, self._env_steps())
+        self.display.start(self._env_steps(self.total), self._env_steps())
         chunk, episodes = 1, None
         while self.progress.iteration < self.total:
             self._stop_if_asked()
@@ -118,9 +131,9 @@ class _Loop:
             n = min(chunk, upcoming - self.progress.iteration)
             seconds = self._advance(n)
             if self.progress.iteration == self.total:
-                episodes = self._evaluate(FINAL_EPISODES)
+                episodes = self._evaluate(FINAL_BATCHES)
             elif self.progress.iteration in self.marks:
-                episodes = self._evaluate(EVAL_EPISODES)
+                episodes = self._evaluate(1)
             else:
                 episodes = None
             self._write_rows(seconds / n, episodes)
@@ -129,7 +142,7 @@ class _Loop:
                 self._save()
             chunk = int(np.clip(CHUNK_SECONDS * n / seconds, 1, min(4 * chunk, MAX_CHUNK)))
         # Resumed after the last iteration, there is nothing left but to look at the result.
-        episodes = episodes or self._evaluate(FINAL_EPISODES)
+        episodes = episodes or self._evaluate(FINAL_BATCHES)
         self._settle_clocks()
         return Finished(self.states, self.progress, episodes)
 
@@ -171,13 +184,14 @@ class _Loop:
         self._call(self.programs.collect, self.states)
         self.rollout_share = min(1.0, (time.monotonic() - start) / iteration_s)
 
-    def _evaluate(self, n: int) -> list[evaluate.Episodes]:
-        """`n` episodes for each seed, in batches of one size so that one program serves all."""
-        self.display.note(f"evaluating {n} episodes")
+    def _evaluate(self, num_batches: int) -> list[evaluate.Episodes]:
+        """Episodes for each seed, in batches of one size so that one program serves all."""
+        n = self.eval_episodes
+        self.display.note(f"evaluating {num_batches * n} episodes")
         batches = []
-        for first in range(0, n, EVAL_EPISODES):
+        for i in range(num_batches):
             seeds = [self.spec.seed + i for i in self._seeds()]
-            keys = jnp.stack([evaluate.keys(s, first, EVAL_EPISODES) for s in seeds])
+            keys = jnp.stack([evaluate.keys(s, i * n, n) for s in seeds])
             found = jax.device_get(self._call(self.programs.evaluate, self.states, keys))
             batches.append(found)
         return [
@@ -208,7 +222,7 @@ class _Loop:
             self.track(i, rows[i])
 
     def _row(self, end, wall, done, seed_index, evaluated) -> dict[str, Any]:
-        steps = end * self.algo.iteration_steps
+        steps = self._env_steps(end)
         row = {"env_steps": steps, "wall_clock_s": round(wall, 3)}
         row |= metrics.aggregate(done, seed_index)
         row["eval/return"] = None if evaluated is None else float(np.mean(evaluated.returns))
@@ -224,7 +238,7 @@ class _Loop:
         if found is None:
             return
         i, seed, name = found
-        step = (self.progress.iteration + i + 1) * self.algo.iteration_steps
+        step = self._env_steps(self.progress.iteration + i + 1)
         kept = checkpoints.steps(self.folder / "checkpoints")[0]
         raise NonFiniteError(
             f"{name} is not finite at env step {step} (seed {self.spec.seed + seed}): stopped; "
@@ -268,8 +282,9 @@ class _Loop:
         self.progress.compile_s += self.programs.compile_s
         self.programs.compile_s = 0.0
 
-    def _env_steps(self) -> int:
-        return self.progress.iteration * self.algo.iteration_steps
+    def _env_steps(self, iteration: int | None = None) -> int:
+        """Taken by the end of an iteration; None: of the last one done."""
+        return env_steps(self.algo, self.progress.iteration if iteration is None else iteration)
 
     def _seeds(self) -> range:
         return range(self.spec.seeds)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import jax
 
 import envs
 from agents import ALGORITHMS
-from experiments import checkpoints, runs
+from envs.base import Env
+from experiments import checkpoints, runs, user_env
+from experiments.suggest import suggestion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +51,34 @@ def algorithm(name: str) -> Any:
     return ALGORITHMS[name]
 
 
-def make_env(name: str, kwargs: dict[str, Any]) -> envs.Env:
+def make_env(name: str, kwargs: dict[str, Any]) -> Env:
+    """The environment called `name`, be it a registered one, `gym:ID` or `path/to/file.py:NAME`.
+
+    Raises ValueError with one line where there is none, or what is there is no environment.
+    """
+    factory = env_factory(name)
     try:
-        return envs.make(name, **kwargs)
+        inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
         raise ValueError(f"environment {name!r} does not take these options: {error}") from None
+    if not user_env.is_file(name):
+        return factory(**kwargs)
+    return user_env.build(name, factory, kwargs)
 
 
-def suggestion(name: str, valid: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest valid one, or all of them."""
-    valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(valid)}"
+def env_factory(name: str) -> Callable[..., Env]:
+    """What makes the environment. Raises ValueError with one line where there is none."""
+    return user_env.factory(name) if user_env.is_file(name) else envs.factory(name)
+
+
+def full_name(env: str) -> str:
+    """The name under which it is found from any folder: a file's path is made absolute."""
+    return user_env.absolute(env) if user_env.is_file(env) else env
+
+
+def short_name(env: str) -> str:
+    """For titles and folders: the class of a file, the last part of a Gymnasium name."""
+    return env.rpartition(":")[2].rpartition("/")[2]
 
 
 def initial_keys(spec: Spec) -> jax.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import subprocess
 import sys
@@ -11,48 +13,92 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import mujoco
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from envs.biped.walker import CONTROL_PERIOD
+from envs.base import Env
+from envs.biped.walker import CONTROL_PERIOD, Walker
+from envs.mujoco_env import MujocoEnv
 from envs.physics.render import draw
 
 WIDTH, HEIGHT = 960, 540  # pixels
-GIF_SHRINK, GIF_EVERY, GIF_COLOURS = 2, 2, 64
+SECONDS, MAX_FPS = 20, 50  # longer episodes are cut, faster ones lose frames
+GIF_SHRINK, GIF_FPS, GIF_FRAMES, GIF_COLOURS = 2, 25, 240, 64
 GL_SECONDS = 30.0  # after which a GL driver is given up
 GL_SECONDS_PER_FRAME = (
     0.03  # a software driver takes ten times longer, and the drawn figure shows as much
 )
 _INK = (52, 58, 70)
 
+Caption = Callable[
+    [ImageDraw.ImageDraw, int, int], None
+]  # writes on a picture of a height, of step t
 
-def write(env: Any, states: Any, stem: Path, say: Callable[[str], None]) -> list[Path]:
+
+def write(
+    env: Env, states: Any, rewards: np.ndarray, stem: Path, say: Callable[[str], None]
+) -> list[Path]:
     """Writes `stem`.mp4 and `stem`.gif of an episode and returns their paths.
 
     Args:
-      env: one with physics and a free-floating body.
-      states: its states, leaves [T, ...], one per control step.
-      say: told in one line how the pictures were made.
+      env: one with something to see: its `render_fps` is not None.
+      states: its states, leaves [T, ...], one per step.
+      rewards: [T], of these steps.
+      say: told in one line how the pictures were made, where there is a choice.
     """
-    qpos = np.asarray(states.physics.qpos)
-    frames, how = _gl_frames(env.engine.model, qpos)
-    frames = frames or [_drawn(env.engine.model, q) for q in qpos]
-    say(how)
-    for t, frame in enumerate(frames):
-        _caption(frame, t, qpos)
+    assert env.render_fps is not None
+    fps, steps = env.render_fps, len(rewards)
+    every = -(-fps // MAX_FPS)
+    shown = range(0, min(steps, SECONDS * fps), every)
+    frames = _pictures(env, states, shown, say)
+    caption = _walk(states) if isinstance(env, Walker) else _progress(env, np.cumsum(rewards))
+    for t, frame in zip(shown, frames, strict=True):
+        caption(ImageDraw.Draw(frame), frame.height, t)
+        done = frame.width * (t + every) / (shown.stop - 1 + every)
+        ImageDraw.Draw(frame).rectangle([0, frame.height - 4, done, frame.height], fill=_INK)
     return [
-        *_write_mp4(frames, stem.with_suffix(".mp4"), say),
-        _write_gif(frames, stem.with_suffix(".gif")),
+        *_write_mp4(frames, fps / every, stem.with_suffix(".mp4"), say),
+        _write_gif(frames, fps / every, stem.with_suffix(".gif")),
     ]
 
 
-def _drawn(model: mujoco.MjModel, qpos: np.ndarray) -> Image.Image:
-    data = mujoco.MjData(model)
-    data.qpos[:] = qpos
-    mujoco.mj_forward(model, data)
-    return draw(model, data, WIDTH, HEIGHT)  # `render` itself would use GL, if MUJOCO_GL is set
+def coordinates(env: Env, states: Any) -> tuple[mujoco.MjModel, np.ndarray] | None:
+    """The model of an environment with physics, and the qpos [T, nq] of its states; None without."""
+    physics = getattr(states, "physics", states)
+    if not hasattr(env, "engine") or not hasattr(physics, "qpos"):
+        return None
+    return env.engine.model, np.asarray(physics.qpos)
+
+
+def _pictures(env: Env, states: Any, shown: range, say: Callable[[str], None]) -> list[Image.Image]:
+    """One for each of the states `shown`."""
+    bodies = coordinates(env, states)
+    if bodies is None or not (isinstance(env, Walker) or type(env).render is MujocoEnv.render):
+        return [
+            Image.fromarray(np.asarray(env.render(_pick(states, t), WIDTH, HEIGHT))) for t in shown
+        ]
+    model, qpos = bodies[0], bodies[1][shown.start : shown.stop : shown.step]
+    frames, how = _gl_frames(model, qpos)
+    say(how)
+    return frames or _drawn(model, qpos)
+
+
+def _pick(states: Any, t: int) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x)[t], states)
+
+
+def _drawn(model: mujoco.MjModel, qpos: np.ndarray) -> list[Image.Image]:
+    data, frames = mujoco.MjData(model), []
+    for q in qpos:
+        data.qpos[:] = q
+        mujoco.mj_kinematics(model, data)
+        frames.append(
+            draw(model, data, WIDTH, HEIGHT)
+        )  # `render` would use GL, if MUJOCO_GL is set
+    return frames
 
 
 def _gl_frames(model: mujoco.MjModel, qpos: np.ndarray) -> tuple[list[Image.Image], str]:
@@ -83,20 +129,41 @@ def _gl_frames(model: mujoco.MjModel, qpos: np.ndarray) -> tuple[list[Image.Imag
     return [], f"video: MuJoCo's renderer is {why}, the same motion is drawn instead"
 
 
-def _caption(frame: Image.Image, t: int, qpos: np.ndarray) -> None:
-    """Time, distance, and speed over the last second, in the upper left corner; a bar of time at the bottom."""
-    now = (t + 1) * CONTROL_PERIOD
-    before = max(0, t - round(1 / CONTROL_PERIOD))
-    speed = (qpos[t, 0] - qpos[before, 0]) / max((t - before) * CONTROL_PERIOD, CONTROL_PERIOD)
-    draw, height = ImageDraw.Draw(frame), frame.height
-    font = ImageFont.load_default(height // 20)
-    for column, text in enumerate((f"{now:4.1f} s", f"{qpos[t, 0]:5.2f} m", f"{speed:5.2f} m/s")):
-        draw.text((height // 18 + column * height // 5, height // 22), text, fill=_INK, font=font)
-    done = frame.width * (t + 1) / len(qpos)
-    draw.rectangle([0, height - 4, done, height], fill=_INK)
+def _walk(states: Any) -> Caption:
+    """Time, distance, and speed over the last second, in the upper left corner."""
+    x = np.asarray(states.physics.qpos)[:, 0]
+
+    def caption(canvas: ImageDraw.ImageDraw, height: int, t: int) -> None:
+        before = max(0, t - round(1 / CONTROL_PERIOD))
+        speed = (x[t] - x[before]) / max((t - before) * CONTROL_PERIOD, CONTROL_PERIOD)
+        texts = (f"{(t + 1) * CONTROL_PERIOD:4.1f} s", f"{x[t]:5.2f} m", f"{speed:5.2f} m/s")
+        for column, text in enumerate(texts):
+            place = (height // 18 + column * height // 5, height // 22)
+            canvas.text(place, text, fill=_INK, font=_font(height))
+
+    return caption
 
 
-def _write_mp4(frames: list[Image.Image], path: Path, say: Callable[[str], None]) -> list[Path]:
+def _progress(env: Env, returns: np.ndarray) -> Caption:
+    """Time and the return so far, in the upper right corner: some pictures have captions of their own on the left."""
+
+    def caption(canvas: ImageDraw.ImageDraw, height: int, t: int) -> None:
+        text = f"{(t + 1) / (env.render_fps or 1):.1f} s   return {returns[t]:.1f}"
+        place = (WIDTH / HEIGHT * height - height // 22, height // 22)
+        look = {"font": _font(height), "stroke_width": 2, "stroke_fill": "white", "anchor": "ra"}
+        canvas.text(place, text, fill=_INK, **look)
+
+    return caption
+
+
+@functools.lru_cache(maxsize=4)
+def _font(height: int):
+    return ImageFont.load_default(height // 20)
+
+
+def _write_mp4(
+    frames: list[Image.Image], fps: float, path: Path, say: Callable[[str], None]
+) -> list[Path]:
     try:
         import imageio
         import imageio_ffmpeg  # type: ignore[import-untyped]  # noqa: F401
@@ -106,9 +173,7 @@ def _write_mp4(frames: list[Image.Image], path: Path, say: Callable[[str], None]
     try:
         with (
             warnings.catch_warnings(),
-            imageio.v2.get_writer(
-                path, fps=round(1 / CONTROL_PERIOD), macro_block_size=2, quality=7
-            ) as writer,
+            imageio.v2.get_writer(path, fps=fps, macro_block_size=2, quality=7) as writer,
         ):
             warnings.simplefilter("ignore")
             for frame in frames:
@@ -119,12 +184,16 @@ def _write_mp4(frames: list[Image.Image], path: Path, say: Callable[[str], None]
     return [path]
 
 
-def _write_gif(frames: list[Image.Image], path: Path) -> Path:
-    """Smaller, at half the rate, all frames with the first one's palette."""
-    small = [frame.reduce(GIF_SHRINK) for frame in frames[::GIF_EVERY]]
-    palette = small[0].quantize(GIF_COLOURS)
+def _write_gif(frames: list[Image.Image], fps: float, path: Path) -> Path:
+    """Smaller, fewer frames, all with one palette."""
+    every = max(math.ceil(fps / GIF_FPS), math.ceil(len(frames) / GIF_FRAMES))
+    small = [frame.reduce(GIF_SHRINK) for frame in frames[::every]]
+    # Colours of the first frame, and of what may appear later.
+    samples = [small[i] for i in (0, len(small) // 2, -1)]
+    sheet = Image.fromarray(np.concatenate([np.asarray(x) for x in samples]))
+    palette = sheet.quantize(GIF_COLOURS)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
-    duration = round(1000 * CONTROL_PERIOD * GIF_EVERY)
+    duration = round(1000 * every / fps)
     small[0].save(
         path, save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=True
     )

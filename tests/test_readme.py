@@ -1,6 +1,7 @@
 """What the README shows, works."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 import envs
 from agents.ppo import PPO, PPOConfig
+from experiments import cli, runner
+from experiments import envs as envs_command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,6 +38,23 @@ def test_the_environment_of_ones_own_can_be_learned():
     _, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, None, 300))(state)
     returns = np.asarray(metrics["train/return"])
     assert np.nanmean(returns[-20:]) > -20 > -40 > np.nanmean(returns[:20])
+
+
+def test_the_robot_of_ones_own_passes_its_checks_and_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "evaluation_episodes", lambda steps, limit: 4)
+    source = python_block("class MyRobot")
+    assert source.count("\n") <= 60
+    Path("my_robot.py").write_text(source)
+    assert envs_command.command(["--check", "my_robot.py:MyRobot"]) == 0
+    assert "FAIL" not in capsys.readouterr().out
+    flags = "--env my_robot.py:MyRobot --effort-weight 0.1 --max-episode-steps 20 --total-steps 64"
+    flags += " --num-envs 4 --num-steps 8 --num-epochs 1 --num-minibatches 2 --out run"
+    assert cli.main(flags.split()) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["env"] == f"{tmp_path / 'my_robot.py'}:MyRobot"
+    assert config["env_kwargs"]["effort_weight"] == 0.1
+    assert Path("run/video.gif").exists()
 
 
 def test_the_learner_can_be_used_as_shown():

@@ -208,22 +208,42 @@ def make_walker(
     backend: Backend = "auto",
     *,
     observation: Literal["document", "mathworks"] = "document",
+    forward_weight: float = 1.0,
+    lateral_weight: float = 3.0,
+    height_weight: float = 50.0,
+    alive_weight: float = 25.0,
+    torque_weight: float = 0.02,
     torque_weight_ramp: tuple[float, float, float] | None = None,
     max_episode_steps: int = 400,
-    **weights: float,
 ) -> Walker:
-    """The walker on the engine named `backend`. `weights` are `Walker`'s coefficients.
+    """The walker.
 
-    Raises ValueError for an unknown backend, observation layout or coefficient, or an impossible number.
+    Args:
+      backend: physics engine: auto, native (C threads) or mjx (JAX, for GPUs)
+      observation: the document's 31 observations, or foot contacts and previous actions in place of the eight forces
+      forward_weight: reward per m/s of forward velocity
+      lateral_weight: cost per m^2 off the line
+      height_weight: cost per m^2 above or below standing height
+      alive_weight: reward for surviving a full episode
+      torque_weight: cost per squared normalised torque; the document prints 0.22
+      torque_weight_ramp: FIRST BEGIN END: the torque weight is FIRST until env step BEGIN, then rises to torque-weight
+        at END
+      max_episode_steps: steps after which an episode is cut off
+
+    Raises ValueError for an unknown backend or observation layout, or an impossible number.
     """
+    weights = {
+        "forward_weight": forward_weight,
+        "lateral_weight": lateral_weight,
+        "height_weight": height_weight,
+        "alive_weight": alive_weight,
+        "torque_weight": torque_weight,
+    }
     if observation not in ("document", "mathworks"):
         raise ValueError(f"unknown observation {observation!r}: choose document or mathworks")
-    known = [name for name in Walker.__dataclass_fields__ if name.endswith("_weight")]
-    for name in weights:
-        if name not in known:
-            raise ValueError(f"unknown walker option {name!r}: choose from {', '.join(known)}")
-        if not math.isfinite(weights[name]):
-            raise ValueError(f"{name} must be finite, got {weights[name]}")
+    for name, weight in weights.items():
+        if not math.isfinite(weight):
+            raise ValueError(f"{name} must be finite, got {weight}")
     if max_episode_steps < 1:
         raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     if torque_weight_ramp is not None and not (

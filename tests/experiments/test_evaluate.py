@@ -22,7 +22,9 @@ def test_episodes_are_those_of_the_training_step():
     env = envs.make("walker", max_episode_steps=40)
     algo = SimpleNamespace(env=env, act=stumble)
     keys = evaluate.keys(0, 0, 6)
-    found = jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, True))(jnp.float32(2.0), keys)
+    found = jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, evaluate.ALL))(
+        jnp.float32(2.0), keys
+    )
     assert found.alive.shape == (40, 6)
     one = jax.jit(jax.vmap(lambda r, a: step(env, jax.random.key(0), r, a)))
     running, obs = jax.vmap(lambda k: reset(env, jax.random.split(k)[0]))(keys)
@@ -70,7 +72,7 @@ def test_a_state_that_is_not_finite_ends_its_episode_without_reward():
     )
     keys = evaluate.keys(1, 0, 32)
     start = np.asarray(jax.vmap(lambda k: Breaks().initial(jax.random.split(k)[0])[0])(keys))[:, 0]
-    found = jax.jit(lambda k: evaluate.run_episodes(algo, 0, k, False))(keys)
+    found = jax.jit(lambda k: evaluate.run_episodes(algo, 0, k, 0))(keys)
     np.testing.assert_array_equal(found.lengths, np.where(start < 0, 3, 5))
     np.testing.assert_array_equal(found.returns, np.where(start < 0, 2, 5))
     np.testing.assert_array_equal(found.survived, start >= 0)
@@ -84,15 +86,40 @@ def test_batches_of_episodes_join_and_the_median_one_is_typical():
     def batch(returns):
         n = len(returns)
         state = {"x": np.arange(3 * n).reshape(3, n)}
+        alive, rewards = np.ones((3, n), bool), np.ones((3, n))
         return evaluate.Episodes(
-            np.array(returns), np.full(n, 2), np.ones(n, bool), np.ones((3, n), bool), state
+            np.array(returns), np.full(n, 2), np.ones(n, bool), alive, state, rewards
         )
 
     joined = evaluate.concatenate([batch([5.0, 1.0]), batch([3.0])])
     assert joined.returns.tolist() == [5.0, 1.0, 3.0]
     assert joined.alive.shape == (3, 3)
     assert evaluate.typical(joined) == 2
-    assert evaluate.episode(joined, 2)["x"].tolist() == [0, 1]
+    states, rewards = evaluate.episode(joined, 2)
+    assert states["x"].tolist() == [0, 1]
+    assert rewards.tolist() == [1, 1]
+
+
+def test_of_large_batches_the_first_episodes_are_recorded():
+    env = Breaks(max_episode_steps=4)
+    algo = SimpleNamespace(env=env, act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32))
+
+    def run(first, n, record):
+        return jax.device_get(evaluate.run_episodes(algo, 0, evaluate.keys(3, first, n), record))
+
+    every, few = run(0, 6, evaluate.ALL), run(0, 6, 2)
+    assert evaluate.recorded(every) == 6
+    assert few.states[0].shape == (4, 2, 1)
+    np.testing.assert_array_equal(few.states[0], every.states[0][:, :2])
+    np.testing.assert_array_equal(few.rewards, every.rewards[:, :2])
+    np.testing.assert_array_equal(every.rewards.sum(0), every.returns)
+    # Two such batches as one: the recorded episodes are still its first, and the typical one is among them.
+    both = evaluate.concatenate([few, run(6, 6, 2)])
+    assert len(both.returns) == 12
+    np.testing.assert_array_equal(both.states[0], few.states[0])
+    assert evaluate.typical(both) < 2
+    assert evaluate.records(env) == 0
+    assert evaluate.records(envs.make("walker")) == evaluate.ALL
 
 
 def test_evaluation_keys_do_not_repeat():

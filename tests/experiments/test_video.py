@@ -1,9 +1,11 @@
+import flax.struct
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import envs
+from envs import probes
 from experiments import plots, video
 
 
@@ -14,7 +16,7 @@ def episode():
     start = jax.tree.map(np.asarray, env.initial(jax.random.key(0)))
     states = jax.tree.map(lambda x: np.repeat(x[None], 12, 0), start)
     states.physics.qpos[:, 0] = np.linspace(0, 0.2, 12)
-    return env, states
+    return env, states, np.ones(12)
 
 
 def test_without_a_gl_driver_the_motion_is_drawn(tmp_path, monkeypatch, episode):
@@ -32,11 +34,69 @@ def test_without_a_gl_driver_the_motion_is_drawn(tmp_path, monkeypatch, episode)
 
 
 def test_a_driver_that_hangs_is_given_up(monkeypatch, episode):
-    env, states = episode
+    env, states, _ = episode
     monkeypatch.setattr(video, "GL_SECONDS", 0.01)
     frames, said = video._gl_frames(env.engine.model, np.asarray(states.physics.qpos))
     assert frames == []
     assert "drawn instead" in said
+
+
+@flax.struct.dataclass
+class Disc(probes.TruncationOnly):
+    """A grey picture, lighter from step to step."""
+
+    render_fps: int = flax.struct.field(pytree_node=False, default=100)
+
+    def render(self, state, width, height):
+        return np.full((height, width, 3), min(int(state[1]), 255), np.uint8)
+
+
+def counting(steps):
+    return np.zeros((steps, 1), np.float32), np.arange(steps)
+
+
+@pytest.mark.parametrize(
+    ("fps", "steps", "shown", "rate"),
+    [(4, 20, 20, 4), (50, 30, 30, 50), (100, 30, 15, 50), (120, 31, 11, 40), (2, 60, 40, 2)],
+)
+def test_any_environment_that_draws_itself(tmp_path, monkeypatch, fps, steps, shown, rate):
+    monkeypatch.setattr(video, "WIDTH", 96)
+    monkeypatch.setattr(video, "HEIGHT", 54)
+    written = {}
+
+    def keep(frames, fps, path, *_):
+        written[path.suffix] = [np.asarray(f) for f in frames], fps
+        return [path] if path.suffix == ".mp4" else path
+
+    monkeypatch.setattr(video, "_write_mp4", keep)
+    monkeypatch.setattr(video, "_write_gif", keep)
+    video.write(Disc(render_fps=fps), counting(steps), np.ones(steps), tmp_path / "v", print)
+    frames, given = written[".mp4"]
+    # Real time: at most 50 frames a second, at most 20 seconds.
+    assert (len(frames), given) == (shown, rate)
+    assert [int(f[30, 10, 0]) for f in frames] == [i * fps // rate for i in range(shown)]
+    assert np.any(frames[0][:10, 48:] == 255)  # the caption
+
+
+def test_the_gif_of_a_slow_environment_keeps_its_pace_and_late_colours(tmp_path):
+    colours = [(200, 0, 0)] * 5 + [(0, 0, 200)] * 5
+    frames = [Image.new("RGB", (64, 36), c) for c in colours]
+    with Image.open(video._write_gif(frames, 4, tmp_path / "v.gif")) as gif:
+        assert gif.info["duration"] == 5 * 250  # equal frames become one
+        gif.seek(gif.n_frames - 1)
+        assert gif.convert("RGB").getpixel((5, 5)) == (0, 0, 200)
+
+
+def test_a_robot_of_any_kind_is_drawn_from_its_coordinates():
+    env = envs.make("Reacher-v5", max_episode_steps=5)
+    start = jax.tree.map(np.asarray, env.initial(jax.random.key(0)))
+    states = jax.tree.map(lambda x: np.repeat(x[None], 3, 0), start)
+    model, qpos = video.coordinates(env, states)
+    assert qpos.shape == (3, model.nq)
+    frames = video._drawn(model, qpos)
+    assert len(frames) == 3
+    assert len(frames[0].getcolors(10**6)) > 3
+    assert video.coordinates(Disc(), counting(3)) is None
 
 
 def test_curves_with_gaps_and_without_any_episode_can_be_drawn(tmp_path):

@@ -566,8 +566,6 @@ def test_torque_weight_ramp():
     [
         ({"backend": "natvie"}, "unknown physics backend 'natvie': did you mean native?"),
         ({"observation": "docs"}, "unknown observation 'docs'"),
-        ({"torque_wieght": 1.0}, "unknown walker option 'torque_wieght'"),
-        ({"engine_weight": 1.0}, "unknown walker option 'engine_weight'"),
         ({"torque_weight_ramp": (0.02, 300.0, 100.0)}, "begin < end"),
         ({"torque_weight_ramp": (0.02, -1.0, 100.0)}, "begin < end"),
         ({"torque_weight_ramp": (0.02, 100.0)}, "begin < end"),

@@ -1,8 +1,7 @@
-import jax
+import mujoco
 import numpy as np
 import pytest
 
-import envs
 from envs.biped import walker
 from envs.physics import render
 
@@ -28,7 +27,7 @@ def torso_rows(image):
 def test_the_robot_is_in_the_picture_and_moves_with_its_state():
     low, high = torso_rows(picture()), torso_rows(picture(walker.STANDING_HEIGHT + 0.03))
     assert len(low) > 10
-    # The picture is 180 pixels for 0.75 of the model's extent (0.5 m): 3 cm are 14 of them.
+    # The picture's 180 pixels are 1.7 times the robot's height (0.23 m): 3 cm are 14 of them.
     assert low.mean() - high.mean() == pytest.approx(14, abs=2)
 
 
@@ -38,7 +37,61 @@ def test_the_floor_moves_under_a_robot_that_is_kept_in_the_middle():
     np.testing.assert_array_equal(torso_rows(a), torso_rows(b))
 
 
-def test_an_environment_without_physics_says_that_it_has_nothing_to_draw():
-    env = envs.make("probe-constant")
-    with pytest.raises(NotImplementedError, match="ConstantReward has nothing to draw"):
-        render.render_state(env, env.initial(jax.random.key(0)), 32, 32)
+def scene(body, floor='<geom type="plane" size="5 5 0.1"/>'):
+    """Pictures of a model, by the coordinates given."""
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{floor}{body}</worldbody></mujoco>")
+
+    def look(*qpos):
+        return render.render(model, np.array(qpos), 320, 180).astype(int)
+
+    return look
+
+
+def red(image):
+    """Columns and rows of the red pixels' middle."""
+    rows, columns = np.nonzero((image[..., 0] > 150) & (image[..., 1] < 90))
+    return columns.mean(), rows.mean()
+
+
+BALL = """<body pos="0 0 0.5">{joint}<geom type="sphere" size="0.1" rgba="1 0 0 1"/>
+  <geom type="capsule" fromto="0 0 -0.1 0 0 -0.5" size="0.05" rgba="0 0 1 1"/></body>"""
+
+
+def test_a_robot_on_a_sliding_root_is_kept_in_the_middle():
+    look = scene(BALL.format(joint='<joint type="slide" axis="1 0 0"/>'))
+    near, far = look(0.0), look(7.3)
+    assert red(near) == pytest.approx(red(far))
+    assert np.any(near != far)  # the floor has moved
+
+
+def test_a_cart_on_a_rail_moves_through_the_picture():
+    look = scene(
+        BALL.format(joint='<joint type="slide" axis="1 0 0" limited="true" range="-1 1"/>')
+    )
+    (left, _), (right, _) = red(look(-0.2)), red(look(0.2))
+    assert right - left > 20
+
+
+def test_a_mechanism_in_the_plane_is_seen_from_above():
+    look = scene(
+        """<body><joint type="hinge" axis="0 0 1"/>
+        <geom type="capsule" fromto="0 0 0 0.4 0 0" size="0.02" rgba="0 0 1 1"/>
+        <geom type="sphere" pos="0.4 0 0" size="0.04" rgba="1 0 0 1"/></body>"""
+    )
+    (x0, y0), (x1, y1) = red(look(0.0)), red(look(np.pi / 2))
+    # A quarter turn to the left: as far up as it was to the right.
+    assert x0 - x1 == pytest.approx(y0 - y1, abs=1.5)
+    assert x0 - x1 > 30
+
+
+def test_the_picture_fits_the_robot_whatever_its_size_and_the_floors():
+    joint = "<freejoint/>"
+    small = scene(BALL.format(joint=joint))(0, 0, 0.5, 1, 0, 0, 0)
+    for floor in ('<geom type="plane" size="90 90 0.1"/>', '<geom type="plane" size="0 0 1"/>'):
+        np.testing.assert_array_equal(
+            small, scene(BALL.format(joint=joint), floor)(0, 0, 0.5, 1, 0, 0, 0)
+        )
+    # A floor far below is left out: the robot would be tiny.
+    deep = '<geom type="plane" pos="0 0 -9" size="5 5 1"/>'
+    _, row = red(scene(BALL.format(joint=joint), deep)(0, 0, 0.5, 1, 0, 0, 0))
+    assert 30 < row < 120

@@ -1,0 +1,173 @@
+"""What the checks of `check.py` are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import base
+from envs.base import Env
+from experiments import evaluate
+from experiments.user_env import located
+
+STEPS, ENVS = 1000, 8  # of the random run
+_UNBOUNDED = 1e6  # a bound beyond this is none
+
+
+class Problem(Exception):  # noqa: N818  not an error of the program
+    """The end of a check that found something."""
+
+
+class Note(Exception):  # noqa: N818
+    """The end of a check that found something which may be meant."""
+
+
+def key_of(n: int) -> jax.Array:
+    return jax.random.key(n)
+
+
+def shapes(env: Env) -> tuple[Any, jax.ShapeDtypeStruct]:
+    """Of a state and an action."""
+    return jax.eval_shape(env.initial, key_of(0)), jax.eval_shape(
+        lambda k: random_action(env, k), key_of(0)
+    )
+
+
+def shape_of(x: Any) -> Any:
+    return getattr(x, "shape", f"of a {type(x).__name__}")
+
+
+def random_action(env: Env, key: jax.Array) -> jax.Array:
+    """A random one, uniform where there are bounds."""
+    space = env.action_space
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return jax.random.randint(key, (), 0, int(space.n))
+    assert isinstance(space, gymnasium.spaces.Box)
+    bounded = (space.low > -_UNBOUNDED) & (space.high < _UNBOUNDED)
+    low, high = np.where(bounded, space.low, 0.0), np.where(bounded, space.high, 1.0)
+    uniform = low + (high - low) * jax.random.uniform(key, space.shape)
+    return jnp.where(bounded, uniform, jax.random.normal(key, space.shape)).astype(jnp.float32)
+
+
+def anew(function: Callable) -> Callable:
+    """Under another identity: JAX remembers what it has traced."""
+    return lambda *arguments: function(*arguments)
+
+
+def require_same_shapes(one: Any, other: Any, name: str, other_name: str) -> None:
+    """Raises Problem where two states differ in shape."""
+    leaves, others = (
+        {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+        for state in (one, other)
+    )
+    for leaf in leaves.keys() ^ others.keys():
+        has, lacks = (name, other_name) if leaf in leaves else (other_name, name)
+        raise Problem(
+            f"{has} gives a state with {leaf or 'one array'}, {lacks} one without: give the same parts"
+        )
+    for leaf, a in leaves.items():
+        b = others[leaf]
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise Problem(
+                f"state{leaf} is {a.dtype} {a.shape} from {name}, but {b.dtype} {b.shape} from {other_name}: a state "
+                "keeps its shape and type for ever"
+            )
+    built: Any = jax.tree.structure(one)
+    if built != jax.tree.structure(other):
+        kinds = f"{type(one).__name__} from {name}, {type(other).__name__} from {other_name}"
+        raise Problem(f"the state is built differently: {kinds}; use one class for both")
+
+
+def require_equal(one: Any, other: Any, name: str, message: str) -> None:
+    """Raises Problem with the message, about the first leaf that differs."""
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(evaluate.arrays(one)),
+        jax.tree.leaves(evaluate.arrays(other)),
+        strict=True,
+    )
+    for (path, x), y in pairs:
+        x, y = np.asarray(x), np.asarray(y)
+        if not np.array_equal(x, y, equal_nan=np.issubdtype(x.dtype, np.floating)):
+            raise Problem(message.format(name, leaf_name(path) or "its value"))
+
+
+def leaf_name(path: Any) -> str:
+    return jax.tree_util.keystr(path)
+
+
+def is_bad(x: Any) -> bool:
+    x = np.asarray(x)
+    return bool(np.issubdtype(x.dtype, np.floating) and not np.all(np.isfinite(x)))
+
+
+def random_run(env: Env) -> dict[str, Any]:
+    """STEPS steps of random actions in each of ENVS environments.
+
+    broken, unseen, terminated: bool [STEPS, ENVS], state or reward not finite, observation not finite, episode
+    terminated; t: [STEPS, ENVS] steps of the episode so far; low, high: like an observation in a Box, its range;
+    before: state, action and key [ENVS] of the first step that broke.
+    """
+    ranged = isinstance(env.observation_space, gymnasium.spaces.Box)
+
+    def body(carry, key):
+        running, before, found, low, high = carry
+        action_key, step_key = jax.random.split(key)
+        action = random_action(env, action_key)
+        transition_key = jax.random.split(step_key)[0]  # as `step` splits it
+        after, timestep = base.step(env, step_key, running, action)
+        broken = timestep.info["nonfinite"] > 0
+        here = (running.state, action, transition_key)
+        before = jax.tree.map(lambda a, b: jnp.where(broken & ~found, a, b), here, before)
+        seen = timestep.next_obs
+        if ranged:
+            low, high = jnp.fmin(low, seen), jnp.fmax(high, seen)
+        floats = [x for x in jax.tree.leaves(seen) if jnp.issubdtype(x.dtype, jnp.floating)]
+        unseen = jnp.any(jnp.array([jnp.any(~jnp.isfinite(x)) for x in floats], bool))
+        out = (broken, unseen, timestep.terminated, running.t + 1)
+        return (after, before, found | broken, low, high), out
+
+    def run(key):
+        start_key, action_key, steps_key = jax.random.split(key, 3)
+        running, obs = base.reset(env, start_key)
+        before = (running.state, random_action(env, action_key), key)
+        carry = (running, before, jnp.zeros((), bool), *((obs, obs) if ranged else (None, None)))
+        return jax.lax.scan(body, carry, jax.random.split(steps_key, STEPS))
+
+    (_, before, _, low, high), out = jax.jit(jax.vmap(run))(jax.random.split(key_of(10), ENVS))
+    names = ("broken", "unseen", "terminated", "t")
+    found = {name: np.asarray(x).T for name, x in zip(names, out, strict=True)}
+    if ranged:
+        found |= {"low": np.min(low, axis=0), "high": np.max(high, axis=0)}
+    return {**found, "before": before}
+
+
+def explained(error: Exception, folder: Path) -> str:
+    """What JAX's commonest complaints mean, and where."""
+    for kind, meaning in _MEANINGS.items():
+        if isinstance(error, kind):
+            where = located(error, folder).partition(f": {type(error).__name__}")[0]
+            place = f" ({where})" if ", line " in where else ""
+            return meaning + place
+    return located(error, folder)
+
+
+_MEANINGS: dict[type[Exception], str] = {
+    jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not, min or max depends on an array, which "
+    "has no value while JAX compiles: use jnp.where, &, |, ~, jnp.minimum or jax.lax.cond",
+    jax.errors.TracerArrayConversionError: "NumPy is called on an array that has no value while JAX compiles: use "
+    "jax.numpy (jnp)",
+    jax.errors.TracerIntegerConversionError: "an array is used as an index or a count in Python: use jnp indexing, or "
+    "jax.lax.fori_loop",
+    jax.errors.NonConcreteBooleanIndexError: "an array is indexed with a mask, so that the result's size depends on "
+    "values: use jnp.where",
+    jax.errors.UnexpectedTracerError: "an array of one call is kept and used in another: everything that lasts goes "
+    "into the state",
+    jax.errors.ConcretizationTypeError: "float(), int(), bool() or a shape depends on an array, which has no value "
+    "while JAX compiles: keep it an array",
+}
