@@ -28,6 +28,7 @@ class Env(Generic[State]):
     # Start states that a rollout draws at once, from which its episodes restart; 0: each restart is drawn afresh.
     # Worth it where a reset costs a call to the physics.
     reset_bank: int = 0
+    on_host: bool = False  # lives outside the program: its states cannot be stepped twice
     render_fps: int | None = None  # steps a second, for videos; None: there is nothing to see
 
     @property

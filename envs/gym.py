@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -17,9 +19,9 @@ from gymnasium.vector.utils import batch_space, iterate
 
 import envs
 from envs import base
-from envs.physics.render import FRAME_SIZE, render_state
+from envs.physics.render import FRAME_SIZE
 
-_METADATA = {"render_modes": ["rgb_array"], "render_fps": 40}
+_BANK_STEPS = 128  # steps between two draws of a vector environment's bank of start states
 
 
 def make_gym(name: str, *, render_mode: str | None = None, **kwargs) -> GymEnv:
@@ -39,93 +41,117 @@ def make_gym_vector(
     return GymVectorEnv(envs.make(name, **kwargs), num_envs, render_mode)
 
 
-class GymEnv(gymnasium.Env):
-    """One environment. It never truncates: `gymnasium.make` adds the time limit."""
+class _View:
+    """What single and vectorised environments share: set-up, seeding, and the steps as compiled programs.
 
-    metadata: dict[str, Any] = _METADATA
+    Raises ValueError for a render mode that the environment does not have.
+    """
 
-    def __init__(self, env: base.Env, render_mode: str | None = None):
+    metadata: dict[str, Any] = {}
+
+    def _set_up(self, env: base.Env, render_mode: str | None, reset: Callable, step: Callable):
+        fps = env.render_fps
+        modes = ["rgb_array"] if fps else []
+        if render_mode not in (None, *modes):
+            what = "rgb_array or None" if fps else "None: there is nothing to see"
+            raise ValueError(f"render_mode must be {what}; got {render_mode!r}")
+        self.metadata = self.metadata | {"render_modes": modes}
+        if fps:
+            self.metadata["render_fps"] = fps
         self.env = env.at(np.inf)
-        self.observation_space = env.observation_space
-        self.action_space = env.action_space
         self.render_mode = render_mode
-        self._reset = jax.jit(_reset)
-        self._step = jax.jit(_step)
+        self._programs = reset, step
         self._running: Any = None
         self._key: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        super().reset(seed=seed)
+        super().reset(seed=seed)  # type: ignore[misc]
         if seed is not None or self._key is None:
-            self._key = jax.random.key(int(self.np_random.integers(2**31)))
-        self._running, self._key, obs = self._reset(self.env, self._key)
-        return _numpy(obs), {}
+            self._key = jax.random.key(int(self.np_random.integers(2**31)))  # type: ignore[attr-defined]
+        self._running, self._key, obs = self._programs[0](self.env, self._key)
+        return _native(self.observation_space, obs), {}  # type: ignore[attr-defined]
 
-    def step(self, action):
+    def _advance(self, action, *arguments: Any) -> Any:
         if self._running is None:
             raise gymnasium.error.ResetNeeded("call reset before step")
-        action = _checked(action, self.action_space)
-        self._running, self._key, t = self._step(self.env, self._key, self._running, action)
+        action = _checked(action, self.action_space)  # type: ignore[attr-defined]
+        self._running, self._key, *shown = self._programs[1](
+            self.env, self._key, self._running, action, *arguments
+        )
+        return shown
+
+
+class GymEnv(_View, gymnasium.Env):
+    """One environment. It has no time limit: `gymnasium.make` adds it."""
+
+    def __init__(self, env: base.Env, render_mode: str | None = None):
+        self.observation_space = env.observation_space
+        self.action_space = env.action_space
+        self._set_up(env, render_mode, _reset, _step)
+
+    def step(self, action):
+        t, truncated = self._advance(action)
         info = {name: float(x) for name, x in t.info.items()}
-        return _numpy(t.obs), float(t.reward), bool(t.terminated), False, info
+        obs = _native(self.observation_space, t.obs)
+        return obs, float(t.reward), bool(t.terminated), bool(truncated), info
 
     def render(self) -> np.ndarray | None:
         """An RGB image [height, width, 3] of the present state, with `render_mode="rgb_array"`."""
         if self.render_mode is None:
             return None
-        return render_state(self.env, self._running.state, *FRAME_SIZE)
+        return self.env.render(jax.device_get(self._running.state), *FRAME_SIZE)
 
 
-class GymVectorEnv(VectorEnv):
+class GymVectorEnv(_View, VectorEnv):
     """Many environments in one compiled call. Episodes restart in the same step, and infos are those of Gymnasium's
     `SyncVectorEnv` in that mode: where an episode ended, `infos["final_obs"]` and `infos["final_info"]` hold its true
-    last observation and infos; each entry has a mask of its name with a leading underscore."""
+    last observation and infos; each entry has a mask of its name with a leading underscore.
 
-    metadata: dict[str, Any] = _METADATA | {"autoreset_mode": AutoresetMode.SAME_STEP}
+    Where resets are costly (`env.reset_bank`), the episodes that follow one which ended begin at states drawn from a
+    bank of that many, made anew every 128 steps.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, env: base.Env, num_envs: int, render_mode: str | None = None):
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self.env = env.at(np.inf)
         self.num_envs = num_envs
-        self.render_mode = render_mode
         self.single_observation_space = env.observation_space
         self.single_action_space = env.action_space
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.action_space = batch_space(env.action_space, num_envs)
-        self._reset = jax.jit(_vector_reset, static_argnums=2)
-        self._step = jax.jit(_vector_step)
-        self._running: Any = None
-        self._key: Any = None
+        reset = functools.partial(_vector_reset, num_envs=num_envs)
+        self._set_up(env, render_mode, reset, _vector_step)
+        self._bank: Any = None
+        self._age = 0  # steps since the reset
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        super().reset(seed=seed)
-        if seed is not None or self._key is None:
-            self._key = jax.random.key(int(self.np_random.integers(2**31)))
-        self._running, self._key, obs = self._reset(self.env, self._key, self.num_envs)
-        return _numpy(obs), {}
+        self._age = 0
+        return super().reset(seed=seed, options=options)
 
     def step(self, actions):
-        if self._running is None:
-            raise gymnasium.error.ResetNeeded("call reset before step")
-        actions = _checked(actions, self.action_space)
-        self._running, self._key, t = self._step(self.env, self._key, self._running, actions)
-        t = jax.tree.map(np.array, t)
+        if self.env.reset_bank and self._running is not None and self._age % _BANK_STEPS == 0:
+            self._bank, self._key = _bank(self.env, self._key)
+        self._age += 1
+        (t,) = jax.tree.map(np.array, self._advance(actions, self._bank))
         done = t.terminated | t.truncated
+        obs, final_obs = (_native(self.observation_space, x) for x in (t.obs, t.next_obs))
         infos = _masked(t.info, ~done)
         if done.any():
             infos["final_obs"] = np.full(self.num_envs, None)
-            for i, obs in enumerate(iterate(self.observation_space, t.next_obs)):
-                infos["final_obs"][i] = obs if done[i] else None
+            for i, x in enumerate(iterate(self.observation_space, final_obs)):
+                infos["final_obs"][i] = x if done[i] else None
             infos["final_info"] = _masked(t.info, done)
             infos["_final_obs"] = infos["_final_info"] = done
-        return t.obs, t.reward.astype(np.float64), t.terminated, t.truncated, infos
+        return obs, t.reward.astype(np.float64), t.terminated, t.truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         if self.render_mode is None:
             return None
+        states = jax.device_get(self._running.state)
         return tuple(
-            render_state(self.env, _pick(self._running.state, i), *FRAME_SIZE)
+            self.env.render(jax.tree.map(lambda x, i=i: x[i], states), *FRAME_SIZE)
             for i in range(self.num_envs)
         )
 
@@ -161,29 +187,42 @@ def as_func_env(env: base.Env) -> FuncEnv:
     return _Functional(env)
 
 
+@jax.jit
 def _reset(env, key):
     key, reset_key = jax.random.split(key)
     running, obs = base.reset(env, reset_key)
     return running, key, obs
 
 
+@jax.jit
 def _step(env, key, running, action):
     key, step_key = jax.random.split(key)
     running, timestep = base.advance(env, step_key, running, action)
-    return running, key, timestep
+    truncated = env.truncated(running.state) & ~timestep.terminated  # but for the time limit
+    return running, key, timestep, truncated
 
 
+@functools.partial(jax.jit, static_argnames="num_envs")
 def _vector_reset(env, key, num_envs):
     key, reset_key = jax.random.split(key)
     running, obs = jax.vmap(base.reset, (None, 0))(env, jax.random.split(reset_key, num_envs))
     return running, key, obs
 
 
-def _vector_step(env, key, running, actions):
+@jax.jit
+def _vector_step(env, key, running, actions, bank):
     key, step_key = jax.random.split(key)
     keys = jax.random.split(step_key, actions.shape[0])
-    running, timestep = jax.vmap(base.step, (None, 0, 0, 0))(env, keys, running, actions)
+    running, timestep = jax.vmap(base.step, (None, 0, 0, 0, None))(
+        env, keys, running, actions, bank
+    )
     return running, key, timestep
+
+
+@jax.jit
+def _bank(env, key):
+    key, bank_key = jax.random.split(key)
+    return base.start_states(env, bank_key, env.reset_bank), key
 
 
 def _checked(action, space: gymnasium.Space) -> np.ndarray:
@@ -197,12 +236,12 @@ def _checked(action, space: gymnasium.Space) -> np.ndarray:
     return action
 
 
-def _pick(tree, i: int):
-    return jax.tree.map(lambda x: x[i], tree)
-
-
-def _numpy(tree):
-    return jax.tree.map(np.array, tree)
+def _native(space: gymnasium.Space, obs):
+    """In the space's own type: where JAX has 32 bits, a Discrete one has a scalar of 64."""
+    if space.dtype is None:  # of several parts
+        return jax.tree.map(np.array, obs)
+    obs = np.array(obs, space.dtype)
+    return obs[()] if isinstance(space, gymnasium.spaces.Discrete) else obs
 
 
 def _masked(info: dict[str, np.ndarray], mask: np.ndarray) -> dict[str, Any]:

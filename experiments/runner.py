@@ -174,7 +174,7 @@ class _Loop:
         """The share of an iteration that is rollout: timed apart, for inside the program there is no clock, at the
         start and again after each evaluation."""
         first = self.rollout_share is None
-        if not hasattr(self.algo, "collect") or not (
+        if self.algo.env.on_host or not hasattr(self.algo, "collect") or not (
             first or self.progress.iteration in self.marks
         ):
             return

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import warnings
 
+import flax.struct
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import envs
-from envs import base, gym
+from envs import base, gym, probes
 
 ID = "stride/Walker-v0"
 N = 4
@@ -34,10 +35,50 @@ def short():
     return gymnasium.make_vec(ID, num_envs=N, max_episode_steps=30)
 
 
-def test_check_env_is_clean():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(gymnasium.make(ID).unwrapped)
+def gymnasium_id(name):
+    return ID if name == "walker" else f"stride/{name}"
+
+
+REGISTERED = [name for name in envs.names() if not name.startswith("probe-")]
+QUICK = ("walker", "CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "Bandit-v0", "HalfCheetah-v5")
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_registration(name):
+    spec, env = gymnasium.spec(gymnasium_id(name)), envs.make(name)
+    assert spec.max_episode_steps == env.max_episode_steps
+    for space in (env.observation_space, env.action_space):
+        # What Stable-Baselines3 can use: Box of float32 with actions in finite bounds, or Discrete from 0.
+        assert getattr(space, "start", 0) == 0
+        assert isinstance(space, gymnasium.spaces.Discrete) or space.dtype == np.float32
+    if isinstance(env.action_space, gymnasium.spaces.Box):
+        assert env.action_space.is_bounded()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in REGISTERED],
+)
+def test_check_env_is_clean(name, unchecked):
+    """But for what it says of Gymnasium's own environments too: CartPole's speeds have no bound, and torques go
+    beyond 1. (Unchecked, for options declared `float` are arrays inside the program.)"""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        env = gymnasium.make(gymnasium_id(name))
+        check_env(env.unwrapped)
+    said = [str(w.message) for w in said]
+    if name == "CartPole-v1":
+        said = [x for x in said if "Box observation space m" not in x]
+    if name in ("Pendulum-v1", "InvertedPendulum-v5", "Pusher-v5"):
+        said = [x for x in said if "normalized space" not in x]
+    assert not said
+    # Stable-Baselines3's own `check_env` asks for these types.
+    obs, _ = env.reset(seed=0)
+    following, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    for x in (obs, following):
+        discrete = isinstance(env.observation_space, gymnasium.spaces.Discrete)
+        assert isinstance(x, np.int64 if discrete else np.ndarray)
+    assert [type(x) for x in (reward, terminated, truncated, info)] == [float, bool, bool, dict]
 
 
 def test_no_import_is_needed_with_a_prefix():
@@ -106,6 +147,23 @@ def test_options_reach_the_environment():
     assert env.layout == "mathworks"
     ramp = gymnasium.make(ID, torque_weight_ramp=(0.0, 0.0, 1e6)).unwrapped.env
     assert ramp.torque_weight == pytest.approx(0.02)  # as at the end of training
+
+
+@flax.struct.dataclass
+class Cut(probes.TruncationOnly):
+    """Cut off after the second step, for a reason of its own."""
+
+    def truncated(self, state):
+        return state[1] >= 2
+
+
+def test_truncation_by_the_environment_itself():
+    env = gym.GymEnv(Cut())
+    env.reset(seed=0)
+    assert [env.step(0)[2:4] for _ in range(2)] == [(False, False), (False, True)]
+    many = gym.GymVectorEnv(Cut(), 2)
+    many.reset(seed=0)
+    assert [many.step(np.zeros(2, int))[3].all() for _ in range(4)] == [False, True] * 2
 
 
 def test_step_before_reset():
@@ -218,6 +276,24 @@ def test_episodes_restart_in_the_same_step(short):
     assert env.max_episode_steps == 30
 
 
+def test_costly_resets_come_from_a_bank(monkeypatch):
+    monkeypatch.setattr(gym, "_BANK_STEPS", 8)
+    env = gym.make_gym_vector("walker", N, max_episode_steps=3)
+    calls, starts = [], []
+    for _ in range(2):
+        env.reset(seed=0)
+        for _ in range(16):
+            before = env.env.engine.calls
+            obs, _, _, truncated, _ = env.step(np.zeros((N, 6)))
+            calls.append(env.env.engine.calls - before)
+            starts += [*obs[truncated]]
+    # One for the steps of all, and one where a bank is made. (Resets are drawn, not computed.)
+    assert calls == ([2] + [1] * 7) * 4
+    first, again = np.split(np.stack(starts), 2)
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(first, axis=0)) > 15
+
+
 def layout(infos):
     """The names in it, with kinds and shapes; floats of any width alike."""
     return {
@@ -300,6 +376,21 @@ def test_probes_as_gymnasium_environments():
     np.testing.assert_array_equal(results[-1][0], np.ones((3, 1)))
 
 
+def test_discrete_observations():
+    """Of 64 bits, as Gymnasium's are, single and batched."""
+    env = gymnasium.make("stride/FrozenLake-v1", is_slippery=False)
+    assert env.reset(seed=0)[0] == 0
+    assert env.step(2)[0] == 1
+    many = gymnasium.make_vec("stride/FrozenLake-v1", num_envs=3, is_slippery=False)
+    obs, _ = many.reset(seed=0)
+    assert obs.dtype == many.observation_space.dtype == np.int64
+    assert many.step(np.full(3, 2))[0].tolist() == [1, 1, 1]
+    obs, _, terminated, _, infos = many.step(np.array([1, 2, 3]))  # down, into a hole
+    assert obs.tolist() == [0, 2, 1]
+    assert terminated.tolist() == [True, False, False]
+    assert [*infos["final_obs"]] == [5, None, None]
+
+
 @pytest.mark.parametrize("action", [2, -1])
 def test_discrete_actions_out_of_range(action):
     env = gym.make_gym("probe-action")
@@ -324,3 +415,20 @@ def test_render():
     many.reset(seed=0)
     frames = many.render()
     assert [frame.shape for frame in frames] == [before.shape] * 2
+    lake = gymnasium.make("stride/FrozenLake-v1", render_mode="rgb_array")
+    lake.reset(seed=0)
+    assert lake.render().shape == before.shape
+    assert lake.metadata["render_fps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "message"),
+    [
+        ("walker", "human", "render_mode must be rgb_array or None; got 'human'"),
+        ("Bandit-v0", "rgb_array", "must be None: there is nothing to see"),
+    ],
+)
+def test_impossible_render_modes(name, mode, message):
+    for make in (gym.make_gym, gym.make_gym_vector):
+        with pytest.raises(ValueError, match=message):
+            make(name, render_mode=mode)

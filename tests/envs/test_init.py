@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import pytest
@@ -25,7 +26,12 @@ def test_make(name):
     assert isinstance(env, base.Env)
     obs = jax.eval_shape(lambda key: base.reset(env, key)[1], jax.random.key(0))
     assert obs.shape == env.observation_space.shape
-    assert obs.dtype == env.observation_space.dtype
+    assert obs.dtype == jax.dtypes.canonicalize_dtype(env.observation_space.dtype)
+
+
+def test_all_but_the_probes_are_registered_with_gymnasium():
+    ids = {i.removeprefix("stride/") for i in gymnasium.registry if i.startswith("stride/")}
+    assert ids == {*envs.names(), "Walker-v0"} - {"walker", *PROBES}
 
 
 def test_make_passes_options_on():
@@ -38,7 +44,7 @@ def test_make_passes_options_on():
         ("wlaker", "unknown environment 'wlaker': did you mean walker?"),
         ("Walker", "did you mean walker?"),
         ("probe-delay", "did you mean probe-delayed?"),
-        ("zzzz", "choose from probe-action, "),
+        ("zzzz", "choose from Acrobot-v1, "),
     ],
 )
 def test_unknown_name_gets_the_nearest(wrong, message):
@@ -46,6 +52,13 @@ def test_unknown_name_gets_the_nearest(wrong, message):
         envs.make(wrong)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_gymnasiums_own_environments():
+    env = envs.make("gym:CartPole-v1", max_episode_steps=7)
+    assert env.max_episode_steps == 7
+    assert env.observation_space.shape == (4,)
+    assert "gym:CartPole-v1" not in envs.names()
 
 
 def test_register(monkeypatch):
@@ -60,8 +73,17 @@ def test_register(monkeypatch):
 
 
 def test_importing_envs_is_cheap():
-    code = "import envs, sys; assert 'mujoco' not in sys.modules and 'flax' not in sys.modules"
+    code = (
+        "import envs, sys; assert not {'mujoco', 'flax', 'envs.gym', 'envs.host'} & {*sys.modules}"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_an_environment_with_nothing_to_see_says_so():
+    env = envs.make("probe-constant")
+    assert env.render_fps is None
+    with pytest.raises(NotImplementedError, match="ConstantReward has nothing to draw"):
+        env.render(env.initial(jax.random.key(0)), 32, 32)
 
 
 def value(env, policy, discount, key=0):

@@ -1,0 +1,307 @@
+"""Any environment that `gymnasium.make` knows, stepped on the host from inside a JAX program.
+
+    envs.make("gym:LunarLander-v3")
+
+A Gymnasium environment is an object that changes; the contract wants a function of a state. The state here is a
+ticket: the number of a slot on the host, where one such object lives, and the number of the call that left it there.
+A ticket is good for one step. Data dependence orders the calls, and as no two tickets are alike, none can be merged
+with another; a step whose ticket nobody keeps may be dropped, for nobody looks at that object again. So although the
+host's objects change, `jax.pure_callback` is enough (`io_callback` has no rule for a batch, and may not stand in a
+loop whose end differs between seeds, as evaluation's does).
+
+One call steps the whole batch, seeds x environments, in a plain loop: Gymnasium's environments hold Python's global
+lock, so that threads would gain nothing.
+
+A start can be had again, by its seed. Any other ticket that is not good any more (spent, or from another process)
+stands for an episode that cannot be continued: it is truncated with reward 0, the observation stays as it was, and a
+fresh episode follows. That is what happens to the episodes under way when a run is resumed: resumed runs go on well,
+but not bit for bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flax.struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Discrete
+from jaxtyping import Array, PRNGKeyArray
+
+from envs.base import Env
+
+_KEPT = 1024  # environments that a training run's host keeps besides the newest batch
+
+
+@flax.struct.dataclass
+class HostState:
+    """A ticket for one step, and what the last one showed."""
+
+    slot: Any  # int32 [], where the environment lives
+    call: Any  # int32 [], the call to the host that left it as it is
+    seed: Any  # int32 [], at a start from which `reset(seed=...)` leads here; elsewhere -1
+    obs: Any  # the space's shape, in its dtype (floats as float32, integers of at most 32 bits)
+    reward: Any  # float32 []
+    terminated: Any  # bool []
+    truncated: Any  # bool [], by the environment itself or by the time limit
+    start_obs: Any  # like obs: where the episode ended, the next one's first observation
+
+
+@flax.struct.dataclass
+class HostEnv(Env[HostState]):
+    """Build one with `make_host`. Actions are clipped to their bounds; the environment's infos are not passed on.
+
+    Evaluation (`at(inf)`) has a host of its own, which keeps no more environments than the largest batch so far:
+    each batch of new episodes takes the environments of the one before.
+    """
+
+    host: Host = flax.struct.field(pytree_node=False)
+    evaluation_host: Host = flax.struct.field(pytree_node=False)
+    max_episode_steps: int = flax.struct.field(pytree_node=False)
+
+    on_host = True
+
+    @property
+    def observation_space(self) -> Box | Discrete:
+        return self.host.observation_space
+
+    @property
+    def action_space(self) -> Box | Discrete:
+        """As the environment has it; discrete actions count from 0, whatever its own numbers."""
+        return self.host.action_space
+
+    def initial(self, key: PRNGKeyArray) -> HostState:
+        """A new environment in a slot of its own, reset with a seed drawn from `key`."""
+        return self._call(self.host.create, _seed(key))
+
+    def transition(self, state: HostState, action: Array, key: PRNGKeyArray) -> HostState:
+        """Steps the environment, and resets it at once if that ended the episode. In a state whose episode has ended
+        and was not restarted, nothing happens. `key` seeds the episode that replaces one which cannot go on."""
+        return self._call(self.host.step, state, action, _seed(key))
+
+    def restart(self, state: HostState, key: PRNGKeyArray) -> HostState:
+        del key  # the environment was reset when its episode ended, and goes on with its own random numbers
+        off = jnp.zeros((), bool)
+        return dataclasses.replace(state, obs=state.start_obs, terminated=off, truncated=off)
+
+    def observation(self, state: HostState) -> Array:
+        return state.obs
+
+    def reward(self, state: HostState, action: Array, next_state: HostState) -> Array:
+        return next_state.reward
+
+    def terminal(self, state: HostState) -> Array:
+        return state.terminated
+
+    def truncated(self, state: HostState) -> Array:
+        return state.truncated
+
+    def at(self, env_steps: Array | float) -> HostEnv:
+        evaluating = isinstance(env_steps, float) and env_steps == np.inf
+        return dataclasses.replace(self, host=self.evaluation_host) if evaluating else self
+
+    def _call(self, function: Callable, *arguments: Any) -> HostState:
+        return jax.pure_callback(
+            function, self.host.result, *arguments, vmap_method="broadcast_all"
+        )
+
+
+@dataclasses.dataclass
+class _Slot:
+    env: gymnasium.Env
+    call: int  # the call that left it as it is
+    t: int  # steps taken in this episode
+
+
+class Host:
+    """The environments of one `HostEnv`, by slot. NumPy alone: JAX must not be called from inside a callback.
+
+    `calls` counts the crossings to the host, `slots` holds the environments in use, longest unused first. `create`
+    first takes back those beyond `kept` others.
+    """
+
+    def __init__(self, spec: EnvSpec, max_episode_steps: int, kept: int):
+        self.calls = 0
+        self.slots: collections.OrderedDict[int, _Slot] = collections.OrderedDict()
+        self._spec = spec
+        self._max_episode_steps = max_episode_steps
+        self._kept = kept
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._made: list[gymnasium.Env] = []
+        self._free: list[gymnasium.Env] = []
+        weakref.finalize(self, _close, self._made)  # at exit, if not before
+
+        env = self._take()
+        self._free.append(env)
+        self._actions = env.action_space
+        self.observation_space = _as_seen(env.observation_space, "observations", spec.id)
+        self.action_space = _as_seen(env.action_space, "actions", spec.id)
+        seen = self.observation_space
+        obs = jax.ShapeDtypeStruct(seen.shape, jax.dtypes.canonicalize_dtype(seen.dtype))
+        number, reward, flag = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.float32, bool))
+        self.result = HostState(number, number, number, obs, reward, flag, flag, obs)
+
+    def create(self, seeds) -> HostState:
+        """New environments, one for each seed: uint32 [*batch]."""
+        seeds = np.asarray(seeds)
+        out = jax.tree.map(lambda x: np.zeros((seeds.size, *x.shape), x.dtype), self.result)
+        with self._lock:
+            self.calls += 1
+            while len(self.slots) > self._kept:
+                self._free.append(self.slots.popitem(last=False)[1].env)
+            for i, seed in enumerate(seeds.ravel()):
+                out.slot[i], out.call[i], out.seed[i] = self._number(), self.calls, seed
+                out.obs[i] = self._fresh(int(out.slot[i]), seed)
+        out.start_obs[:] = out.obs
+        return _unflatten(out, seeds.shape)
+
+    def step(self, state: HostState, actions, seeds) -> HostState:
+        """One step of each environment; leaves [*batch, ...]."""
+        batch = np.shape(state.slot)
+        out = jax.tree.map(lambda x: _flatten(x, batch).copy(), state)
+        actions, seeds = self._native(_flatten(actions, batch)), _flatten(seeds, batch)
+        with self._lock, np.errstate(over="ignore"):  # float64 observations beyond float32
+            self.calls += 1
+            stepped: set[int] = set()
+            for i in np.flatnonzero(~(out.terminated | out.truncated)).tolist():
+                if out.slot[i] in stepped:  # a copy of a state that has had its step
+                    out.slot[i] = self._number()
+                stepped.add(int(out.slot[i]))
+                self._step(out, i, actions[i], seeds[i])
+        return _unflatten(out, batch)
+
+    def _step(self, out: HostState, i: int, action, seed) -> None:
+        number, call, start = int(out.slot[i]), int(out.call[i]), int(out.seed[i])
+        out.call[i], out.seed[i], out.reward[i] = self.calls, -1, 0.0
+        known = number in self.slots and self.slots[number].call == call
+        if not known and start < 0:
+            out.truncated[i], out.seed[i] = True, seed
+            out.start_obs[i] = self._fresh(number, seed)
+            return
+        if not known:
+            self._fresh(number, start)
+        slot = self.slots[number]
+        with self._reported("step", number):
+            obs, reward, terminated, truncated, _ = slot.env.step(action)
+            out.obs[i] = out.start_obs[i] = obs
+        slot.call, slot.t = self.calls, slot.t + 1
+        self.slots.move_to_end(number)
+        out.reward[i], out.terminated[i] = reward, terminated
+        out.truncated[i] = not terminated and (truncated or slot.t >= self._max_episode_steps)
+        if out.terminated[i] or out.truncated[i]:
+            with self._reported("reset", number):
+                out.start_obs[i] = slot.env.reset()[0]
+            slot.t = 0
+
+    def _fresh(self, number: int, seed):
+        """Starts an episode in slot `number`; its first observation."""
+        if number not in self.slots:
+            self.slots[number] = _Slot(self._take(), 0, 0)
+        slot = self.slots[number]
+        slot.call, slot.t = self.calls, 0
+        self.slots.move_to_end(number)
+        with self._reported("reset", number):
+            return slot.env.reset(seed=int(seed))[0]
+
+    def _take(self) -> gymnasium.Env:
+        if self._free:
+            return self._free.pop()
+        self._made.append(_make(self._spec))
+        return self._made[-1]
+
+    def _number(self) -> int:
+        """A slot's number that is not in use: slots of an earlier process may be."""
+        return next(number for number in self._numbers if number not in self.slots)
+
+    def _native(self, actions: np.ndarray) -> np.ndarray:
+        """As the environment wants them."""
+        space: Any = self._actions
+        if isinstance(space, Discrete):
+            return actions.astype(space.dtype) + space.start
+        return np.clip(actions, space.low, space.high).astype(space.dtype)
+
+    @contextlib.contextmanager
+    def _reported(self, method: str, number: int):
+        try:
+            yield
+        except Exception as error:
+            del self.slots[number]  # in no known condition: not to be used again
+            raise RuntimeError(f"{self._spec.id} failed in {method}: {error!r}") from error
+
+
+def make_host(gymnasium_id: str, *, max_episode_steps: int | None = None, **kwargs) -> HostEnv:
+    """The environment that `gymnasium.make(gymnasium_id, **kwargs)` makes, stepped on the host.
+
+    Args:
+      max_episode_steps: Gymnasium's own limit for it, if None.
+
+    Raises ValueError if there is no such environment, something it needs is not installed, it is one of this
+    package's own, it has no time limit, or its observations or actions are neither Box nor Discrete.
+    """
+    name = gymnasium_id.rpartition(":")[2]
+    if name.startswith("stride/"):
+        raise ValueError(f"{name} is an environment of this package: leave out gym: and stride/")
+    try:
+        env = _make(gymnasium_id, **kwargs)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"cannot make gym:{gymnasium_id}: {message}") from error
+    spec = env.spec
+    env.close()
+    assert spec is not None  # of all that `gymnasium.make` made
+    registered = gymnasium.registry[spec.id].max_episode_steps
+    limit = registered if max_episode_steps is None else max_episode_steps
+    if limit is None:
+        raise ValueError(f"{spec.id} has no time limit: give it one, as max_episode_steps")
+    if limit < 1:
+        raise ValueError(f"max_episode_steps must be at least 1, got {limit}")
+    return HostEnv(Host(spec, limit, _KEPT), Host(spec, limit, 0), limit)
+
+
+def _make(what: str | EnvSpec, **kwargs) -> gymnasium.Env:
+    """Without a time limit: the host counts, for it must know when `base.step` will end an episode."""
+    return gymnasium.make(what, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+
+
+def _as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discrete:
+    """`space` in the types that JAX has."""
+    if isinstance(space, Discrete):
+        return Discrete(int(space.n)) if what == "actions" else space
+    if not isinstance(space, Box):
+        raise ValueError(
+            f"the {what} of {gymnasium_id} are {type(space).__name__}: only Box and Discrete spaces "
+            "can be used; wrap it (see gymnasium.wrappers) and register the result"
+        )
+    dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
+    with np.errstate(over="ignore"):  # beyond float32: no bound
+        return Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
+
+
+def _seed(key: PRNGKeyArray) -> Array:
+    return jax.random.bits(key, (), jnp.uint32) >> 1  # some environments take 31 bits
+
+
+def _flatten(x, batch: tuple[int, ...]) -> np.ndarray:
+    x = np.asarray(x)
+    return x.reshape(-1, *x.shape[len(batch) :])
+
+
+def _unflatten(out: HostState, batch: tuple[int, ...]) -> HostState:
+    return jax.tree.map(lambda x: x.reshape((*batch, *x.shape[1:])), out)
+
+
+def _close(made: Iterable[gymnasium.Env]) -> None:
+    for env in made:
+        with contextlib.suppress(Exception):  # at exit, what it needs may be gone
+            env.close()
