@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -62,3 +63,18 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
 def minibatches(tree: Any, order: Array) -> Any:
     """Picks columns: leaves [T, N, ...] and `order` [M, B] to leaves [M, T, B, ...]."""
     return jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), tree)
+
+
+def sum_over_parts(f: Callable[[Any], Any], tree: Any, parts: int) -> Any:
+    """f(part) added up over `parts` equal parts of the columns of `tree` (leaves [T, N, ...]), one after another.
+
+    Micro-batches: the memory of one part, and the result of all together if f returns sums.
+    """
+    columns = jnp.arange(jax.tree.leaves(tree)[0].shape[1])
+    tree = minibatches(tree, columns.reshape(parts, -1))
+    shapes = jax.eval_shape(f, jax.tree.map(lambda x: x[0], tree))
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, f(part)), None), start, tree
+    )
+    return total

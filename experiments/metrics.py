@@ -16,7 +16,13 @@ MARKS = 20  # evaluations
 
 Pending = dict[str, list]  # metric name to [iterations][seeds] floats
 
-_SUMMED = ("train/episodes", "train/nonfinite", "time/rollout_s", "time/update_s")
+_SUMMED = (
+    "train/episodes",
+    "train/nonfinite",
+    "train/env_steps_taken",
+    "time/rollout_s",
+    "time/update_s",
+)
 _PER_EPISODE = ("train/return", "train/length")
 
 

@@ -96,3 +96,35 @@ def test_start_states_differ():
     env = probes.RewardIsObservation()
     bank = base.start_states(env, jax.random.key(0), 64)
     assert {-1.0, 1.0} == set(np.asarray(bank[0][:, 0]).tolist())
+
+
+def episodes(env, starts, num_steps):
+    running = base.Running((jnp.asarray(starts)[:, None], jnp.zeros(2, int)), jnp.zeros(2, int))
+
+    def act(obs, key):
+        return jnp.ones(obs.shape[0], jnp.int32), obs[:, 0]
+
+    return rollout.collect_episodes(env, act, running, jax.random.key(1), num_steps)
+
+
+def test_an_episode_ends_once_and_what_follows_is_zero_and_masked():
+    steps, metrics = episodes(Counter(), [0.0, 10.0], 5)
+    np.testing.assert_array_equal(steps.mask[:, 0], [1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(steps.obs[:, 1, 0], [10, 11, 12, 0, 0])
+    np.testing.assert_array_equal(steps.reward[:, 0], [1, 2, 3, 0, 0])
+    np.testing.assert_array_equal(steps.terminated[:, 0], [0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(steps.action, steps.mask)
+    assert not np.any(steps.truncated)
+    assert metrics["train/return"] == (6 + 36) / 2
+    assert metrics["train/length"] == 3.0
+    assert metrics["train/env_steps_taken"] == 6.0
+
+
+def test_the_last_step_truncates_what_goes_on():
+    steps, _ = episodes(Counter(ends=False), [0.0, 0.0], 4)
+    np.testing.assert_array_equal(steps.truncated[:, 0], [0, 0, 0, 1])
+    assert np.all(steps.mask)
+    # An episode that ends by itself in the last step is terminated, not both.
+    steps, _ = episodes(Counter(), [0.0, 0.0], 3)
+    assert steps.terminated[2, 0]
+    assert not np.any(steps.truncated)

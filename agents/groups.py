@@ -1,0 +1,42 @@
+"""Groups of episodes from the same start, to be compared with one another. A group is contiguous in N."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from agents.batch import Batch, Targets
+from agents.core import returns
+from envs.base import Env, Running, reset
+
+
+def group_starts(env: Env, key: PRNGKeyArray, num_envs: int, group_size: int) -> Running:
+    """Starts of `num_envs` episodes, leaves [N, ...]: those of a group are the same state."""
+    keys = jax.random.split(key, num_envs // group_size)
+    running, _ = jax.vmap(lambda k: reset(env, k))(keys)
+    group = jnp.arange(num_envs) // group_size
+    return jax.tree.map(lambda x: x[group], running)
+
+
+def group_targets(
+    batch: Batch, group_size: int, discount: float = 1.0, *, scale: bool = True
+) -> tuple[Targets, dict[str, Array]]:
+    """Each episode's return relative to its group, at all of its steps; and `frac_zero_std`, the share of groups
+    whose returns are all equal, from which nothing is learnt.
+
+    Args:
+      batch: leaves [T, N, ...], groups contiguous in N and whole.
+    """
+    scores = episode_returns(batch.reward, batch.mask, discount)
+    advantage, no_spread = returns.group_advantages(scores, group_size, scale=scale)
+    advantage = jnp.where(batch.mask, advantage, 0.0)
+    return Targets(advantage, jnp.zeros_like(advantage)), {"frac_zero_std": no_spread}
+
+
+def episode_returns(
+    reward: Float[Array, "T N"], mask: Bool[Array, "T N"], discount: float
+) -> Float[Array, " N"]:
+    """sum_k discount^k r_k over the unmasked steps k = 0, 1, 2 ... of each column."""
+    steps_before = jnp.cumsum(mask, axis=0) - mask
+    return jnp.sum(jnp.where(mask, discount**steps_before * reward, 0.0), axis=0)

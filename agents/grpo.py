@@ -1,0 +1,297 @@
+"""Group relative policy optimisation: PPO without a critic. Shao et al. 2024, sec. 4.1, https://arxiv.org/abs/2402.03300
+
+A group is G episodes from one and the same start (one prompt, for tokens). Its mean return is the baseline:
+
+    A_i   = (R_i - mean(R_1 .. R_G)) / std(R_1 .. R_G)       the same at every step of episode i
+    J     = E_old[min(ratio A, clip(ratio, 1 - eps_low, 1 + eps_high) A) - beta KL(pi || pi_ref)]
+    KL    ~ pi_ref / pi - 1 - log(pi_ref / pi)               k3: unbiased for samples of pi, never negative
+
+Choices: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
+https://arxiv.org/abs/2503.20783); `clip_high > clip_low` with "token-mean" are two parts of DAPO (Yu et al. 2025,
+https://arxiv.org/abs/2503.14476).
+
+`update` and `agents.groups.group_targets` are what learns; they know nothing of environments or networks, and train
+transformers just as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents import normalize, rollout
+from agents.batch import Batch, Evaluation, Targets, minibatches, random_order, sum_over_parts
+from agents.core import kl, policy_losses, returns
+from agents.core.policy_losses import Aggregation
+from agents.groups import episode_returns, group_starts, group_targets
+from agents.networks import Actor, Functional
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, require
+from agents.spaces import encode
+from envs.base import Env
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOConfig(OnPolicyConfig):
+    num_envs: int = 64
+    """episodes between updates, side by side"""
+    num_steps: int = 1_000
+    """steps of an episode at most; the environment's own limit may be lower"""
+    gamma: float = 1.0
+    """discount, in the return that episodes of a group are compared by"""
+    normalize_returns: bool = False
+    """returns divided by their running standard deviation; of use where scale_advantages is off"""
+    group_size: int = 8
+    """episodes from the same start, which are compared with one another"""
+    scale_advantages: bool = True
+    """advantages divided by the standard deviation of their group; Dr. GRPO does not"""
+    num_epochs: int = 4
+    """passes over the episodes of one rollout"""
+    num_minibatches: int = 4
+    """parts the episodes are dealt into, one gradient step each"""
+    micro_batches: int = 1
+    """parts of a minibatch that pass through the network one after another: less memory, the same step"""
+    clip_low: float = 0.2
+    """the surrogate's clip range below a ratio of 1"""
+    clip_high: float = 0.2
+    """the surrogate's clip range above a ratio of 1"""
+    aggregation: Aggregation = "seq-mean-token-mean"
+    """how the loss is averaged: over steps, then episodes (GRPO); over all steps (DAPO); or summed over steps and
+    divided by num_steps, a constant (Dr. GRPO)"""
+    kl_coefficient: float = 0.0
+    """weight of the KL to the reference policy, k3 estimate; 0: there is no reference"""
+    reference_every: int | None = None
+    """iterations after which the present policy becomes the reference; None: it stays the initial one"""
+    entropy_coefficient: float = 0.0
+    """weight of the entropy bonus"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
+        self.require_positive("clip_low", "clip_high", "reference_every")
+        require(
+            self.group_size >= 2,
+            f"group_size must be at least 2, got {self.group_size}: an episode is compared with others of its group",
+        )
+        require(
+            self.num_envs % self.group_size == 0,
+            f"num_envs = {self.num_envs} does not divide into groups of group_size = {self.group_size}",
+        )
+        require(
+            self.kl_coefficient >= 0,
+            f"kl_coefficient must not be negative, got {self.kl_coefficient}",
+        )
+        self.require_parts(self.num_envs)
+
+    def require_parts(self, episodes: int) -> None:
+        parts = self.num_minibatches * self.micro_batches
+        require(
+            episodes % parts == 0,
+            f"{episodes} episodes do not divide into num_minibatches x micro_batches = {parts} parts",
+        )
+
+
+@flax.struct.dataclass
+class GRPOState(OnPolicyState):
+    """`stream` is None: each iteration starts its episodes anew."""
+
+    reference: Params  # parameters of the reference policy; None if kl_coefficient is 0
+
+
+class GRPO(OnPolicy):
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
+
+    `iteration_steps`, and with it `env_steps`, counts every episode in full length: an upper bound, reached when all
+    last to the limit. What was really taken is the metric `train/env_steps_taken`.
+    """
+
+    Config: ClassVar[type] = GRPOConfig
+
+    def __init__(self, config: GRPOConfig, env: Env):
+        limit = min(config.num_steps, env.max_episode_steps)
+        super().__init__(dataclasses.replace(config, num_steps=limit), env)
+        self.network = Functional(
+            lambda rngs: Actor(
+                self.num_inputs,
+                env.action_space,
+                config.hidden_sizes,
+                activation=config.activation,
+                initial_log_std=config.initial_log_std,
+                rngs=rngs,
+            )
+        )
+        self.optimizer = self.adam()
+
+    def init(self, key: PRNGKeyArray) -> GRPOState:
+        start = self.start(key) | {"stream": None}
+        return GRPOState(
+            opt_state=self.optimizer.init(start["params"]),
+            reference=start["params"] if self.config.kl_coefficient else None,
+            **start,
+        )
+
+    def step(self, state: GRPOState) -> tuple[GRPOState, dict[str, Array]]:
+        """One iteration: groups of episodes, their advantages, an update; then the statistics learn of the new data."""
+        if self.config.kl_coefficient and self.config.reference_every is not None:
+            due = (state.env_steps // self.iteration_steps) % self.config.reference_every == 0
+            reference = jax.tree.map(
+                lambda new, old: jnp.where(due, new, old), state.params, state.reference
+            )
+            state = dataclasses.replace(state, reference=reference)
+        state, (episodes, rollout_metrics) = self.collect(state)
+        batch = self.batch(state, episodes)
+        targets, target_metrics = group_targets(
+            batch, self.config.group_size, self.config.gamma, scale=self.config.scale_advantages
+        )
+        update_key, key = jax.random.split(state.key)
+        learning_rate = self.learning_rate(state.env_steps)
+        params, opt_state, metrics = update(
+            state.params,
+            state.opt_state,
+            update_key,
+            batch,
+            targets,
+            evaluate=self.evaluate,
+            optimizer=self.optimizer,
+            learning_rate=learning_rate,
+            config=self.config,
+        )
+        obs = encode(self.env.observation_space, episodes.obs)
+        scores = episode_returns(episodes.reward, episodes.mask, self.config.gamma)
+        state = dataclasses.replace(
+            state,
+            params=params,
+            opt_state=opt_state,
+            obs_statistics=normalize.update(state.obs_statistics, obs, episodes.mask),
+            return_statistics=normalize.update(state.return_statistics, scores),
+            env_steps=state.env_steps + self.iteration_steps,
+            key=key,
+        )
+        metrics |= {**rollout_metrics, **target_metrics, "learning_rate": learning_rate}
+        return state, metrics
+
+    def collect(self, state: Any) -> tuple[Any, tuple[Any, dict[str, Array]]]:
+        """`rollout.Episodes` with the present policy, in groups."""
+        start_key, rollout_key, key = jax.random.split(state.key, 3)
+        env = self.env.at(state.env_steps)
+        running = group_starts(env, start_key, self.config.num_envs, self.config.group_size)
+
+        def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+            dist = self.distribution(state.params, self.seen(state, obs))
+            action = dist.sample(key)
+            return action, dist.log_prob(action)
+
+        found = rollout.collect_episodes(env, act, running, rollout_key, self.config.num_steps)
+        return dataclasses.replace(state, key=key), found
+
+    def batch(self, state: Any, steps: Any) -> Batch:
+        """What the learner sees of the episodes, under the statistics that the policy acted with."""
+        obs = self.seen(state, steps.obs)
+        ref_logp = None
+        if self.config.kl_coefficient:
+            ref_logp = self.distribution(state.reference, obs).log_prob(steps.action)
+        no_value = jnp.zeros_like(steps.reward)
+        return Batch(
+            **steps._replace(obs=obs, reward=self.scaled_reward(state, steps.reward))._asdict(),
+            value=no_value,
+            next_value=no_value,
+            ref_logp=ref_logp,
+        )
+
+    def evaluate(self, params: Params, obs: Array, action: Array) -> Evaluation:
+        dist = self.distribution(params, obs)
+        entropy = jnp.broadcast_to(dist.entropy(), obs.shape[:-1])
+        return Evaluation(dist.log_prob(action), entropy, jnp.zeros_like(entropy))
+
+    def distribution(self, params: Params, obs: Array) -> Any:
+        return self.network.module(params)(obs)
+
+
+def update(
+    params: Params,
+    opt_state: optax.OptState,
+    key: PRNGKeyArray,
+    batch: Batch,
+    targets: Targets,
+    *,
+    evaluate: Callable[[Params, Any, Any], Evaluation],
+    optimizer: optax.GradientTransformation,
+    learning_rate: Float[Array, ""],
+    config: GRPOConfig,
+) -> tuple[Params, optax.OptState, dict[str, Array]]:
+    """Epochs of minibatch gradient steps on one batch of episodes.
+
+    Args:
+      batch, targets: leaves [T, N, ...]; one column is one episode, and stays whole. `batch.ref_logp` is needed if
+        `config.kl_coefficient` is not 0, and where it is there, the KL is measured. Values are ignored.
+      evaluate: (params, obs, action) to log-probs and entropies [T, N], finite also where the mask is False.
+      optimizer: everything but the learning rate.
+
+    Returns:
+      params, opt_state, and metrics over unmasked steps: means over all gradient steps; `kl` is KL(pi_old || pi), by
+      k3, of the last epoch; `kl_reference` is KL(pi || pi_ref), by k3.
+
+    Raises ValueError where columns do not divide into minibatches and micro-batches, or `ref_logp` is missing.
+    """
+    num_columns = batch.mask.shape[1]
+    config.require_parts(num_columns)
+    require(
+        batch.ref_logp is not None or not config.kl_coefficient,
+        f"kl_coefficient = {config.kl_coefficient} needs batch.ref_logp, which is None",
+    )
+
+    def loss(params: Params, batch: Batch, targets: Targets):
+        """Sums, for micro-batches to be added up: (loss, (its denominator, steps, metrics))."""
+        new = evaluate(params, batch.obs, batch.action)
+        ratio = policy_losses.importance_ratio(new.logp, batch.logp)
+        low, high = config.clip_low, config.clip_high
+        each = policy_losses.clipped_surrogate(ratio, targets.advantage, low, high)
+        # Samples come from pi_old, so this is KL(pi_old || pi).
+        measured = {"kl": kl.k3(batch.logp, new.logp), "entropy": new.entropy}
+        if batch.ref_logp is not None:
+            measured["kl_reference"] = kl.k3(new.logp, batch.ref_logp)
+        if config.kl_coefficient:
+            each += config.kl_coefficient * measured["kl_reference"]
+        if config.entropy_coefficient:
+            each -= config.entropy_coefficient * new.entropy
+        total, denominator = policy_losses.aggregate(
+            each, batch.mask, config.aggregation, config.num_steps
+        )
+        clipped = policy_losses.clip_fraction(ratio, low, high, batch.mask)
+        metrics = {name: returns.masked_mean(x, batch.mask) for name, x in measured.items()}
+        metrics |= {"clip_fraction_low": clipped.low, "clip_fraction_high": clipped.high}
+        steps = jnp.sum(batch.mask).astype(total.dtype)
+        return total, (denominator, steps, jax.tree.map(lambda x: steps * x, metrics))
+
+    def gradient_step(carry, data):
+        params, opt_state = carry
+        (total, (denominator, steps, metrics)), grads = sum_over_parts(
+            lambda part: jax.value_and_grad(loss, has_aux=True)(params, *part),
+            data,
+            config.micro_batches,
+        )
+        # An empty minibatch has sums and denominators of 0.
+        denominator, steps = jnp.maximum(denominator, 1.0), jnp.maximum(steps, 1.0)
+        grads = jax.tree.map(lambda x: x / denominator, grads)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+        metrics = {name: x / steps for name, x in metrics.items()}
+        metrics |= {"loss/policy": total / denominator, "grad_norm": optax.tree.norm(grads)}
+        return (params, opt_state), metrics
+
+    def epoch(carry, key):
+        order = random_order(key, num_columns).reshape(config.num_minibatches, -1)
+        return jax.lax.scan(gradient_step, carry, minibatches((batch, targets), order))
+
+    (params, opt_state), metrics = jax.lax.scan(
+        epoch, (params, opt_state), jax.random.split(key, config.num_epochs)
+    )
+    return params, opt_state, jax.tree.map(jnp.mean, metrics) | {"kl": jnp.mean(metrics["kl"][-1])}

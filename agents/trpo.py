@@ -1,0 +1,283 @@
+"""Trust region policy optimisation. Schulman et al. 2015, https://arxiv.org/abs/1502.05477
+
+    maximise   L(theta) = E_old[ratio A],  ratio = pi_theta(a|s) / pi_old(a|s)
+    subject to E_old[KL(pi_old || pi_theta)] <= delta
+
+PPO turns the constraint into a clip or a penalty; here it is kept, at every update.
+
+| symbol | meaning | here |
+|---|---|---|
+| theta | the policy's parameters, those of the critic apart | `params["actor"]` |
+| A | generalised advantages, whitened over the whole batch | `targets.advantage` |
+| L | surrogate objective, 0 at theta_old | minus `loss` |
+| g | gradient of L at theta_old | `gradient` |
+| F | Fisher matrix: Hessian of the mean KL at theta_old (plus damping); never formed, only multiplied | `product` |
+| x | natural gradient, F x = g, by conjugate gradient | `direction` |
+| delta | bound on the mean KL | `config.max_kl` |
+| beta | sqrt(2 delta / x^T F x): the step at which the quadratic model of the KL reaches delta | `natural_step_size` |
+| alpha^j | share of the step that the line search takes: the first with L > 0 and KL <= delta | `found.fraction` |
+
+Whatever the data, an update does the same work: all loops have fixed lengths, nothing branches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
+from agents.core import natural_gradient, policy_losses, returns, value_losses
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets, require
+from envs.base import Env
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TRPOConfig(OnPolicyConfig):
+    learning_rate: float = 1e-3
+    """Adam's step size for the value function, at first; the policy's steps follow from max_kl"""
+    learning_rate_schedule: Literal["linear", "constant"] = "constant"
+    """linear: falls to zero at total_steps"""
+    gae_lambda: float = 0.95
+    """trace decay of generalised advantage estimation"""
+    max_kl: float = 0.01
+    """bound on the mean KL(old || new) of each update, in nats"""
+    damping: float = 0.1
+    """multiple of the identity that is added to the Fisher matrix"""
+    fisher_fraction: float = 1.0
+    """share of the steps that the Fisher matrix is estimated from, drawn anew at each update. The paper takes 0.1 of
+    50,000; with a few thousand steps, all of them are worth their time"""
+    cg_iterations: int = 10
+    """Fisher-vector products of the conjugate gradient"""
+    line_search_trials: int = 10
+    """step sizes that the line search tries"""
+    line_search_shrink: float = 0.8
+    """each trial's size relative to the one before"""
+    value_epochs: int = 10
+    """passes of the value function over the data of one rollout"""
+    num_minibatches: int = 16
+    """parts the data is cut into in each of these passes, one gradient step each"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least_one(
+            "cg_iterations", "line_search_trials", "value_epochs", "num_minibatches"
+        )
+        self.require_positive("max_kl", "fisher_fraction")
+        self.require_share("gae_lambda", "fisher_fraction")
+        require(self.damping >= 0, f"damping must not be negative, got {self.damping}")
+        require(
+            0 < self.line_search_shrink < 1,
+            f"line_search_shrink must lie between 0 and 1, got {self.line_search_shrink}",
+        )
+        require(
+            self.num_envs * self.num_steps % self.num_minibatches == 0,
+            f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "
+            f"num_minibatches = {self.num_minibatches}",
+        )
+
+
+@flax.struct.dataclass
+class TRPOState(OnPolicyState):
+    """`opt_state` is the value function's alone."""
+
+
+class TRPO(OnPolicy):
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+
+    Config: ClassVar[type] = TRPOConfig
+
+    def __init__(self, config: TRPOConfig, env: Env):
+        super().__init__(config, env)
+        self.optimizer = self.adam()
+
+    def init(self, key: PRNGKeyArray) -> TRPOState:
+        start = self.start(key)
+        return TRPOState(opt_state=self.optimizer.init(start["params"]["critic"]), **start)
+
+    def step(self, state: TRPOState) -> tuple[TRPOState, dict[str, Array]]:
+        """One iteration: a rollout, its targets, an update; then the statistics learn of the new data."""
+        state, (steps, rollout_metrics) = self.collect(state)
+        batch = self.batch(state, steps)
+        targets = gae_targets(batch, self.config.gamma, self.config.gae_lambda)
+        update_key, key = jax.random.split(state.key)
+        learning_rate = self.learning_rate(state.env_steps)
+        params, opt_state, metrics = update(
+            state.params,
+            state.opt_state,
+            update_key,
+            *flatten_time((batch, targets)),
+            distribution=self.distribution,
+            value=self.value,
+            optimizer=self.optimizer,
+            learning_rate=learning_rate,
+            config=self.config,
+        )
+        state = self.finish(state, steps, params, opt_state, key=key)
+        return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
+
+
+def update(
+    params: Params,
+    opt_state: optax.OptState,
+    key: PRNGKeyArray,
+    batch: Batch,
+    targets: Targets,
+    *,
+    distribution: Callable[[Params, Any], Any],
+    value: Callable[[Params, Any], Array],
+    optimizer: optax.GradientTransformation,
+    learning_rate: Float[Array, ""],
+    config: TRPOConfig,
+) -> tuple[Params, optax.OptState, dict[str, Array]]:
+    """One natural step of the policy; then epochs of minibatch gradient steps of the value function.
+
+    Args:
+      params: a mapping whose entries `actor` and `critic` have no parameter in common.
+      opt_state: the optimiser's, for `params["critic"]`.
+      batch, targets: leaves [T, N, ...]; subsamples and minibatches split N.
+      distribution: (params, obs) to the action distribution, of which `params["actor"]` alone matters.
+      value: (params, obs) to values [T, N], for which `params["critic"]` alone matters.
+      optimizer: everything but the learning rate, for the value function.
+
+    Returns:
+      params, opt_state, and metrics: `kl` is KL(pi_old || pi) after the step, never above `max_kl` but for rounding;
+      `line_search_fraction` the share of the full step that was taken, 0 if `line_search_success` is 0;
+      `expected_improvement` of the surrogate, to first order, by the full step; `improvement` by the one taken.
+    """
+    policy_key, value_key = jax.random.split(key)
+    actor, policy_metrics = natural_step(
+        params, policy_key, batch, targets.advantage, distribution=distribution, config=config
+    )
+    critic, opt_state, value_metrics = fit_values(
+        params,
+        opt_state,
+        value_key,
+        batch,
+        targets.value,
+        value=value,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        config=config,
+    )
+    params = _with(params, actor=actor, critic=critic)
+    return params, opt_state, policy_metrics | value_metrics
+
+
+def natural_step(
+    params: Params,
+    key: PRNGKeyArray,
+    batch: Batch,
+    advantage: Float[Array, "T N"],
+    *,
+    distribution: Callable[[Params, Any], Any],
+    config: TRPOConfig,
+) -> tuple[Params, dict[str, Array]]:
+    """The actor's new parameters; the old ones if no trial of the line search is better and within the bound."""
+    advantage = returns.masked_whiten(advantage, batch.mask)
+    old = distribution(params, batch.obs)
+
+    def loss_and_kl(actor: Params) -> tuple[Array, Array]:
+        new = distribution(_with(params, actor=actor), batch.obs)
+        ratio = policy_losses.importance_ratio(new.log_prob(batch.action), batch.logp)
+        loss = returns.masked_mean(-ratio * advantage, batch.mask)
+        return loss, returns.masked_mean(old.kl(new), batch.mask)
+
+    num_columns = batch.mask.shape[1]
+    columns = random_order(key, num_columns)
+    columns = columns[: max(1, round(config.fisher_fraction * num_columns))]
+    sample_obs, sample_mask = jax.tree.map(lambda x: x[:, columns], (batch.obs, batch.mask))
+    sample_old = distribution(params, sample_obs)
+
+    def sample_kl(actor: Params) -> Float[Array, ""]:
+        new = distribution(_with(params, actor=actor), sample_obs)
+        return returns.masked_mean(sample_old.kl(new), sample_mask)
+
+    actor = params["actor"]
+    old_loss, loss_gradient = jax.value_and_grad(lambda actor: loss_and_kl(actor)[0])(actor)
+    gradient = jax.tree.map(jnp.negative, loss_gradient)
+    product = natural_gradient.fisher_vector_product(sample_kl, actor, config.damping)
+    direction, residual = natural_gradient.conjugate_gradient(
+        product, gradient, config.cg_iterations
+    )
+    size = natural_gradient.natural_step_size(direction, product(direction), config.max_kl)
+    step = jax.tree.map(lambda x: size * x, direction)
+    found = natural_gradient.backtracking_line_search(
+        loss_and_kl,
+        actor,
+        step,
+        config.max_kl,
+        config.line_search_trials,
+        config.line_search_shrink,
+    )
+    loss, kl = loss_and_kl(found.params)
+    return found.params, {
+        "loss/policy": loss,
+        "kl": kl,
+        "improvement": old_loss - loss,
+        "expected_improvement": optax.tree.vdot(gradient, step),
+        "line_search_fraction": found.fraction,
+        "line_search_success": found.success.astype(jnp.float32),
+        "cg_residual": optax.tree.norm(residual),
+        "grad_norm": optax.tree.norm(gradient),
+        "entropy": returns.masked_mean(
+            jnp.broadcast_to(old.entropy(), batch.mask.shape), batch.mask
+        ),
+    }
+
+
+def fit_values(
+    params: Params,
+    opt_state: optax.OptState,
+    key: PRNGKeyArray,
+    batch: Batch,
+    target: Float[Array, "T N"],
+    *,
+    value: Callable[[Params, Any], Array],
+    optimizer: optax.GradientTransformation,
+    learning_rate: Float[Array, ""],
+    config: TRPOConfig,
+) -> tuple[Params, optax.OptState, dict[str, Array]]:
+    """The critic's new parameters, after `value_epochs` passes of minibatch regression on `target`."""
+
+    def loss(critic: Params, obs: Any, target: Array, mask: Array) -> Float[Array, ""]:
+        error = value_losses.squared_error(value(_with(params, critic=critic), obs), target)
+        return returns.masked_mean(error, mask)
+
+    def gradient_step(carry, data):
+        critic, opt_state = carry
+        error, grads = jax.value_and_grad(loss)(critic, *data)
+        updates, opt_state = optimizer.update(grads, opt_state, critic)
+        critic = jax.tree.map(lambda p, u: p - learning_rate * u, critic, updates)
+        return (critic, opt_state), error
+
+    def epoch(carry, key):
+        order = random_order(key, batch.mask.shape[1]).reshape(config.num_minibatches, -1)
+        data = minibatches((batch.obs, target, batch.mask), order)
+        return jax.lax.scan(gradient_step, carry, data)
+
+    (critic, opt_state), error = jax.lax.scan(
+        epoch, (params["critic"], opt_state), jax.random.split(key, config.value_epochs)
+    )
+    return (
+        critic,
+        opt_state,
+        {
+            "loss/value": jnp.mean(error),
+            "explained_variance": value_losses.explained_variance(batch.value, target, batch.mask),
+        },
+    )
+
+
+def _with(params: Params, **parts: Params) -> Params:
+    """`params` with the entries `parts` in place of its own."""
+    # Through the leaves: Flax's nested states would not come back as the same pytree.
+    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves({**params, **parts}))
