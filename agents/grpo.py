@@ -116,6 +116,10 @@ class GRPO(OnPolicy):
     Config: ClassVar[type] = GRPOConfig
 
     def __init__(self, config: GRPOConfig, env: Env):
+        require(
+            not env.on_host,
+            "GRPO starts a group of episodes from one state, and an environment on the host cannot be copied",
+        )
         limit = min(config.num_steps, env.max_episode_steps)
         super().__init__(dataclasses.replace(config, num_steps=limit), env)
         self.network = Functional(

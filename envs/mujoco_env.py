@@ -1,22 +1,21 @@
 """What a MuJoCo task needs besides its five functions: a model, physics, spaces, pictures.
 
-    @flax.struct.dataclass
-    class MyRobot(MujocoEnv):
-        xml = "my_robot.xml"  # beside this file
-        substeps = 5  # steps of the model's timestep for each action
+@flax.struct.dataclass
+class MyRobot(MujocoEnv):
+    xml = "my_robot.xml"  # beside this file
+    substeps = 5  # steps of the model's timestep for each action
 
-        forward_weight: float = 1.0  # a coefficient; may be swept under vmap
-        max_episode_steps: int = static(500)
+    forward_weight: float = 1.0  # a coefficient; may be swept under vmap
+    max_episode_steps: int = static(500)
 
-        def initial(self, key): ...  # self.at_rest(qpos, qvel)
-        def observation(self, state): ...
-        def reward(self, state, action, next_state): ...
-        def terminal(self, state): ...
+    def initial(self, key): ...  # self.at_rest(qpos, qvel)
+    def observation(self, state): ...
+    def reward(self, state, action, next_state): ...
+    def terminal(self, state): ...
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env
-from envs.physics import Backend, Engine, PhysicsState, make_engine
+from envs.physics import Backend, PhysicsState, make_engine
 from envs.physics.render import render
 
 
@@ -59,11 +58,11 @@ class MujocoEnv(Env[PhysicsState]):
     def __post_init__(self):
         if self.engine is None:
             engine = make_engine(self.load_model(), self.substeps, self.backend, self.extras)
-            object.__setattr__(self, "engine", engine)
+            object.__setattr__(self, "engine", engine)  # of a frozen dataclass
 
     def load_model(self) -> mujoco.MjModel:
         """The model; override to change it in code."""
-        return _load(_path(type(self)))
+        return load_file(_path(type(self)))
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -75,7 +74,7 @@ class MujocoEnv(Env[PhysicsState]):
         return self.engine.substeps * self.model.opt.timestep
 
     @property
-    def render_fps(self) -> int:
+    def render_fps(self) -> int:  # type: ignore[override]
         return max(1, round(1 / self.dt))
 
     @property
@@ -116,8 +115,8 @@ class MujocoEnv(Env[PhysicsState]):
         return render(self.model, np.asarray(state.qpos), width, height)
 
 
-@functools.cache
-def _load(path: Path) -> mujoco.MjModel:
+def load_file(path: Path) -> mujoco.MjModel:
+    """The model in an XML file. Raises ValueError if there is none, or it cannot be read."""
     if not path.is_file():
         raise ValueError(f"there is no model file {path}")
     return mujoco.MjModel.from_xml_path(str(path))
@@ -126,5 +125,7 @@ def _load(path: Path) -> mujoco.MjModel:
 def _path(env_type: type) -> Path:
     for parent in env_type.__mro__:
         if "xml" in vars(parent):
-            return Path(inspect.getfile(parent)).parent / vars(parent)["xml"]
+            path = Path(vars(parent)["xml"])
+            # A class typed in at a prompt has no file.
+            return path if path.is_absolute() else Path(inspect.getfile(parent)).parent / path
     raise ValueError(f"{env_type.__name__} names no model: set its attribute `xml`")

@@ -13,12 +13,12 @@ from typing import Literal
 import jax
 import mujoco
 
-from envs.physics.engine import Engine, PhysicsState
+from envs.physics.engine import EXTRAS, Engine, PhysicsState
 
 Backend = Literal["auto", "native", "mjx"]
 BACKENDS = ("auto", "native", "mjx")
 
-__all__ = ["BACKENDS", "Backend", "Engine", "PhysicsState", "make_engine"]
+__all__ = ["BACKENDS", "EXTRAS", "Backend", "Engine", "PhysicsState", "make_engine"]
 
 
 def make_engine(
@@ -30,10 +30,8 @@ def make_engine(
     """The engine named `backend` for `model`; each control step takes `substeps` steps of its timestep.
 
     `auto` is `native` unless JAX's default device is a GPU. `extras` are fields of MjData that states are to carry in
-    `PhysicsState.extras`. Raises ValueError for an unknown name, or an extra that the engine cannot serve.
+    `PhysicsState.extras`, of those in `EXTRAS`. Raises ValueError for an unknown name of either.
     """
-    if extras:
-        raise ValueError(f"no engine serves the extras {', '.join(extras)}")
     if backend not in BACKENDS:
         near = difflib.get_close_matches(backend, BACKENDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BACKENDS)}"
@@ -44,11 +42,11 @@ def make_engine(
     if backend == "native":
         from envs.physics.native import NativeEngine
 
-        return NativeEngine(model, substeps)
+        return NativeEngine(model, substeps, extras=extras)
     if on_cpu:
         warnings.warn(
             "the mjx backend on a CPU is about ten times slower than native", stacklevel=2
         )
     from envs.physics.mjx import MjxEngine
 
-    return MjxEngine(model, substeps)
+    return MjxEngine(model, substeps, extras)

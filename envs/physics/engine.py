@@ -9,6 +9,28 @@ import flax.struct
 import mujoco
 from jaxtyping import Array, Float
 
+# Fields of MjData that states can carry. Others have sizes that change from step to step, or follow from these.
+EXTRAS = (
+    "xpos",
+    "xquat",
+    "xipos",
+    "site_xpos",
+    "subtree_com",
+    "qacc",
+    "qfrc_actuator",
+    "qfrc_constraint",
+    "cinert",
+    "cvel",
+    "cfrc_ext",
+)
+
+
+def check_extras(names: tuple[str, ...]) -> None:
+    """Raises ValueError for a name that is not among EXTRAS."""
+    unknown = [name for name in names if name not in EXTRAS]
+    if unknown:
+        raise ValueError(f"no engine serves {', '.join(unknown)}: extras are {', '.join(EXTRAS)}")
+
 
 @flax.struct.dataclass
 class PhysicsState:
@@ -18,22 +40,25 @@ class PhysicsState:
     qvel: Any  # [nv]
     act: Any = None  # [na]
     sensordata: Any = None  # [nsensordata]
-    extras: Any = None
+    extras: Any = None  # {name: as in MjData}, the fields that the engine was asked for
 
 
 @runtime_checkable
 class Engine(Protocol):
     """Physics as pure functions of one state; `vmap` makes batches.
 
-    Sensors: after `step` they are as MuJoCo leaves them, computed at the start of the last substep (the same in
-    every engine); after `forward` they belong to the state exactly.
+    Sensors and extras belong to the state exactly after `forward`. After `step` they are as MuJoCo leaves them. With
+    the Euler and implicit integrators that is the start of the last substep, in every engine. With RK4 extras are
+    those of its fourth stage, an estimate of the substep's end, in every engine; sensors are those of the start on
+    `native`, but of the fourth stage on `mjx`.
     """
 
     model: mujoco.MjModel
     substeps: int
+    extras: tuple[str, ...]
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
-        """A state with its sensors, without advancing time. Controls are zero."""
+        """A state with its sensors and extras, without advancing time. Controls are zero."""
         ...
 
     def step(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
 
-from envs.physics.engine import PhysicsState
+from envs.physics.engine import PhysicsState, check_extras
 
 with contextlib.redirect_stdout(
     io.StringIO()
@@ -24,11 +24,13 @@ class MjxEngine:
     """See `Engine`. MJX's own record is some fifty times larger than a `PhysicsState`, so it is rebuilt from a
     template at each control step instead of being carried (and copied by every `where`)."""
 
-    def __init__(self, model: mujoco.MjModel, substeps: int):
+    def __init__(self, model: mujoco.MjModel, substeps: int, extras: tuple[str, ...] = ()):
+        check_extras(extras)
         model = copy.copy(model)
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
         self.model = model
         self.substeps = substeps
+        self.extras = extras
         self._model = mjx.put_model(model)
         self._template = mjx.put_data(model, mujoco.MjData(model))
 
@@ -53,9 +55,17 @@ class MjxEngine:
         return data if state.act is None else data.replace(act=state.act)
 
     def _pack(self, data: mjx.Data) -> PhysicsState:
+        if "cfrc_ext" in self.extras:
+            data = mjx.rne_postconstraint(self._model, data)
         return PhysicsState(
             data.qpos,
             data.qvel,
             data.act if self.model.na else None,
             data.sensordata if self.model.nsensordata else None,
+            {name: _field(data, name) for name in self.extras} or None,
         )
+
+
+def _field(data: mjx.Data, name: str) -> Array:
+    """MJX keeps some fields in a part that depends on its implementation."""
+    return getattr(data._impl if hasattr(data._impl, name) else data, name)

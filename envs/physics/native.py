@@ -1,13 +1,15 @@
 """C MuJoCo on host threads, as pure functions inside a JAX program.
 
 A call crosses to the host once for the whole batch: seeds x environments arrive as one array and go through
-`mujoco.rollout`'s thread pool. Physics is computed in float64; states cross as float32.
+`mujoco.rollout`'s thread pool, or, where states are to carry more of MjData than that returns, through Python threads
+(see threads.py). Physics is computed in float64; states cross as float32.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -19,7 +21,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
-from envs.physics.engine import PhysicsState
+from envs.physics.engine import PhysicsState, check_extras
+from envs.physics.threads import ThreadedSteps
 
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value  # time, qpos, qvel, act, ...
 
@@ -27,7 +30,14 @@ _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value  # time, qpos, qvel, act, ...
 class NativeEngine:
     """See `Engine`. `calls` counts the crossings to the host, `threads` is the size of the pool."""
 
-    def __init__(self, model: mujoco.MjModel, substeps: int, threads: int | None = None):
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        substeps: int,
+        threads: int | None = None,
+        extras: tuple[str, ...] = (),
+    ):
+        check_extras(extras)
         # MuJoCo would turn a diverged state into a fresh one in mid-air, and would carry the solver's warm start
         # from whichever environment last used the thread: both break purity.
         model = copy.copy(model)
@@ -36,11 +46,15 @@ class NativeEngine:
         self.model = model
         self.substeps = substeps
         self.threads = threads or len(os.sched_getaffinity(0))
+        self.extras = extras
         self.calls = 0
         self._data = [mujoco.MjData(model) for _ in range(self.threads)]
+        self._extra_shapes = {name: getattr(self._data[0], name).shape for name in extras}
         self._pool = Rollout(nthread=self.threads)
+        self._steps = ThreadedSteps(self._data, extras) if extras else None
         self._lock = threading.Lock()  # two host threads in one pool crash it
         self._state_size = mujoco.mj_stateSize(model, _FULL)
+        self._moving = model.nq + model.nv + model.na
         self._buffers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
         self._variants: dict[tuple[str, ...], list[mujoco.MjModel]] = {}  # by the fields overridden
         _silence()
@@ -50,10 +64,12 @@ class NativeEngine:
         state = PhysicsState(
             jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32), act, None
         )
+        ctrl = jnp.zeros(self.model.nu, jnp.float32)
+        if self.extras:
+            return self._call(state, ctrl, 0, None)
         if not self.model.nsensordata:
             return state
         # MuJoCo computes sensors at the start of a step, so one step's sensors are the given state's own.
-        ctrl = jnp.zeros(self.model.nu, jnp.float32)
         sensordata = self._call(state, ctrl, 1, None).sensordata
         return dataclasses.replace(state, sensordata=sensordata)
 
@@ -67,7 +83,8 @@ class NativeEngine:
 
     def _call(self, state, ctrl, substeps, overrides) -> PhysicsState:
         model = self.model
-        sizes = (model.nq, model.nv, model.na, model.nsensordata)
+        extra_sizes = [math.prod(shape) for shape in self._extra_shapes.values()]
+        sizes = (model.nq, model.nv, model.na, model.nsensordata, *extra_sizes)
         # One packed array in and one out: a crossing costs per argument, not per byte.
         parts = [state.qpos, state.qvel, *([] if state.act is None else [state.act]), ctrl]
         packed = jnp.concatenate([jnp.asarray(p, jnp.float32) for p in parts])
@@ -78,9 +95,15 @@ class NativeEngine:
             dict(overrides or {}),
             vmap_method="broadcast_all",
         )
-        qpos, qvel, act, sensordata = jnp.split(out, np.cumsum(sizes)[:-1])
+        qpos, qvel, act, sensordata, *extras = jnp.split(out, np.cumsum(sizes)[:-1])
+        shapes = self._extra_shapes.items()
         return PhysicsState(
-            qpos, qvel, act if model.na else None, sensordata if model.nsensordata else None
+            qpos,
+            qvel,
+            act if model.na else None,
+            sensordata if model.nsensordata else None,
+            {name: x.reshape(shape) for (name, shape), x in zip(shapes, extras, strict=True)}
+            or None,
         )
 
     def _advance(self, packed, fields: dict, substeps: int) -> np.ndarray:
@@ -92,32 +115,37 @@ class NativeEngine:
         n = packed.shape[0]
         with self._lock:
             self.calls += 1
-            initial, control, states, sensors = self._workspace(n, substeps)
-            moving = packed.shape[1] - self.model.nu
-            initial[:, 1 : 1 + moving] = packed[:, :moving]
-            control[:] = packed[:, None, moving:]
-            self._pool.rollout(
-                self._models(n, batch, fields),
-                self._data,
-                initial,
-                control,
-                skip_checks=True,
-                nstep=substeps,
-                state=states,
-                sensordata=sensors,
-            )
-            last = states[:, -1]
-            with np.errstate(over="ignore"):  # a diverged state; becomes NaN below
-                out = np.concatenate(
-                    [last[:, 1 : 1 + moving], sensors[:, -1]],
-                    axis=1,
-                    dtype=np.float32,
-                    casting="same_kind",
-                )
-            # `rollout` stops where MuJoCo warns of a bad state, and repeats the last one: time gives it away.
-            elapsed = substeps * self.model.opt.timestep
-            out[~(np.abs(last[:, 0] - elapsed) < 1e-3 * self.model.opt.timestep)] = np.nan
+            models = self._models(n, batch, fields)
+            step = self._rollout if self._steps is None else self._steps
+            out = step(models, packed, substeps)
         return out.reshape(*batch, out.shape[-1])
+
+    def _rollout(self, models, packed: np.ndarray, substeps: int) -> np.ndarray:
+        initial, control, states, sensors = self._workspace(len(models), substeps)
+        initial[:, 1 : 1 + self._moving] = packed[:, : self._moving]
+        control[:] = packed[:, None, self._moving :]
+        self._pool.rollout(
+            models,
+            self._data,
+            initial,
+            control,
+            skip_checks=True,
+            nstep=substeps,
+            state=states,
+            sensordata=sensors,
+        )
+        last = states[:, -1]
+        with np.errstate(over="ignore"):  # a diverged state; becomes NaN below
+            out = np.concatenate(
+                [last[:, 1 : 1 + self._moving], sensors[:, -1]],
+                axis=1,
+                dtype=np.float32,
+                casting="same_kind",
+            )
+        # `rollout` stops where MuJoCo warns of a bad state, and repeats the last one: time gives it away.
+        elapsed = substeps * self.model.opt.timestep
+        out[~(np.abs(last[:, 0] - elapsed) < 1e-3 * self.model.opt.timestep)] = np.nan
+        return out
 
     def _workspace(self, n: int, substeps: int) -> tuple[np.ndarray, ...]:
         key = (n, substeps)

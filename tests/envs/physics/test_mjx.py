@@ -74,3 +74,27 @@ def test_the_solver_starts_cold_and_the_callers_model_is_left_alone():
     assert engine.model.opt.disableflags & cold
     assert engine._model.opt.disableflags & cold
     assert not mine.opt.disableflags & cold
+
+
+FALLING = """<mujoco><option integrator="RK4"/><worldbody><geom type="plane" size="1 1 1"/>
+<body pos="0 0 .11"><freejoint/><geom size=".1"/></body></worldbody></mujoco>"""
+
+
+def test_extras_as_native():
+    """RK4, whose last stage they are from; two balls, one in the floor and one above it."""
+    ball = mujoco.MjModel.from_xml_string(FALLING)
+    extras = ("xpos", "cfrc_ext", "qfrc_constraint")
+    qpos = jnp.tile(jnp.asarray(ball.qpos0, jnp.float32), (2, 1)).at[0, 2].set(0.099)
+    qvel = jnp.zeros((2, 6)).at[:, 0].set(1.0)
+    engines = [MjxEngine(ball, 2, extras), NativeEngine(ball, 2, extras=extras)]
+    states = [jax.jit(jax.vmap(engine.forward))(qpos, qvel) for engine in engines]
+    after = [
+        jax.jit(jax.vmap(e.step))(s, jnp.zeros((2, 0)))
+        for e, s in zip(engines, states, strict=True)
+    ]
+    for ours, theirs in (states, after):
+        assert set(ours.extras) == set(extras)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3), ours, theirs
+        )
+    assert np.abs(after[1].extras["cfrc_ext"][0]).max() > 1

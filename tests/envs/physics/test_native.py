@@ -254,6 +254,70 @@ def test_overrides_shared_by_all_environments(engine, batch):
     assert_equal(part(shared, 7), alone)
 
 
+# --- extras ---------------------------------------------------------------------------------------------------------
+
+
+EXTRAS = ("xpos", "cfrc_ext")
+
+
+@pytest.fixture(scope="module")
+def watching():
+    return NativeEngine(usual_model(), SUBSTEPS, extras=EXTRAS)
+
+
+def test_extras_are_what_mujoco_leaves_and_change_nothing_else(watching, step, batch):
+    state, ctrl = batch
+    after = jax.jit(jax.vmap(watching.step))(state, ctrl)
+    assert_equal(after.replace(extras=None), step(state, ctrl))
+    for i in range(N):
+        data = plain(watching.model, state.qpos[i], state.qvel[i], ctrl[i], SUBSTEPS)
+        mujoco.mj_rnePostConstraint(watching.model, data)
+        for name in EXTRAS:
+            np.testing.assert_array_equal(after.extras[name][i], np.float32(getattr(data, name)))
+    assert (np.abs(after.extras["cfrc_ext"]) > 0).any()
+
+
+def test_extras_of_forward_are_exact(watching, forward, batch):
+    qpos, qvel, _ = random_arrays()
+    state = jax.jit(jax.vmap(watching.forward))(qpos, qvel)
+    assert_equal(state.replace(extras=None), forward(qpos, qvel))
+    data = mujoco.MjData(watching.model)
+    for i in range(N):
+        data.qpos[:], data.qvel[:] = qpos[i], qvel[i]
+        mujoco.mj_forward(watching.model, data)
+        np.testing.assert_array_equal(state.extras["xpos"][i], np.float32(data.xpos))
+
+
+def test_extras_diverge_alone_and_depend_on_the_arguments_alone(watching, batch):
+    state, ctrl = batch
+    step = jax.jit(jax.vmap(watching.step))
+    clean = step(state, ctrl)
+    for bad in (np.nan, 1e8, 1e12, 1e30):
+        after = step(state.replace(qvel=state.qvel.at[4, 8].set(bad)), ctrl)
+        if bad != 1e8:  # which may be survived
+            assert all(np.isnan(x[4]).all() for x in jax.tree.leaves(after))
+        others = np.arange(N) != 4
+        assert_equal(part(after, others), part(clean, others))
+    assert_equal(step(part(state, slice(0, 3)), ctrl[:3]), part(clean, slice(0, 3)))
+    assert_equal(jax.jit(watching.step)(part(state, 5), ctrl[5]), part(clean, 5))
+
+
+def test_extras_with_overrides(watching, batch):
+    state, ctrl = batch
+    damping = np.tile(watching.model.dof_damping, (N, 1)).astype(np.float32)
+    damping[3] *= 2
+    step = jax.jit(jax.vmap(watching.step))
+    clean, after = step(state, ctrl), step(state, ctrl, {"dof_damping": damping})
+    others = np.arange(N) != 3
+    assert_equal(part(after, others), part(clean, others))
+    assert not np.allclose(after.qpos[3], clean.qpos[3], atol=1e-5)
+
+
+def test_unknown_extras_are_refused():
+    with pytest.raises(ValueError, match="no engine serves efc_force: extras are xpos, "):
+        make_engine(usual_model(), 1, "native", ("xpos", "efc_force"))
+
+
 # --- threads --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,108 @@
+"""What Gymnasium's MuJoCo tasks have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flax.struct
+import gymnasium
+import jax
+import jax.numpy as jnp
+import mujoco
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from envs.mujoco_env import MujocoEnv, load_file, static
+from envs.physics import PhysicsState
+
+ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+@flax.struct.dataclass
+class GymnasiumMujoco(MujocoEnv):
+    """`xml_file` is a name among Gymnasium's models, or a path that starts with `.`, `/` or `~`; an action is held
+    for `frame_skip` steps of the model. Numeric options are leaves; those that change shapes or branches are static.
+
+    The reward is the sum of `reward_terms`; `info` adds `measurements` to them. Raises ValueError for a model file
+    that is missing or lacks what the task needs.
+    """
+
+    xml_file: str = static("")
+    frame_skip: int = static(1)
+
+    def __post_init__(self):
+        if self.frame_skip < 1:
+            raise ValueError(f"frame_skip must be 1 or more, not {self.frame_skip}")
+        super().__post_init__()
+
+    @property
+    def substeps(self) -> int:  # type: ignore[override]
+        return self.frame_skip
+
+    def load_model(self) -> mujoco.MjModel:
+        is_path = self.xml_file.startswith((".", "/", "~"))
+        path = Path(self.xml_file).expanduser() if is_path else ASSETS / self.xml_file
+        # Gymnasium's own files use attributes that are out of date, which MuJoCo would say at each start.
+        warn = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(lambda message: None)
+        try:
+            return load_file(path)
+        finally:
+            mujoco.set_mju_user_warning(warn)
+
+    def body(self, name: str | int) -> int:
+        """The index of a body, given as such or by name."""
+        if isinstance(name, int):
+            if not 0 <= name < self.model.nbody:
+                raise ValueError(
+                    f"{self.xml_file} has bodies 0 to {self.model.nbody - 1}, not {name}"
+                )
+            return name
+        index = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, name)
+        if index < 0:
+            raise ValueError(
+                f"{self.xml_file} has no body {name!r}, which {type(self).__name__} needs"
+            )
+        return index
+
+    def near_rest(
+        self, key: PRNGKeyArray, scale: float | Array, gaussian_speeds: bool = False
+    ) -> PhysicsState:
+        """The model's own pose with noise: coordinates U(-scale, scale), speeds the same or N(0, scale^2)."""
+        position_key, speed_key = jax.random.split(key)
+        qpos = uniform(position_key, self.model.nq, scale)
+        if gaussian_speeds:
+            qvel = scale * jax.random.normal(speed_key, (self.model.nv,))
+        else:
+            qvel = uniform(speed_key, self.model.nv, scale)
+        return self.at_rest(jnp.asarray(self.model.qpos0, jnp.float32) + qpos, qvel)
+
+    def reward_terms(
+        self, state: PhysicsState, action: Array, next_state: PhysicsState
+    ) -> dict[str, Array]:
+        """Gymnasium's name -> its part of the reward."""
+        raise NotImplementedError
+
+    def measurements(self, state: PhysicsState, next_state: PhysicsState) -> dict[str, Array]:
+        return {}
+
+    def reward(self, state: PhysicsState, action: Array, next_state: PhysicsState) -> Array:
+        return sum(self.reward_terms(state, action, next_state).values(), start=jnp.zeros(()))
+
+    def info(
+        self, state: PhysicsState, action: Array, next_state: PhysicsState
+    ) -> dict[str, Array]:
+        terms = self.reward_terms(state, action, next_state)
+        return self.measurements(state, next_state) | terms
+
+    def terminal(self, state: PhysicsState) -> Array:
+        return jnp.zeros((), bool)
+
+
+def uniform(key: PRNGKeyArray, size: int, scale: float | Array) -> Float[Array, " size"]:
+    """U(-scale, scale)."""
+    return scale * jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
+
+
+def squared(x: Array) -> Float[Array, ""]:
+    """The sum of squares."""
+    return jnp.sum(jnp.square(x))

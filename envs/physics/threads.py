@@ -1,0 +1,86 @@
+"""Steps of a batch on Python threads, for what `mujoco.rollout` does not return: fields of MjData.
+
+MuJoCo's functions release Python's lock, so the threads do run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+
+_State = mujoco.mjtState
+_PACKED = sum(
+    part.value
+    for part in (
+        _State.mjSTATE_QPOS,
+        _State.mjSTATE_QVEL,
+        _State.mjSTATE_ACT,
+        _State.mjSTATE_CTRL,
+    )
+)
+_FEWEST = 4  # environments that are worth a thread of their own
+
+
+class ThreadedSteps:
+    """One thread for each of `data`. To be called by one thread at a time."""
+
+    def __init__(self, data: Sequence[mujoco.MjData], extras: tuple[str, ...]):
+        self._workers = [_Worker(d, extras) for d in data]
+        self._executor = ThreadPoolExecutor(len(data), "physics")
+
+    def __call__(
+        self,
+        models: Sequence[mujoco.MjModel],
+        packed: Float[np.ndarray, "n state_and_ctrl"],
+        substeps: int,
+    ) -> Float[np.ndarray, "n out"]:
+        """From (qpos, qvel, act, ctrl) to (qpos, qvel, act, sensordata, extras ...), float32, after `substeps` steps;
+        0 of them: as `mj_forward` leaves them. A simulation that diverges returns NaN."""
+        packed = packed.astype(np.float64)
+        n = len(models)
+        chunks = max(1, min(len(self._workers), n // _FEWEST))
+        bounds = [n * k // chunks for k in range(chunks + 1)]
+
+        def work(k: int) -> np.ndarray:
+            part = slice(bounds[k], bounds[k + 1])
+            return self._workers[k].run(models[part], packed[part], substeps)
+
+        if chunks == 1:
+            return work(0)
+        return np.concatenate(list(self._executor.map(work, range(chunks))))
+
+
+class _Worker:
+    """An MjData, and views of the fields that are copied out."""
+
+    def __init__(self, data: mujoco.MjData, extras: tuple[str, ...]):
+        names = ("qpos", "qvel", "act", "sensordata", *extras)
+        self._data = data
+        self._out = [getattr(data, name).reshape(-1) for name in names]
+        self._forces = "cfrc_ext" in extras
+        self._warnings = data.warning.number
+
+    def run(self, models, packed: np.ndarray, substeps: int) -> np.ndarray:
+        out = np.full((len(models), sum(x.size for x in self._out)), np.nan, np.float32)
+        with np.errstate(over="ignore"):
+            # float32 holds numbers that MuJoCo does not take.
+            for i in np.flatnonzero((np.abs(packed) < mujoco.mjMAXVAL).all(1)):
+                self._advance(models[i], packed[i], substeps)
+                if not self._warnings.any():
+                    np.concatenate(self._out, out=out[i], casting="same_kind")
+        return out
+
+    def _advance(self, model: mujoco.MjModel, packed: np.ndarray, substeps: int) -> None:
+        self._warnings[:] = 0
+        self._data.time = 0.0
+        mujoco.mj_setState(model, self._data, packed, _PACKED)
+        if substeps:
+            mujoco.mj_step(model, self._data, substeps)
+        else:
+            mujoco.mj_forward(model, self._data)
+        if self._forces:
+            mujoco.mj_rnePostConstraint(model, self._data)
