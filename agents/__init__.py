@@ -1,5 +1,31 @@
 """The algorithms, by the name that `--algo` takes."""
 
+from agents.actor_critic import A2C
+from agents.dqn import DQN
+from agents.dynamic_programming import PolicyIteration, ValueIteration
+from agents.grpo import GRPO
 from agents.ppo import PPO
+from agents.pqn import PQN
+from agents.reinforce import Reinforce
+from agents.sac import SAC
+from agents.tabular import SARSA, ExpectedSARSA, QLearning
+from agents.td3 import DDPG, TD3
+from agents.trpo import TRPO
 
-ALGORITHMS = {"ppo": PPO}
+ALGORITHMS = {
+    "ppo": PPO,
+    "trpo": TRPO,
+    "a2c": A2C,
+    "reinforce": Reinforce,
+    "grpo": GRPO,
+    "dqn": DQN,
+    "pqn": PQN,
+    "sac": SAC,
+    "td3": TD3,
+    "ddpg": DDPG,
+    "q-learning": QLearning,
+    "sarsa": SARSA,
+    "expected-sarsa": ExpectedSARSA,
+    "value-iteration": ValueIteration,
+    "policy-iteration": PolicyIteration,
+}

@@ -1,0 +1,170 @@
+"""Advantage actor-critic, in its synchronous form (A2C). Mnih et al. 2016, https://arxiv.org/abs/1602.01783
+
+REINFORCE with a value baseline waits for the return; the actor-critic lets the critic stand in for its tail:
+
+    grad J = E[A_t grad log pi(a_t|s_t)] + c grad H(pi(.|s_t))            policy, and its entropy against an early end
+    A_t    = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}) - V(s_t)      `estimator="n-step"`, the paper's
+    A_t    = sum_k (gamma lambda)^k delta_{t+k}                           `estimator="gae"`, Schulman et al. 2016,
+    delta  = r_t + gamma V(s_{t+1}) - V(s_t)                              https://arxiv.org/abs/1506.02438
+    V      : least squares towards A_t + V(s_t)
+
+Rollouts are short and each is used for one gradient step, so that data and policy never part; asynchronous actors
+(the first A of A3C) are replaced by many environments side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import jax
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents.batch import Batch, Evaluation, Targets, flatten_time
+from agents.core import policy_losses, returns, value_losses
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets, require
+from envs.base import Env
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCriticConfig(OnPolicyConfig):
+    num_steps: int = 8
+    """steps of each environment between updates"""
+    learning_rate: float = 1e-3
+    """the optimiser's step size, at first"""
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
+    """RMSProp, as in the paper, or Adam"""
+    estimator: Literal["n-step", "gae"] = "n-step"
+    """how advantages and value targets are made of rewards and values"""
+    n_step: int = 8
+    """rewards that are summed before the value takes over; fewer where the rollout ends (n-step estimator)"""
+    gae_lambda: float = 0.95
+    """trace decay (gae estimator)"""
+    value_coefficient: float = 0.5
+    """weight of the value loss"""
+    entropy_coefficient: float = 0.01
+    """weight of the entropy bonus"""
+    whiten_advantages: bool = False
+    """advantages of each rollout to mean 0 and variance 1"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least_one("n_step")
+        self.require_positive("value_coefficient")
+        self.require_share("gae_lambda")
+        require(
+            self.optimizer in ("rmsprop", "adam"),
+            f'optimizer must be "rmsprop" or "adam", got {self.optimizer!r}',
+        )
+        require(
+            self.estimator in ("n-step", "gae"),
+            f'estimator must be "n-step" or "gae", got {self.estimator!r}',
+        )
+        require(
+            self.entropy_coefficient >= 0,
+            f"entropy_coefficient must not be negative, got {self.entropy_coefficient}",
+        )
+
+
+class A2C(OnPolicy):
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+
+    Config: ClassVar[type] = ActorCriticConfig
+
+    def __init__(self, config: ActorCriticConfig, env: Env):
+        super().__init__(config, env)
+        # The squares start at 1, not 0: else the first steps, taken on the word of one rollout, would be the longest.
+        rmsprop = optax.scale_by_rms(decay=0.99, eps=1e-5, initial_scale=1.0)
+        self.optimizer = self.adam() if config.optimizer == "adam" else self.clipped(rmsprop)
+
+    def init(self, key: PRNGKeyArray) -> OnPolicyState:
+        start = self.start(key)
+        return OnPolicyState(opt_state=self.optimizer.init(start["params"]), **start)
+
+    def step(self, state: OnPolicyState) -> tuple[OnPolicyState, dict[str, Array]]:
+        """One iteration: a rollout, its targets, one gradient step; then the statistics learn of the new data."""
+        state, (steps, rollout_metrics) = self.collect(state)
+        batch = self.batch(state, steps)
+        learning_rate = self.learning_rate(state.env_steps)
+        params, opt_state, metrics = update(
+            state.params,
+            state.opt_state,
+            *flatten_time((batch, estimate(batch, self.config))),
+            evaluate=self.evaluate,
+            optimizer=self.optimizer,
+            learning_rate=learning_rate,
+            config=self.config,
+        )
+        state = self.finish(state, steps, params, opt_state)
+        return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
+
+
+def estimate(batch: Batch, config: ActorCriticConfig) -> Targets:
+    """Advantages and value targets [T, N], by the config's estimator."""
+    if config.estimator == "gae":
+        return gae_targets(batch, config.gamma, config.gae_lambda)
+    target = returns.n_step_returns(
+        batch.reward,
+        batch.next_value,
+        batch.terminated,
+        batch.truncated,
+        config.gamma,
+        config.n_step,
+        batch.mask,
+    )
+    return Targets(target - batch.value, target)
+
+
+def update(
+    params: Params,
+    opt_state: optax.OptState,
+    batch: Batch,
+    targets: Targets,
+    *,
+    evaluate: Callable[[Params, Any, Any], Evaluation],
+    optimizer: optax.GradientTransformation,
+    learning_rate: Float[Array, ""],
+    config: ActorCriticConfig,
+) -> tuple[Params, optax.OptState, dict[str, Array]]:
+    """One gradient step of policy, value and entropy on all of a batch.
+
+    Args:
+      batch, targets: leaves [T, N, ...].
+      evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
+      optimizer: everything but the learning rate.
+
+    Returns:
+      params, opt_state, metrics.
+    """
+
+    def loss(params: Params):
+        new = evaluate(params, batch.obs, batch.action)
+        advantage = targets.advantage
+        if config.whiten_advantages:
+            advantage = returns.masked_whiten(advantage, batch.mask)
+        policy_loss = policy_losses.policy_gradient_loss(new.logp, advantage)
+        value_loss = value_losses.squared_error(new.value, targets.value)
+        policy_loss, value_loss, entropy = (
+            returns.masked_mean(x, batch.mask) for x in (policy_loss, value_loss, new.entropy)
+        )
+        total = (
+            policy_loss
+            + config.value_coefficient * value_loss
+            - config.entropy_coefficient * entropy
+        )
+        explained = value_losses.explained_variance(new.value, targets.value, batch.mask)
+        return total, {
+            "loss/policy": policy_loss,
+            "loss/value": value_loss,
+            "entropy": entropy,
+            "explained_variance": explained,
+        }
+
+    grads, metrics = jax.grad(loss, has_aux=True)(params)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+    return params, opt_state, {**metrics, "grad_norm": optax.tree.norm(grads)}

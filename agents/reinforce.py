@@ -1,0 +1,292 @@
+"""REINFORCE, the Monte-Carlo policy gradient. Williams 1992, https://doi.org/10.1007/BF00992696
+
+The derivation, in the order of the project's source document; each line is a setting. With p(tau) = p(s_0) prod_t
+pi(a_t|s_t) p(s_{t+1}|s_t, a_t), and because grad p = p grad log p, in which the environment's factors vanish:
+
+    grad J = E[R(tau) grad log p(tau)]
+           = E[sum_t R(tau) grad log pi(a_t|s_t)]                 `credit="trajectory"`
+           = E[sum_t G_t grad log pi(a_t|s_t)],                   `credit="reward-to-go"`: an action cannot change
+                G_t = sum_{k>=t} r_k                              what was earned before it
+    G_t    = sum_{k>=t} gamma^(k-t) r_k                           `gamma`: near rewards count for more
+    grad J = E[sum_t (G_t - b) grad log pi(a_t|s_t)]              `baseline`: b may depend on all but the actions from
+                                                                  t on, since E[grad log pi] = 0
+
+Each line has the expectation of the one before (but the discount's: that changes the question) and less variance;
+`gradient_noise` measures it. Discounted reward-to-go leaves out the factor gamma^t that the gradient of the discounted
+return would have, as everybody does: late states count as much as early ones. `credit="trajectory"` has that factor.
+
+Data are rollouts of fixed size, episodes following one another. What is called trajectory here is an episode's part
+inside the rollout: what it earned before does not depend on the actions in it. Where the data end, or a time limit
+cuts an episode, the tail of G_t is unknown. It is taken to be V(s') if there is a value, else the running mean of all
+G_t, as in Tianshou's `PGPolicy` (https://github.com/thu-ml/tianshou); the bias of that is gamma^(steps to the cut)
+of the error. Without a discount it grows without bound, unless most episodes end inside a rollout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
+
+from agents.batch import Batch, Evaluation, Targets, flatten_time
+from agents.core import policy_losses, returns, value_losses
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, require, return_scale
+from envs.base import Env
+
+Params = Any
+
+# How fast the mean return-to-go follows the policy: a tenth of the way with each rollout.
+_MEAN_RATE = 0.1
+
+# The steps of the derivation, as changes of a config that has the discount wanted.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "trajectory": {"credit": "trajectory", "baseline": "none", "gamma": 1.0},
+    "reward-to-go": {"credit": "reward-to-go", "baseline": "none", "gamma": 1.0},
+    "+ discount": {"credit": "reward-to-go", "baseline": "none"},
+    "+ mean": {"credit": "reward-to-go", "baseline": "mean"},
+    "+ value": {"credit": "reward-to-go", "baseline": "value"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforceConfig(OnPolicyConfig):
+    learning_rate: float = 3e-3
+    """Adam's step size, at first"""
+    credit: Literal["trajectory", "reward-to-go"] = "reward-to-go"
+    """what weights an action: all that its episode earns in the rollout, or what it earns from there on"""
+    baseline: Literal["none", "mean", "value"] = "value"
+    """what is subtracted from that: nothing, the mean over the other environments, a learned value of the state"""
+    value_coefficient: float = 0.5
+    """weight of the value loss (value baseline)"""
+    whiten_advantages: bool = False
+    """weights of each rollout to mean 0 and variance 1: one more baseline, slightly biased, and a scale"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.credit in ("trajectory", "reward-to-go"),
+            f'credit must be "trajectory" or "reward-to-go", got {self.credit!r}',
+        )
+        require(
+            self.baseline in ("none", "mean", "value"),
+            f'baseline must be "none", "mean" or "value", got {self.baseline!r}',
+        )
+        self.require_positive("value_coefficient")
+        require(
+            self.baseline != "mean" or self.num_envs >= 2,
+            'baseline "mean" is over the other environments: num_envs must be at least 2, got 1',
+        )
+
+
+@flax.struct.dataclass
+class ReinforceState(OnPolicyState):
+    mean_return: Array | Any  # [] running mean of the return-to-go, in the environment's rewards
+
+
+class Reinforce(OnPolicy):
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+
+    Config: ClassVar[type] = ReinforceConfig
+
+    def __init__(self, config: ReinforceConfig, env: Env):
+        super().__init__(config, env)
+        self.optimizer = self.adam()
+
+    def init(self, key: PRNGKeyArray) -> ReinforceState:
+        start = self.start(key)
+        return ReinforceState(
+            opt_state=self.optimizer.init(start["params"]), mean_return=jnp.zeros(()), **start
+        )
+
+    def step(self, state: ReinforceState) -> tuple[ReinforceState, dict[str, Array]]:
+        """One iteration: a rollout, its returns, one gradient step; then the statistics learn of the new data."""
+        state, (steps, rollout_metrics) = self.collect(state)
+        batch = self.batch(state, steps)
+        scale = self.reward_scale(state)
+        targets = estimate(batch, state.mean_return / scale, self.config)
+        learning_rate = self.learning_rate(state.env_steps)
+        params, opt_state, metrics = update(
+            state.params,
+            state.opt_state,
+            *flatten_time((batch, targets)),
+            evaluate=self.evaluate,
+            optimizer=self.optimizer,
+            learning_rate=learning_rate,
+            config=self.config,
+        )
+        error = scale * jnp.mean(targets.value) - state.mean_return
+        mean_return = state.mean_return + _MEAN_RATE * error
+        state = self.finish(state, steps, params, opt_state, mean_return=mean_return)
+        return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
+
+    def reward_scale(self, state: ReinforceState) -> Float[Array, ""]:
+        """What the rewards of a batch were divided by."""
+        normalized = self.config.normalize_returns
+        return return_scale(state.return_statistics) if normalized else jnp.ones(())
+
+
+def estimate(batch: Batch, tail: ScalarLike, config: ReinforceConfig) -> Targets:
+    """The weight of each action, and the returns-to-go G_t, [T, N] both.
+
+    Args:
+      tail: stands for V(s') where the data or a time limit cut an episode, if the baseline is not a value.
+    """
+    has_value = config.baseline == "value"
+    to_go = returns.discounted_returns(
+        batch.reward,
+        batch.next_value if has_value else jnp.full_like(batch.reward, tail),
+        batch.terminated,
+        batch.truncated,
+        config.gamma,
+        batch.mask,
+    )
+    weight, value = to_go, batch.value
+    if config.credit == "trajectory":
+        # The value of the first state is what predicts the whole return.
+        first = _first_of_episode(batch)
+        weight, value = (jnp.take_along_axis(x, first, axis=0) for x in (weight, value))
+    if config.baseline == "mean":
+        weight = weight - mean_of_other_columns(weight, batch.mask)
+    if has_value:
+        weight = weight - value
+    return Targets(jnp.where(batch.mask, weight, 0.0), to_go)
+
+
+def mean_of_other_columns(x: Float[Array, "T N"], mask: Bool[Array, "T N"]) -> Float[Array, "#T N"]:
+    """For each column the mean of all others' unmasked entries; 0 if there are none.
+
+    The returns of one column share its actions, so a mean with them in it would not be a baseline: the estimate would
+    be too short by a share of 1 / N. Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE
+    """
+    total = jnp.sum(jnp.where(mask, x, 0.0), axis=0, keepdims=True)
+    count = jnp.sum(mask, axis=0, keepdims=True)
+    return (jnp.sum(total) - total) / jnp.maximum(jnp.sum(count) - count, 1)
+
+
+def update(
+    params: Params,
+    opt_state: optax.OptState,
+    batch: Batch,
+    targets: Targets,
+    *,
+    evaluate: Callable[[Params, Any, Any], Evaluation],
+    optimizer: optax.GradientTransformation,
+    learning_rate: Float[Array, ""],
+    config: ReinforceConfig,
+) -> tuple[Params, optax.OptState, dict[str, Array]]:
+    """One gradient step on all of a batch; with a value baseline, the value takes it too.
+
+    Args:
+      batch, targets: leaves [T, N, ...].
+      evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
+      optimizer: everything but the learning rate.
+
+    Returns:
+      params, opt_state, metrics.
+    """
+    has_value = config.baseline == "value"
+
+    def loss(params: Params):
+        new = evaluate(params, batch.obs, batch.action)
+        advantage = targets.advantage
+        if config.whiten_advantages:
+            advantage = returns.masked_whiten(advantage, batch.mask)
+        policy_loss = policy_losses.policy_gradient_loss(new.logp, advantage)
+        policy_loss = returns.masked_mean(policy_loss, batch.mask)
+        metrics = {
+            "loss/policy": policy_loss,
+            "entropy": returns.masked_mean(new.entropy, batch.mask),
+        }
+        if not has_value:
+            return policy_loss, metrics
+        value_loss = value_losses.squared_error(new.value, targets.value)
+        value_loss = returns.masked_mean(value_loss, batch.mask)
+        metrics["loss/value"] = value_loss
+        metrics["explained_variance"] = value_losses.explained_variance(
+            new.value, targets.value, batch.mask
+        )
+        return policy_loss + config.value_coefficient * value_loss, metrics
+
+    grads, metrics = jax.grad(loss, has_aux=True)(params)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+    return params, opt_state, {**metrics, "grad_norm": optax.tree.norm(grads)}
+
+
+class GradientNoise(NamedTuple):
+    """Of an estimator of the gradient from one trajectory. The error of a mean over N of them is variance / N."""
+
+    variance: Array  # [] trace of the covariance
+    signal: Array  # [] squared length of the expectation, without bias: it can come out slightly negative
+
+
+def gradient_noise(
+    params: Params,
+    batch: Batch,
+    tail: ScalarLike,
+    *,
+    evaluate: Callable[[Params, Any, Any], Evaluation],
+    config: ReinforceConfig,
+) -> dict[str, GradientNoise]:
+    """What each step of the derivation (`VARIANTS`) does to the noise of the policy gradient, on the same data.
+
+    The batch's columns are the trajectories: best whole episodes, that is `first_episodes` of a rollout as long as
+    the longest. Divide `variance` by `signal` to compare variants: the discount shortens the gradient too.
+    """
+    return {
+        name: _noise(gradient_estimates(params, batch, advantage, evaluate=evaluate))
+        for name, advantage in (
+            (name, estimate(batch, tail, dataclasses.replace(config, **change)).advantage)
+            for name, change in VARIANTS.items()
+        )
+    }
+
+
+def gradient_estimates(
+    params: Params,
+    batch: Batch,
+    advantage: Float[Array, "T N"],
+    *,
+    evaluate: Callable[[Params, Any, Any], Evaluation],
+) -> Params:
+    """The policy gradient that each column gives, leaves [N, ...]; their mean is the ascent direction of `update`."""
+    mean_length = jnp.sum(batch.mask) / batch.mask.shape[1]
+
+    def objective(params: Params, column: tuple[Any, ...]) -> Float[Array, ""]:
+        obs, action, advantage, mask = jax.tree.map(lambda x: x[:, None], column)
+        logp = evaluate(params, obs, action).logp
+        return jnp.sum(jnp.where(mask, advantage * logp, 0.0)) / mean_length
+
+    columns = (batch.obs, batch.action, advantage, batch.mask)
+    return jax.vmap(jax.grad(objective), in_axes=(None, 1))(params, columns)
+
+
+def first_episodes(batch: Batch) -> Batch:
+    """Hides what follows the first end of an episode in each column."""
+    done = (batch.terminated | batch.truncated) & batch.mask
+    earlier_ends = jnp.cumsum(done, axis=0) - done
+    return batch._replace(mask=batch.mask & (earlier_ends == 0))
+
+
+def _noise(estimates: Params) -> GradientNoise:
+    leaves = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(estimates)]
+    flat = jnp.concatenate(leaves, axis=1)
+    variance = jnp.sum(jnp.var(flat, axis=0, ddof=1))
+    squared_mean = jnp.sum(jnp.square(jnp.mean(flat, axis=0)))
+    return GradientNoise(variance, squared_mean - variance / flat.shape[0])
+
+
+def _first_of_episode(batch: Batch) -> Array:
+    """The row at which the episode of each entry begins, masked steps left out, int [T, N]."""
+    done = (batch.terminated | batch.truncated) & batch.mask
+    real = jnp.cumsum(batch.mask, axis=0)
+    real_at_last_end = jax.lax.cummax(jnp.where(done, real, 0))
+    before = jnp.concatenate([jnp.zeros_like(real[:1]), real_at_last_end[:-1]])
+    rows = jnp.arange(real.shape[0])[:, None]
+    return jax.lax.cummax(jnp.where(batch.mask & (real == before + 1), rows, 0))
