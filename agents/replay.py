@@ -5,12 +5,13 @@ environments did next. Observations are stored raw, in the dtype they have, `nex
 ended it is not the `obs` of the row that follows.
 
 The state is a pytree, the functions are pure: they run under `jit`, `scan` and `vmap` over seeds. Carry the state in
-a loop, or donate it, and `add` writes in place. In one loop body `add` first and sample after: the other way round
-XLA may keep a copy of the buffer for the reader.
+a loop, or donate it, and `add` writes in place. In a loop's body `add` first and sample after: the other way round XLA
+copies the whole buffer at each turn, for the reader.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ class Sample(NamedTuple):
     discount: Array  # [B] gamma^k, 0 where terminated
     terminated: Array  # [B] bool: within the k steps
     next_obs: Any  # [B, ...] the last step's
-    index: Array  # [B] int32, of the first step: for `update_priorities`
+    index: Array  # type: ignore[assignment]  # [B] int32, of the first step: for `update_priorities`
     weight: Array  # [B] importance weights, at most 1; 1 if sampled uniformly
 
 
@@ -89,7 +90,9 @@ def init(
         storage=jax.tree.map(lambda x: jnp.zeros((rows, num_envs, *x.shape), x.dtype), shapes),
         head=zero,
         size=zero,
-        priorities=Priorities(sum_tree.init(rows * num_envs), jnp.ones(())) if prioritized else None,
+        priorities=Priorities(sum_tree.init(rows * num_envs), jnp.ones(()))
+        if prioritized
+        else None,
         n=n,
     )
 
@@ -131,8 +134,9 @@ def add(state: ReplayState, transitions: Transition) -> ReplayState:
         leaves = ((head - behind) % rows)[:, None] * num_envs + jnp.arange(num_envs)
         value = jnp.broadcast_to(value[:, None], leaves.shape)
         tree = sum_tree.update(priorities.tree, leaves.reshape(-1), value.reshape(-1))
-        priorities = priorities.replace(tree=tree)
-    return state.replace(
+        priorities = dataclasses.replace(priorities, tree=tree)
+    return dataclasses.replace(
+        state,
         storage=jax.tree.map(write, state.storage, transitions),
         head=head % rows,
         size=size,
@@ -190,6 +194,9 @@ def update_priorities(
     Indices that can no longer be drawn (overwritten since) are left alone. Proportional prioritisation, Schaul et al.
     2016, eq. 1 and sec. 3.3. https://arxiv.org/abs/1511.05952
 
+    Args:
+      epsilon: positive; a transition of priority 0 would never be drawn again.
+
     Raises ValueError if the buffer samples uniformly.
     """
     if state.priorities is None:
@@ -198,9 +205,8 @@ def update_priorities(
     priority = (jnp.abs(td_error) + epsilon) ** jnp.asarray(alpha)
     priority = jnp.where(sum_tree.leaf(tree, index) > 0, priority, 0.0)
     largest = jnp.maximum(state.priorities.largest, jnp.max(priority))
-    return state.replace(
-        priorities=Priorities(sum_tree.update(tree, index, priority), largest),
-    )
+    priorities = Priorities(sum_tree.update(tree, index, priority), largest)
+    return dataclasses.replace(state, priorities=priorities)
 
 
 def _n_step(state, index, weight, discount) -> Sample:

@@ -1,8 +1,8 @@
 """Sum tree: draws an index in proportion to its weight, and changes weights, in log time. For prioritised replay.
 
-A complete binary tree in one array: node 1 is the root, the children of node i are 2i and 2i + 1, the L leaves are nodes
-L to 2L - 1 (L a power of two, node 0 unused), and each inner node is the sum of its two children. Inner nodes are
-recomputed rather than corrected by differences, so that rounding errors do not gather. Leaves must not be negative.
+A complete binary tree in one array: node 1 is the root, the children of node i are 2i and 2i + 1, the L leaves are
+nodes L to 2L - 1 (L a power of two, node 0 unused), and each inner node is the sum of its two children. Inner nodes
+are recomputed rather than corrected by differences, so that rounding errors do not gather. Leaves are not negative.
 
 Schaul et al. 2016, appendix B.2.1. https://arxiv.org/abs/1511.05952
 """
@@ -49,7 +49,7 @@ def sample(
     part = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
 
     def level(_, carry):
-        node, weight, rest = carry
+        node, _, rest = carry
         left, right = tree[2 * node], tree[2 * node + 1]
         # By rounding `rest` may exceed the sum of both; a branch without weight is not entered even then.
         go_right = (rest >= left) & (right > 0)

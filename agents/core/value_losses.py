@@ -1,6 +1,8 @@
 """Value targets and losses, element by element; masks and means are the caller's.
 
-The two targets stop the gradient. The losses do not: pass data as `target`.
+The targets stop the gradient. The losses do not: pass data as `target`. `discount` is gamma, or an
+array: with an n-step reward and gamma^n, and the values of the state n steps on, every target here is
+the n-step one (Sutton & Barto 2018, eq. 7.1), as `agents.replay` samples it.
 """
 
 import jax
@@ -50,7 +52,7 @@ def td_target(
     reward: Float[Array, "*shape"],
     next_value: Float[Array, "*shape"],
     terminated: Bool[Array, "*shape"],
-    discount: ScalarLike,
+    discount: Float[Array, "*shape"] | ScalarLike,
 ) -> Float[Array, "*shape"]:
     """r + discount V(s'), or r where the episode terminated. No gradient.
 
@@ -65,7 +67,7 @@ def double_q_target(
     next_q_online: Float[Array, "*shape A"],
     next_q_target: Float[Array, "*shape A"],
     terminated: Bool[Array, "*shape"],
-    discount: ScalarLike,
+    discount: Float[Array, "*shape"] | ScalarLike,
 ) -> Float[Array, "*shape"]:
     """r + discount Q_target(s', argmax_a Q_online(s', a)), or r where terminated. No gradient.
 
@@ -73,6 +75,37 @@ def double_q_target(
     """
     best = jnp.argmax(next_q_online, axis=-1, keepdims=True)
     next_value = jnp.take_along_axis(next_q_target, best, axis=-1).squeeze(-1)
+    return td_target(reward, next_value, terminated, discount)
+
+
+def clipped_double_q_target(
+    reward: Float[Array, "*shape"],
+    next_q: Float[Array, "K *shape"],
+    terminated: Bool[Array, "*shape"],
+    discount: Float[Array, "*shape"] | ScalarLike,
+) -> Float[Array, "*shape"]:
+    """r + discount min_k Q_k(s', a'), or r where terminated. No gradient.
+
+    TD3's target for a' the target policy's action plus clipped noise, from its K = 2 critics.
+    Fujimoto et al. 2018, eq. 10. https://arxiv.org/abs/1802.09477
+    """
+    return td_target(reward, jnp.min(next_q, axis=0), terminated, discount)
+
+
+def soft_q_target(
+    reward: Float[Array, "*shape"],
+    next_q: Float[Array, "K *shape"],
+    next_logp: Float[Array, "*shape"],
+    terminated: Bool[Array, "*shape"],
+    discount: Float[Array, "*shape"] | ScalarLike,
+    temperature: ScalarLike,
+) -> Float[Array, "*shape"]:
+    """r + discount (min_k Q_k(s', a') - temperature log pi(a'|s')), or r where terminated. No gradient.
+
+    SAC's target, a' ~ pi(.|s'). Haarnoja et al. 2018, eqs. 3 and 5, with the smaller of two critics of
+    its sec. 5. https://arxiv.org/abs/1812.05905
+    """
+    next_value = jnp.min(next_q, axis=0) - temperature * next_logp
     return td_target(reward, next_value, terminated, discount)
 
 

@@ -75,6 +75,28 @@ def slow_gae(steps):
     return result
 
 
+def slow_q_lambda(steps, greedy):
+    """By the definition: the mixture, with weights (1 - trace) trace^k, of all the k-step returns that do not follow an
+    exploring action; the longest of them has the rest of the weight."""
+    result = np.zeros((T, N))
+    for n in range(N):
+        real = real_steps(steps, n)
+        for i, start in enumerate(real):
+            total, weight, share = 0.0, 1.0, 1.0
+            for later, t in enumerate(real[i:], i):
+                total += weight * steps["reward"][t, n]
+                weight *= DISCOUNT
+                over = steps["terminated"][t, n] or steps["truncated"][t, n]
+                last = over or later + 1 == len(real) or not greedy[real[later + 1], n]
+                part = share if last else share * (1 - TRACE)
+                bootstrap = 0.0 if steps["terminated"][t, n] else steps["next_value"][t, n]
+                result[start, n] += part * (total + weight * bootstrap)
+                share *= TRACE
+                if last:
+                    break
+    return result
+
+
 def column(*numbers):
     return jnp.array(numbers)[:, None]
 
@@ -143,6 +165,39 @@ def test_against_slow_loops(seed, masked):
     np.testing.assert_allclose(targets, expected, **close)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("watkins", [True, False])
+def test_q_lambda_against_the_mixture_of_n_step_returns(masked, watkins):
+    steps = without_value(random_steps(5, masked))
+    greedy = np.random.default_rng(0).random((T, N)) < (0.7 if watkins else 2.0)
+    option = {"greedy": jnp.asarray(greedy)} if watkins else {}
+    got = returns.q_lambda(**jnp_all(steps), discount=DISCOUNT, trace=TRACE, **option)
+    np.testing.assert_allclose(got, slow_q_lambda(steps, greedy), rtol=1e-4, atol=1e-5)
+
+
+def test_q_lambda_by_hand():
+    # last: 4 + 200/2 = 104; third: 3 + (0.75 * 40 + 0.25 * 104) / 2 = 31
+    # second: truncated, 2 + 100/2 = 52, or terminated, 2; first: 1 + (0.75 * 20 + 0.25 * second) / 2
+    truncated = returns.q_lambda(REWARD, NEXT_VALUE, NEVER, SECOND, 0.5, 0.25)
+    np.testing.assert_allclose(truncated[:, 0], [15.0, 52.0, 31.0, 104.0])
+    terminated = returns.q_lambda(REWARD, NEXT_VALUE, SECOND, NEVER, 0.5, 0.25)
+    np.testing.assert_allclose(terminated[:, 0], [8.75, 2.0, 31.0, 104.0])
+    # Watkins: the last action explores, so the third step bootstraps: 3 + 40/2
+    greedy = column(True, True, True, False)
+    cut = returns.q_lambda(REWARD, NEXT_VALUE, NEVER, SECOND, 0.5, 0.25, greedy=greedy)
+    np.testing.assert_allclose(cut[:, 0], [15.0, 52.0, 23.0, 104.0])
+
+
+def test_q_lambda_extremes():
+    """Trace 0 is one step; trace 1 never bootstraps before the end."""
+    steps = without_value(jnp_all(random_steps(6)))
+    one_step = returns.n_step_returns(**steps, discount=DISCOUNT, n=1)
+    whole = returns.discounted_returns(**steps, discount=DISCOUNT)
+    for trace, expected in ((0.0, one_step), (1.0, whole)):
+        got = returns.q_lambda(**steps, discount=DISCOUNT, trace=trace)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_no_mask_is_all_ones():
     steps = jnp_all(random_steps(0, masked=False))
     with_mask = returns.gae(**steps, discount=DISCOUNT, trace=TRACE)
@@ -163,6 +218,7 @@ def test_padding_changes_nothing(where):
         lambda s: returns.gae(**s, discount=DISCOUNT, trace=TRACE),
         lambda s: returns.discounted_returns(**without_value(s), discount=DISCOUNT),
         lambda s: returns.n_step_returns(**without_value(s), discount=DISCOUNT, n=3),
+        lambda s: returns.q_lambda(**without_value(s), discount=DISCOUNT, trace=TRACE),
     ]
     for function in functions:
         longer = np.asarray(function(jnp_all(padded)))

@@ -49,12 +49,57 @@ def test_double_q_target_by_hand():
     np.testing.assert_allclose(target, [6.0, 11.0, 1.0])
 
 
+def random_next(seed, critics=2, size=20):
+    """reward, next_q [K, size] (NaN where terminated), next_logp, terminated, discounts."""
+    rng = np.random.default_rng(seed)
+    reward, logp = rng.normal(size=(2, size)).astype(np.float32)
+    terminated = rng.random(size) < 0.3
+    next_q = rng.normal(size=(critics, size)).astype(np.float32)
+    next_q[:, terminated] = np.nan
+    discount = 0.9 ** rng.integers(1, 4, size).astype(np.float32)
+    return reward, next_q, logp, terminated, discount
+
+
+def test_clipped_double_q_target_against_a_loop():
+    reward, next_q, _, terminated, discount = random_next(0)
+    arrays = (jnp.asarray(x) for x in (reward, next_q, terminated, discount))
+    got = vl.clipped_double_q_target(*arrays)
+    for i in range(len(reward)):
+        rest = 0.0 if terminated[i] else discount[i] * min(next_q[0, i], next_q[1, i])
+        assert got[i] == pytest.approx(reward[i] + rest, rel=1e-5, abs=1e-6)
+
+
+def test_soft_q_target_against_a_loop():
+    reward, next_q, logp, terminated, discount = random_next(1, critics=3)
+    arrays = (jnp.asarray(x) for x in (reward, next_q, logp, terminated, discount))
+    got = vl.soft_q_target(*arrays, 0.2)
+    for i in range(len(reward)):
+        soft_value = min(next_q[:, i]) - 0.2 * logp[i]
+        rest = 0.0 if terminated[i] else discount[i] * soft_value
+        assert got[i] == pytest.approx(reward[i] + rest, rel=1e-5, abs=1e-6)
+
+
+def test_targets_take_a_discount_for_each_entry():
+    """Which makes n-step targets of n-step rewards."""
+    never, discount = jnp.zeros(2, bool), jnp.array([0.9, 0.81])
+    target = vl.td_target(jnp.ones(2), jnp.full(2, 10.0), never, discount)
+    np.testing.assert_allclose(target, [10.0, 9.1], rtol=1e-6)
+    q = jnp.array([[0.0, 10.0], [10.0, 0.0]])
+    target = vl.double_q_target(jnp.ones(2), q, q, never, discount)
+    np.testing.assert_allclose(target, [10.0, 9.1], rtol=1e-6)
+
+
 def test_targets_have_no_gradient():
     never = jnp.zeros(3, bool)
     slope = jax.grad(lambda v: vl.td_target(jnp.ones(3), v, never, 0.9).sum())(jnp.ones(3))
     assert (slope == 0).all()
     q = jnp.arange(6.0).reshape(3, 2)
     slope = jax.grad(lambda q: vl.double_q_target(jnp.ones(3), q, q, never, 0.9).sum())(q)
+    assert (slope == 0).all()
+    twin = q.T
+    slope = jax.grad(lambda q: vl.clipped_double_q_target(q[0], q, never, 0.9).sum())(twin)
+    assert (slope == 0).all()
+    slope = jax.grad(lambda q: vl.soft_q_target(q[0], q, q[1], never, 0.9, 0.1).sum())(twin)
     assert (slope == 0).all()
 
 
