@@ -149,8 +149,9 @@ class DQN(OffPolicy):
         obs, next_obs = self.seen(sample.obs), self.seen(sample.next_obs)
         next_q = self.network.module(params.target)(next_obs)
         chooser = self.network.module(params.online)(next_obs) if config.double else next_q
-        target = jax.lax.stop_gradient(
-            sample.reward + sample.discount * value_of(next_q, greedy(chooser))
+        next_value = value_of(next_q, greedy(chooser))
+        target = value_losses.td_target(
+            sample.reward, next_value, sample.terminated, sample.discount
         )
 
         def loss(online: Any) -> tuple[Array, Array]:

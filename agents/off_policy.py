@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import replay, rollout
 from agents.networks import ACTIVATIONS
 from agents.on_policy import require
-from agents.spaces import encode, num_inputs, require_actions
+from agents.spaces import encode, num_inputs, require_actions, require_bounds
 from envs import base
 from envs.base import Env
 
@@ -145,10 +145,7 @@ class OffPolicy:
         prioritized: bool = False,
     ):
         require_actions(type(self).__name__, env, *actions)
-        space = env.action_space
-        if isinstance(space, gymnasium.spaces.Box):
-            bounded = np.all(np.abs([space.low, space.high]) < 1e6)
-            require(bool(bounded), f"{type(self).__name__} needs bounded actions, got {space}")
+        require_bounds(type(self).__name__, env)
         self.config: Any = config
         self.env = env
         self.prioritized = prioritized

@@ -25,6 +25,7 @@ from agents.core import returns, value_losses
 from agents.networks import Functional
 from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, Params, require
 from agents.q_values import Choices, QNetwork, epsilon_greedy, greedy, linear_schedule, value_of
+from agents.spaces import require_bounds
 from envs.base import Env
 
 
@@ -76,6 +77,7 @@ class PQN(OnPolicy):
 
     def __init__(self, config: PQNConfig, env: Env):
         super().__init__(config, env)
+        require_bounds(type(self).__name__, env)
         self.choices = Choices(env.action_space, config.bins)
         self.network = Functional(
             lambda rngs: QNetwork(
@@ -153,9 +155,8 @@ class PQN(OnPolicy):
 
     def estimate(self, batch: Batch) -> Targets:
         """lambda-returns; there is no advantage."""
-        target = returns.td_lambda(
+        target = returns.q_lambda(
             batch.reward,
-            batch.value,
             batch.next_value,
             batch.terminated,
             batch.truncated,

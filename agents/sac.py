@@ -130,9 +130,9 @@ class SAC(OffPolicy):
         next_action, next_logp = self.actor.module(params.actor)(next_obs).sample_and_log_prob(
             next_key
         )
-        next_q = jnp.min(self.critic.ensemble(params.targets, next_obs, next_action), axis=0)
-        target = jax.lax.stop_gradient(
-            sample.reward + sample.discount * (next_q - alpha * next_logp)
+        next_q = self.critic.ensemble(params.targets, next_obs, next_action)
+        target = value_losses.soft_q_target(
+            sample.reward, next_q, next_logp, sample.terminated, sample.discount, alpha
         )
 
         def critic_loss(critics: Any) -> tuple[Array, Array]:

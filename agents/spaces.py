@@ -48,3 +48,12 @@ def require_actions(learner: str, env: Env, *kinds: type[gymnasium.Space]) -> No
         raise ValueError(f"{learner} needs actions that are counted from 0, got {space}")
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) != 1:
         raise ValueError(f"{learner} needs a vector of actions, got {space}")
+
+
+def require_bounds(learner: str, env: Env) -> None:
+    """Raises ValueError unless every coordinate of a Box of actions has a range: finite, and not a single point."""
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Box):
+        return
+    if not np.all((space.low > -1e6) & (space.high < 1e6) & (space.low < space.high)):
+        raise ValueError(f"{learner} needs bounded actions, low < high, got {space}")

@@ -136,8 +136,10 @@ class TD3(OffPolicy):
         noise = config.target_noise * jax.random.normal(key, next_action.shape)
         noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
         next_action = jnp.clip(next_action + noise, -1.0, 1.0)
-        next_q = jnp.min(self.critic.ensemble(params.target_critics, next_obs, next_action), axis=0)
-        target = jax.lax.stop_gradient(sample.reward + sample.discount * next_q)
+        next_q = self.critic.ensemble(params.target_critics, next_obs, next_action)
+        target = value_losses.clipped_double_q_target(
+            sample.reward, next_q, sample.terminated, sample.discount
+        )
 
         def critic_loss(critics: Any) -> tuple[Array, Array]:
             q = self.critic.ensemble(critics, obs, action)
