@@ -10,6 +10,7 @@ import numpy as np
 _COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
 _PALETTE = (_COLOUR, _EVAL_COLOUR, "#4d8b57", "#8a5fa8", "#b58a2b", "#5b6470")
 Rows = list[dict[str, Any]]
+Curve = tuple[np.ndarray, np.ndarray]  # environment steps, value
 
 
 def learning_curve(seeds: list[Rows], path: Path, title: str) -> Path:
@@ -49,6 +50,39 @@ def comparison(runs: dict[str, list[Rows]], path: Path) -> Path:
     _style(ax)
     figure.savefig(path)
     return path
+
+
+def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
+    """Evaluated returns of algorithms, each with its seeds' curves: median and interquartile range over seeds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    for i, (label, seeds) in enumerate(curves.items()):
+        color, line = _PALETTE[i % len(_PALETTE)], ("-", "--")[i // len(_PALETTE) % 2]
+        x, (low, middle, high) = quartiles(seeds)
+        ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+        ax.plot(x, middle, line, color=color, linewidth=1.8, label=label)
+    ax.set_title(title, fontsize=12, fontweight="bold", loc="left")
+    ax.set_xlabel("environment steps (per seed)")
+    ax.set_ylabel("return, evaluated")
+    ax.legend(frameon=False, fontsize=9)
+    _style(ax)
+    figure.savefig(path)
+    return path
+
+
+def quartiles(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [M], and there the quartiles [3, M] over curves, each interpolated; as far as all of them go."""
+    curves = [(x, y) for x, y in curves if len(x)]
+    if not curves:
+        return np.zeros(0), np.zeros((3, 0))
+    begin, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    x = np.unique(np.concatenate([x for x, _ in curves]))
+    x = x[(x >= begin) & (x <= end)]
+    return x, np.percentile([np.interp(x, *curve) for curve in curves], [25, 50, 75], axis=0)
 
 
 def _panel(ax: Any, seeds: list[Rows], name: str, label: str) -> None:

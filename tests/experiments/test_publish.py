@@ -1,8 +1,20 @@
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments import cli, publish
+import agents
+from experiments import cli, pages, plots, publish, runs
+from tests.experiments import stub
+from tests.experiments.test_records import make_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _stub(monkeypatch):
+    monkeypatch.setitem(agents.ALGORITHMS, "stub", stub.Stub)
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +25,20 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def suite(tmp_path):
+    """Two environments; on one of them, five seeds in two runs."""
+    folder = tmp_path / "suite"
+    make_run(folder / "probe-constant" / "stub" / "seeds_0-2", seeds=3)
+    make_run(folder / "probe-constant" / "stub" / "seeds_3-4", seed=3, seeds=2)
+    make_run(folder / "probe-action" / "stub" / "seeds_0-0", env="probe-action", seeds=1)
+    return folder
+
+
+def section(page, heading):
+    return page.split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
 def test_a_finished_run_goes_on_record(run, tmp_path):
     out = tmp_path / "results"
     assert publish.publish([str(run), "--out", str(out), "--title", "Probes"]) == 0
@@ -20,6 +46,7 @@ def test_a_finished_run_goes_on_record(run, tmp_path):
     assert page.startswith("# Probes\n")
     (row,) = (line for line in page.splitlines() if line.startswith("| probe-delayed"))
     assert " 1.0 ± 0.0 " in row  # the probe's only return
+    assert "duty" not in page
     (record,) = json.loads((out / "runs.json").read_text())
     assert record["evaluations"][0][-1] == [4096, 1.0]
     assert record["config"]["env"] == "probe-delayed"
@@ -33,3 +60,90 @@ def test_an_unfinished_run_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="not finished"):
         publish.publish([str(unfinished), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["walker", "walker-as-printed"])
+def test_the_walkers_page_is_made_as_ever(name):
+    folder = ROOT / "results" / name
+    labels, configs, summaries = zip(
+        *(
+            (r["label"], r["config"], r["summary"])
+            for r in json.loads((folder / "runs.json").read_text())
+        ),
+        strict=True,
+    )
+    page = (folder / "README.md").read_text()
+    title = page.splitlines()[0].removeprefix("# ")
+    assert pages.of_runs(title, labels, configs, summaries) == page
+
+
+def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
+    out, again = tmp_path / "results", tmp_path / "again"
+    assert publish.publish([str(suite), "--out", str(out), "--title", "Two probes"]) == 0
+    page = (out / "README.md").read_text()
+    assert page.startswith("# Two probes\n")
+    # Seeds 0 to 2 have 2.5, 3.5, 4.5, and seeds 3 and 4 again 2.5 and 3.5.
+    expected = "| stub | 2.50 (n=1) | 3.50 (2.50 to 4.50, n=5) |"
+    assert expected in section(page, "Final evaluation")
+    assert "| algorithm | probe-action | probe-constant |" in section(page, "Final evaluation")
+    assert "4.00 (3.00 to 5.00, n=5)" in section(page, "Best evaluation")
+    assert "3.70 (2.70 to 4.70, n=5)" in section(page, "Last 100 training episodes")
+    assert "| 0 min 12 s | 0 min 24 s |" in section(page, "Wall clock")
+    made = section(page, "How they were made")
+    assert "--env probe-constant --algo stub --seed 3 --seeds 2 --total-steps 40" in made
+    assert f"jax {runs.provenance()['versions']['jax']}" in made
+    pictures = ["curves-probe-action.png", "curves-probe-constant.png"]
+    assert sorted(p.name for p in out.glob("*.png")) == pictures
+    assert all(f"]({picture})" in page for picture in pictures)
+
+    assert publish.publish([str(out / "records.json"), "--out", str(again)]) == 0
+    for file in ("README.md", "records.json", *pictures):
+        assert (again / file).read_bytes() == (out / file).read_bytes()
+
+
+def test_an_equal_number_of_seeds_is_said_once(suite, tmp_path):
+    folder = suite / "probe-constant"
+    publish.publish([str(folder), "--out", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "5 seeds each" in page
+    assert "n=" not in page
+
+
+def test_the_walkers_gait_has_a_table_of_its_own(suite, tmp_path):
+    file = suite / "probe-action" / "stub" / "seeds_0-0" / "summary.json"
+    (walker, *_) = json.loads((ROOT / "results" / "walker" / "runs.json").read_text())
+    summary = json.loads(file.read_text())
+    summary["per_seed"] = walker["summary"]["per_seed"]
+    runs.write_json(file, summary)
+    publish.publish([str(suite), "--out", str(tmp_path / "out")])
+    gait = section((tmp_path / "out" / "README.md").read_text(), "Gait, probe-action")
+    assert "| stub | 231.7 ± 27.5 | 98.2% | 6.06 m | 0.999 | 0.51, 0.52 | 0.6% | yes |" in gait
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["suite", "suite/probe-action"], "probe-action with stub, seed 0, is there twice"),
+        (["empty"], "no finished run in"),
+        (["nothing"], "there is no"),
+        ([], "folders"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(suite, tmp_path, names, message):
+    (tmp_path / "empty").mkdir()
+    inputs = [str(tmp_path / name) for name in names]
+    with pytest.raises(ValueError, match=message):
+        publish.publish([*inputs, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_quartiles_go_as_far_as_all_curves():
+    steps = np.array([0.0, 10.0, 20.0])
+    curves = [(steps, steps * k) for k in (1, 2, 3, 4)] + [
+        (np.array([5.0, 15.0]), np.array([25.0, 75.0]))
+    ]
+    x, (low, middle, high) = plots.quartiles(curves)
+    np.testing.assert_allclose(x, [5, 10, 15])
+    np.testing.assert_allclose(low, 2 * x)
+    np.testing.assert_allclose(middle, 3 * x)
+    np.testing.assert_allclose(high, 4 * x)

@@ -1,0 +1,181 @@
+"""The pages of published results, in Markdown: a row for each run, or tables of algorithms and environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from experiments import evaluate
+from experiments.console import duration, si
+from experiments.spec import short_name
+
+Record = dict[str, Any]
+Column = tuple[str, Callable[[dict[str, Any]], str]]  # heading, and how a summary fills it
+
+_RETURN: Column = ("return", lambda s: f"{s['eval_return_mean']:.1f} ± {s['eval_return_std']:.1f}")
+_GAIT: tuple[Column, ...] = (  # of runs with a gait report
+    ("survival", lambda s: f"{s['survival_rate']:.1%}"),
+    ("distance", lambda s: _number(s["distance_m"], ".2f", " m")),
+    ("alternation", lambda s: _number(_gait(s, "alternation"), ".3f")),
+    (
+        "duty right, left",
+        lambda s: ", ".join(_number(_gait(s, f"duty_{side}"), ".2f") for side in ("right", "left")),
+    ),
+    ("flight", lambda s: _number(_gait(s, "flight"), ".1%")),
+    ("walks", lambda s: _yes_or_no(_gait(s, "walks"))),
+)
+_COST: tuple[Column, ...] = (
+    ("env steps", lambda s: f"{s['env_steps'] / 1e6:.2f} M"),
+    ("wall clock", lambda s: f"{s['wall_clock_s']:.0f} s"),
+    ("of it compiling", lambda s: f"{s['compile_s']:.0f} s"),
+    ("steps/s in training", lambda s: f"{s['steps_per_second'] / 1e3:.1f} k"),
+)
+
+
+def of_runs(
+    title: str, labels: list[str], configs: list[dict[str, Any]], summaries: list[dict[str, Any]]
+) -> str:
+    """A row for each run."""
+    has_gait = any(summary.get("gait") for summary in summaries)
+    columns = (_RETURN, *(_GAIT if has_gait else ()), *_COST)
+    lines = [f"# {title}", "", "![learning curves](curves.png)", ""]
+    lines += _table("run", columns, dict(zip(labels, summaries, strict=True)))
+    episodes = " or ".join(map(str, sorted({summary["eval_episodes"] for summary in summaries})))
+    what = "Return, survival and gait" if has_gait else "Return"
+    lines += [
+        "",
+        f"{what} over {episodes} fresh starts, deterministic policy; "
+        "± is the standard deviation over episodes. Wall clock from the first compilation to the last evaluation.",
+        "",
+    ]
+    lines += [f"- {line}" for line in dict.fromkeys(_made_by(config) for config in configs)]
+    lines += ["- settings and evaluated returns of every run: runs.json", ""]
+    return "\n".join(lines)
+
+
+def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str:
+    """Tables of algorithms (rows) and environments (columns). `pictures`: environment to the file of its curves."""
+    cells: dict[tuple[str, str], list[Record]] = {}
+    for r in records:
+        cells.setdefault((r["algo"], r["env"]), []).append(r)
+    counts = {len(seeds) for seeds in cells.values()}
+    varied = len(counts) > 1
+    episodes = " or ".join(map(str, sorted({r["final"]["episodes"] for r in records})))
+
+    def spread(value: Callable[[Record], float | None]) -> dict[tuple[str, str], str]:
+        return {at: _spread([value(r) for r in seeds], varied) for at, seeds in cells.items()}
+
+    of_seeds = f"; {counts.pop()} seeds each" if not varied else "; n: the number of seeds"
+    tables = {
+        "Final evaluation": (
+            f"Mean return of the trained, deterministic policy over {episodes} fresh starts.",
+            spread(lambda r: r["final"]["mean"]),
+        ),
+        "Best evaluation": (
+            "The highest of the evaluations made during training, the final one included: of fewer episodes each.",
+            spread(lambda r: r["best"][1] if r["best"] else None),
+        ),
+        "Last 100 training episodes": (
+            "Mean return with the exploration that training had in the end.",
+            spread(lambda r: r["train_return_last_100"]),
+        ),
+        "Environment steps": ("Of each seed.", {at: _steps(s) for at, s in cells.items()}),
+        "Wall clock": (
+            "Of all seeds, those of one run side by side; from the first compilation to the last evaluation.",
+            {at: _wall_clock(seeds) for at, seeds in cells.items()},
+        ),
+    }
+    lines = [f"# {title}", "", f"Returns: median over seeds (lowest to highest){of_seeds}.", ""]
+    for heading, (what, texts) in tables.items():
+        lines += [f"## {heading}", "", what, "", *_grid(texts), ""]
+    lines += _gait_tables(cells)
+    lines += ["## Learning curves", "", "Median and interquartile range over seeds.", ""]
+    lines += [f"![{short_name(env)}]({picture})" for env, picture in pictures.items()]
+    lines += ["", "## How they were made", ""]
+    lines += [f"- {line}" for line in dict.fromkeys(_made_by(r) for r in records)]
+    lines += ["- settings, evaluations and training curves of every seed: records.json", "", "```"]
+    lines += [*dict.fromkeys(r["command"] for r in records), "```", ""]
+    return "\n".join(lines)
+
+
+def _gait_tables(cells: dict[tuple[str, str], list[Record]]) -> list[str]:
+    reports = {at: [r["report"] for r in seeds if r["report"]] for at, seeds in cells.items()}
+    lines: list[str] = []
+    for env in dict.fromkeys(env for (_, env), found in reports.items() if found):
+        mean = {
+            a: evaluate.mean_of(found) for (a, e), found in reports.items() if found and e == env
+        }
+        what = "Mean over seeds; ± is the standard deviation over episodes."
+        lines += [f"## Gait, {short_name(env)}", "", what, ""]
+        lines += [*_table("algorithm", (_RETURN, *_GAIT), mean), ""]
+    return lines
+
+
+def _table(corner: str, columns: tuple[Column, ...], rows: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [f"| {corner} | " + " | ".join(name for name, _ in columns) + " |"]
+    lines += ["|---" * (len(columns) + 1) + "|"]
+    for label, summary in rows.items():
+        lines.append(f"| {label} | " + " | ".join(cell(summary) for _, cell in columns) + " |")
+    return lines
+
+
+def _grid(texts: dict[tuple[str, str], str]) -> list[str]:
+    """`texts` by (row, column); what is not there is a dash."""
+    rows = sorted({row for row, _ in texts})
+    columns = sorted({column for _, column in texts})
+    lines = ["| algorithm | " + " | ".join(map(short_name, columns)) + " |"]
+    lines += ["|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+        lines.append(f"| {row} | " + " | ".join(texts.get((row, c), "-") for c in columns) + " |")
+    return lines
+
+
+def _spread(values: list[float | None], with_count: bool) -> str:
+    """The median, the range, and of how many."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    text = _figure(float(np.median(known)))
+    notes = [f"{_figure(min(known))} to {_figure(max(known))}"] if len(known) > 1 else []
+    notes += [f"n={len(known)}"] if with_count else []
+    return f"{text} ({', '.join(notes)})" if notes else text
+
+
+def _figure(x: float) -> str:
+    return f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}"
+
+
+def _steps(seeds: list[Record]) -> str:
+    return " or ".join(dict.fromkeys(si(r["env_steps"]) for r in seeds))
+
+
+def _wall_clock(seeds: list[Record]) -> str:
+    """Of the runs in which the seeds were trained, one after the other."""
+    by_run = {(r["run"]["seed"], r["run"]["seeds"]): r["wall_clock_s"] for r in seeds}
+    return duration(sum(by_run.values()))
+
+
+def _made_by(config: dict[str, Any]) -> str:
+    machine, versions = config["machine"], config["versions"]
+    packages = ", ".join(f"{k} {v}" for k, v in versions.items() if v and k != "stride-rl")
+    return (
+        f"commit {(config['commit'] or 'unknown')[:12]}; {machine['cpu']}, {machine['cores']} cores, "
+        f"device {machine['device']}; {packages}"
+    )
+
+
+def _gait(summary: dict[str, Any], name: str) -> float | None:
+    return summary["gait"][name] if summary.get("gait") else None
+
+
+def _yes_or_no(share: float | None) -> str:
+    """`share` of the seeds; of one seed it is a bool."""
+    if share is None:
+        return "-"
+    return {0.0: "no", 1.0: "yes"}.get(float(share), "in part")
+
+
+def _number(x: float | None, form: str, unit: str = "") -> str:
+    return "-" if x is None else f"{x:{form}}{unit}"

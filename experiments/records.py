@@ -1,0 +1,196 @@
+"""Compact records of finished runs, one for each seed: a few kilobytes that can be kept under version control, and
+from which tables and curves can be drawn without the runs' folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import grid, options, runs, user_env
+from experiments.runner import FINAL_BATCHES
+from experiments.spec import algorithm, env_factory
+
+CURVE_POINTS = 100
+LAST_EPISODES = 100  # the metric of CleanRL's and others' tables
+_DIGITS = 5  # significant ones
+Rows = list[dict[str, Any]]
+
+
+def record(folder: Path) -> list[dict[str, Any]]:
+    """What is worth keeping of a finished run, for each of its seeds.
+
+    `settings` are those of the algorithm that differ from its defaults; `evaluations` are (environment steps, mean
+    return, episodes); `train_curve` is (environment steps, mean return of training episodes); times are those of the
+    whole run, that is of all its seeds side by side. Raises ValueError where the run is not finished.
+    """
+    config, summary = runs.read_config(folder), read_summary(folder)
+    shared = {
+        "env": _portable(config["env"]),
+        "algo": config["algo"],
+        "run": {"seed": config["seed"], "seeds": config["seeds"]},
+        "commit": config.get("commit"),
+        "machine": config.get("machine"),
+        "versions": config.get("versions"),
+        "env_kwargs": config["env_kwargs"],
+        "settings": changed_settings(config),
+        "command": command(config),
+        **{
+            name: summary[name]
+            for name in ("env_steps", "wall_clock_s", "compile_s", "steps_per_second")
+        },
+    }
+    found = []
+    for i, report in enumerate(summary["per_seed"]):
+        rows = runs.read_rows(runs.metrics_file(folder, config["seeds"], i))
+        evaluations = _evaluations(rows, report["eval_episodes"])
+        figures = {
+            "final": {
+                "mean": report["eval_return_mean"],
+                "std": report["eval_return_std"],
+                "episodes": report["eval_episodes"],
+            },
+            "best": max(evaluations, key=lambda e: e[1], default=None),
+            "train_return_last_100": last_episodes(rows),
+            "evaluations": evaluations,
+            "train_curve": thinned(rows),
+            "report": report if report["gait"] else None,
+        }
+        found.append({**shared, "seed": report["seed"], **_rounded(figures)})
+    return found
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """The records of all finished runs in a folder, however deep; in order of environment, algorithm and seed."""
+    finished = sorted(path.parent for path in folder.rglob("summary.json"))
+    return ordered(r for path in finished for r in record(path))
+
+
+def ordered(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(found, key=lambda r: (r["env"], r["algo"], r["seed"]))
+
+
+def refresh(out: Path) -> None:
+    """Brings `out`/records.json up to what is finished in `out`."""
+    write(out / "records.json", collect(out))
+
+
+def write(path: Path, found: list[dict[str, Any]], title: str | None = None) -> None:
+    """A line for each record, so that version control sees which ones are new. Never half a file."""
+    lines = ",\n".join(json.dumps(runs.plain(r)) for r in found)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(f'{{"title": {json.dumps(title)}, "records": [\n{lines}\n]}}\n')
+    temporary.replace(path)
+
+
+def read(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
+    """The title, if there is one, and the records. Raises ValueError with one line where the file holds none."""
+    try:
+        content = json.loads(path.read_text())
+        return content["title"], ordered(content["records"])
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    except (KeyError, TypeError):
+        raise ValueError(f"{path} holds no records as experiments.suite writes them") from None
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "summary.json").read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not finished: it has no summary.json") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / 'summary.json'} cannot be read: {error}") from None
+
+
+def last_episodes(rows: Rows, n: int = LAST_EPISODES) -> float | None:
+    """Mean return of the last `n` training episodes, or of all where there were fewer; None where there were none.
+
+    A row tells the mean over its own episodes only, so of the earliest row that is needed its mean stands for the
+    episodes that are needed of it.
+    """
+    left, total = n, 0.0
+    for row in reversed(rows):
+        taken = min(left, _episodes(row))
+        total += taken * row["train/return"] if taken else 0.0
+        left -= taken
+    return total / (n - left) if left < n else None
+
+
+def thinned(rows: Rows, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
+    """(environment steps, return) of training episodes at no more than `points` points: of several rows the mean,
+    weighted by episodes, at the end of the last."""
+    rows = [row for row in rows if _episodes(row)]
+    parts = np.array_split(np.arange(len(rows)), min(points, len(rows)) or 1)
+    groups = [[rows[i] for i in part] for part in parts if len(part)]
+    return [
+        (
+            group[-1]["env_steps"],
+            float(np.average([r["train/return"] for r in group], weights=[*map(_episodes, group)])),
+        )
+        for group in groups
+    ]
+
+
+def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a config.json, what differs from the defaults of the algorithm; all of it where this version lacks that."""
+    try:
+        defaults = runs.plain(dataclasses.asdict(algorithm(config["algo"]).Config()))
+    except ValueError:
+        defaults = {}
+    return {k: v for k, v in config["config"].items() if k not in defaults or defaults[k] != v}
+
+
+def command(config: dict[str, Any]) -> str:
+    """What trains this run again, whatever presets may then be."""
+    seeds = {"seed": config["seed"], "seeds": config["seeds"]}
+    flags = grid.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
+    names = ["--env", _portable(config["env"]), "--algo", config["algo"]]
+    return " ".join(["python -m experiments.train", *names, *flags])
+
+
+def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Of the environment's options what differs from its defaults, by the names of the flags."""
+    kwargs = config["env_kwargs"]
+    try:
+        factory, settings = env_factory(config["env"]), config["config"]
+        of_env = options.flags(factory, {*settings, *grid.RESERVED})
+    except ValueError:
+        return kwargs
+    defaults = {name: getattr(of_env.default, field) for field, name in of_env.names.items()}
+    return {
+        field: kwargs[name]
+        for field, name in of_env.names.items()
+        if name in kwargs and kwargs[name] != runs.plain(defaults[name])
+    }
+
+
+def _portable(env: str) -> str:
+    """An environment's name; of a file of one's own, without the folder in which it happened to lie."""
+    return Path(env).name if user_env.is_file(env) else env
+
+
+def _evaluations(rows: Rows, final_episodes: int) -> list[tuple[int, float, int]]:
+    marks = [row for row in rows if row.get("eval/return") is not None]
+    return [
+        (row["env_steps"], row["eval/return"], final_episodes // (1 if i == 1 else FINAL_BATCHES))
+        for i, row in zip(range(len(marks), 0, -1), marks, strict=True)
+    ]
+
+
+def _episodes(row: dict[str, Any]) -> int:
+    """Training episodes of which a row has the mean return."""
+    return int(row.get("train/episodes") or 0) if row.get("train/return") is not None else 0
+
+
+def _rounded(x: Any) -> Any:
+    """Floats as short as serves: five significant digits."""
+    if isinstance(x, dict):
+        return {k: _rounded(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_rounded(v) for v in x]
+    return float(f"{x:.{_DIGITS}g}") if isinstance(x, float) else x

@@ -1,0 +1,115 @@
+"""Runs one study and writes its numbers, its figure and the results page.
+
+    python -m experiments.studies cliff
+    python -m experiments.studies bandit --out DIR
+    python -m experiments.studies variance --quick
+
+The page shows every study whose numbers are in the folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tyro
+
+from experiments import runs
+from experiments.cli import parse_flags, run_main
+from experiments.console import Display
+from experiments.studies import bandit, cliff, variance
+
+STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance}
+OUT, QUICK_OUT = Path("results/studies"), runs.RUNS / "studies-quick"
+_DIGITS = 4  # of the numbers on disk: more than a picture shows
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFlags:
+    name: tyro.conf.Positional[str | None] = None
+    """the study: cliff, bandit or variance"""
+    out: Path | None = None
+    """where figure, numbers and page go; None: results/studies, or results/runs/studies-quick"""
+    quick: bool = False
+    """much smaller, to see that it works; its numbers mean little"""
+
+
+def main() -> None:
+    run_main(lambda: studies(sys.argv[1:]))
+
+
+def studies(argv: Sequence[str]) -> int:
+    """Raises ValueError for bad input."""
+    flags = parse_flags(StudyFlags, argv, StudyFlags(), "Runs one study.")
+    study = _study(flags.name)
+    out = flags.out or (QUICK_OUT if flags.quick else OUT)
+    out.mkdir(parents=True, exist_ok=True)
+    say = Display().say
+    numbers = rounded(runs.plain(study.run(flags.quick, say)))
+    command = f"python -m experiments.studies {flags.name}" + (" --quick" if flags.quick else "")
+    record = {"command": command, **runs.provenance(), "numbers": numbers}
+    (out / f"{flags.name}.json").write_text(compact(record))
+    refresh(out)
+    say(str(out / f"{flags.name}.png"))
+    return 0
+
+
+def refresh(out: Path) -> None:
+    """The figures and the page, from the numbers that are in `out`."""
+    lines = ["# Studies", ""]
+    for name, study in STUDIES.items():
+        file = out / f"{name}.json"
+        if not file.exists():
+            continue
+        try:
+            record = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} cannot be read: {error}") from None
+        study.draw(record["numbers"], out / f"{name}.png")
+        lines += [f"## {study.TITLE}", "", f"![{study.TITLE}]({name}.png)", ""]
+        lines += [*study.words(record["numbers"]), "", "```", record["command"], "```", ""]
+        lines += [f"Plotted numbers, and what made them: {name}.json", ""]
+    (out / "README.md").write_text("\n".join(lines))
+
+
+def compact(record: dict[str, Any]) -> str:
+    """JSON with a line for each list of numbers."""
+    return _json(record, 0) + "\n"
+
+
+def rounded(x: Any) -> Any:
+    """Floats to a few significant digits."""
+    if isinstance(x, dict):
+        return {k: rounded(v) for k, v in x.items()}
+    if isinstance(x, list):
+        return [rounded(v) for v in x]
+    return float(f"{x:.{_DIGITS}g}") if isinstance(x, float) else x
+
+
+def _json(x: Any, depth: int) -> str:
+    if not isinstance(x, dict):
+        return json.dumps(x)
+    margin = " " * depth
+    lines = [f"{margin} {json.dumps(k)}: {_json(v, depth + 1)}" for k, v in x.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{margin}}}"
+
+
+def _study(name: str | None) -> ModuleType:
+    known = ", ".join(STUDIES)
+    if name is None:
+        raise ValueError(f"which study? choose from {known}")
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {known}"
+        raise ValueError(f"unknown study {name!r}: {hint}")
+    return STUDIES[name]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""Trains a grid of environments, algorithms and seeds, each pair in a process of its own.
+
+    python -m experiments.suite --envs CartPole-v1 Acrobot-v1 --algos ppo dqn --seeds 5
+    python -m experiments.suite classic
+    python -m experiments.suite my_grid.toml --jobs 2
+
+A run lies in OUT/<env>/<algo>/seeds_<first>-<last>, what its process said beside it in seeds_<first>-<last>.log, and
+the compact records of all finished runs in OUT/records.json. Called again, the command does what is left to do:
+finished runs stay, stopped ones go on, and of more seeds only the new ones are trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import tyro
+
+from experiments import grid, records, runs
+from experiments.board import Board
+from experiments.cli import BAD_INPUT, parse_flags, run_main
+from experiments.grid import Cell, Run
+from experiments.spec import full_name
+
+SMOKE_STEPS = 5_000
+POLL_SECONDS = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteFlags:
+    grid: tyro.conf.Positional[str | None] = None
+    """a shipped grid (classic, mujoco, walker) or a .toml file; None: --envs times --algos"""
+    envs: tuple[str, ...] = ()
+    """environments; beside a grid: only these of it"""
+    algos: tuple[str, ...] = ()
+    """algorithms; beside a grid: only these of it"""
+    seeds: int | None = None
+    """seeds of each pair; None: as the grid says, or 5"""
+    first_seed: int | None = None
+    """the first of them; None: as the grid says, or 0"""
+    total_steps: int | None = None
+    """environment steps of each seed; None: as the grid says, or what suits environment and algorithm"""
+    seeds_per_run: int | None = None
+    """at most so many seeds side by side in one process; None: all"""
+    jobs: int = 1
+    """processes at a time"""
+    out: Path | None = None
+    """the suite's folder; None: results/runs/suite, or named after the grid"""
+    smoke: bool = False
+    """try everything out with a few iterations each, in a folder of its own"""
+
+
+def main() -> None:
+    # Only names are looked up here: the accelerator belongs to the runs.
+    jax.config.update("jax_platforms", "cpu")
+    run_main(lambda: suite(sys.argv[1:]))
+
+
+def suite(argv: Sequence[str]) -> int:
+    """Runs what is left of the grid. Returns 0; 1 where a run failed; 128 + the signal's number when stopped.
+
+    Raises ValueError for bad input, before anything has run.
+    """
+    flags = parse_flags(
+        SuiteFlags, argv, SuiteFlags(), "Trains a grid of environments and algorithms."
+    )
+    cells = _cells(flags)
+    out = _folder(flags)
+    plan = [grid.pending(cell, out, flags.seeds_per_run) for cell in cells]
+    old = [run for there, _ in plan for run in there]
+    done = [run for run in old if grid.finished(out / run.folder)]
+    todo = [r for there, new in plan for r in (*there, *new) if not grid.finished(out / r.folder)]
+    settings = _settings(out, [*done, *todo])
+    board = Board(out, [*done, *todo])
+    with _alone(out) as lock, _Signals() as signals, board:
+        board.say(f"{len(done)} runs finished already, {len(todo)} to do, in {out}")
+        runs.write_json(out / "suite.json", settings)
+        records.refresh(out)
+        failed = _Suite(out, flags.jobs, board, signals, lock).run(todo)
+    for line in failed:
+        board.say(line)
+    if signals.received:
+        board.say(f"stopped; to go on: {_command(argv)}")
+        return 128 + signals.received[0]
+    board.say(f"records: {out / 'records.json'}")
+    return 1 if failed else 0
+
+
+class _Signals:
+    """Within `with _Signals() as signals`, `signals.received` collects Ctrl-C and SIGTERM."""
+
+    def __enter__(self) -> _Signals:
+        self.received: list[int] = []
+        self._before = {s: signal.signal(s, lambda n, _: self.received.append(n)) for s in _SIGNALS}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _Suite:
+    """The loop's variables, held together."""
+
+    def __init__(self, out: Path, jobs: int, board: Board, signals: _Signals, lock: IO):
+        self.out, self.jobs, self.board, self.signals, self.lock = out, jobs, board, signals, lock
+        self.active: dict[Run, tuple[Any, bool]] = {}  # its process, and whether it was resumed
+        self.forwarded = 0
+        self.failed: list[str] = []
+
+    def run(self, todo: list[Run]) -> list[str]:
+        """Returns a line for each run that failed."""
+        waiting = list(todo)
+        while self.active or (waiting and not self.signals.received):
+            for run, (process, resumed) in list(self.active.items()):
+                if process.poll() is not None:
+                    del self.active[run]
+                    self._ended(run, process.poll(), resumed)
+            while waiting and len(self.active) < self.jobs and not self.signals.received:
+                self._start(waiting.pop(0))
+            self._forward()
+            self.board.update(list(self.active))
+            if self.active:
+                time.sleep(POLL_SECONDS)
+        return self.failed
+
+    def _start(self, run: Run) -> None:
+        folder = self.out / run.folder
+        resumed = grid.begun(folder)
+        if resumed:
+            arguments = ["--resume", str(folder)]
+        else:
+            _clear(folder)
+            seeds = ["--seed", str(run.first), "--seeds", str(run.seeds)]
+            arguments = [*run.cell.argv(), *seeds, "--out", str(folder)]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "experiments.train", *arguments, "--no-video"]
+        with log_file(folder).open("a" if resumed else "w") as log:
+            log.write(f"$ {' '.join(command[1:])}\n")
+            log.flush()
+            self.active[run] = launch(command, log, self.lock), resumed
+
+    def _forward(self) -> None:
+        """Each signal once: a run saves and stops at the first, and stops at once at the second."""
+        for number in self.signals.received[self.forwarded :]:
+            if not self.forwarded:
+                self.board.say("stopping: waiting for the runs to save; once more to stop at once")
+            self.forwarded += 1
+            for process, _ in self.active.values():
+                process.send_signal(number)
+
+    def _ended(self, run: Run, code: int, resumed: bool) -> None:
+        folder = self.out / run.folder
+        if code == 0 and grid.finished(folder):
+            self.board.finished(run)
+            records.refresh(self.out)
+        elif self.signals.received:
+            return
+        elif code == BAD_INPUT and not resumed and not (folder / "config.json").exists():
+            self.board.dropped(run, f"{run.folder}: not applicable: {last_line(log_file(folder))}")
+        else:
+            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            line = f"{run.folder} failed, {how}: {last_line(log_file(folder))}"
+            self.failed.append(f"{line} ({log_file(folder)})")
+            self.board.dropped(run, line)
+
+
+def launch(command: list[str], log: IO, lock: IO) -> subprocess.Popen:
+    """A run's process. It is in a process group of its own, for a terminal would send Ctrl-C to it, too, and the
+    second signal makes it stop without saving; it keeps the lock, in case it outlives the suite."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        process_group=0,
+        pass_fds=(lock.fileno(),),
+    )
+
+
+def log_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
+
+
+def last_line(log: Path) -> str:
+    """What a run said in the end: its error, where it named one. Of a log of several starts, the last counts."""
+    said: list[str] = []
+    for line in map(str.strip, log.read_text(errors="replace").splitlines()):
+        said = [] if line.startswith("$ ") else [*said, line] if line else said
+    errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+    return (errors or said or ["it said nothing"])[-1]
+
+
+def _cells(flags: SuiteFlags) -> list[Cell]:
+    for name in ("jobs", "seeds_per_run"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if flags.grid is None:
+        if not flags.envs or not flags.algos:
+            raise ValueError("which runs? give --envs and --algos, or a grid such as classic")
+        cells = grid.product(flags.envs, flags.algos)
+    else:
+        cells = grid.load(flags.grid)
+        cells = _only(cells, "env", [full_name(env) for env in flags.envs])
+        cells = _only(cells, "algo", flags.algos)
+    given = {name: getattr(flags, name) for name in ("seeds", "first_seed", "total_steps")}
+    given = {name: value for name, value in given.items() if value is not None}
+    cells = [dataclasses.replace(cell, **given) for cell in cells]
+    grid.check(cells)
+    if not flags.smoke:
+        return cells
+    return [dataclasses.replace(cell, total_steps=min(cell.steps(), SMOKE_STEPS)) for cell in cells]
+
+
+def _only(cells: list[Cell], what: str, names: Sequence[str]) -> list[Cell]:
+    for name in names:
+        if name not in {getattr(cell, what) for cell in cells}:
+            raise ValueError(f"the grid has no {what} {name!r}")
+    return [cell for cell in cells if not names or getattr(cell, what) in names]
+
+
+def _folder(flags: SuiteFlags) -> Path:
+    out = flags.out or runs.RUNS / (Path(flags.grid).stem if flags.grid else "suite")
+    return out.with_name(f"{out.name}-smoke") if flags.smoke else out
+
+
+def _settings(out: Path, planned: list[Run]) -> dict[str, list[str]]:
+    """The flags of each run in `out`, the planned ones included. Raises ValueError where a planned one is there
+    already and has others: its seeds would not belong together."""
+    file = out / "suite.json"
+    try:
+        known = json.loads(file.read_text()) if file.exists() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    found = dict(known)
+    for run in planned:
+        name, asked = str(run.cell.folder), run.cell.argv()
+        begun = bool(grid.existing(run.cell, out))
+        if begun and known.get(name, asked) != asked:
+            raise ValueError(
+                f"{out / name} has runs with {' '.join(known[name])}, not {' '.join(asked)}: choose another --out"
+            )
+        found[name] = asked
+    return found
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[IO]:
+    """Holds `out` against a second suite, which would resume the runs that this one is at."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another suite, or a run that one left behind, is at work in {out}"
+            ) from None
+        yield lock
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a run leaves that was killed before its first checkpoint."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    if folder.is_dir():
+        folder.rmdir()
+
+
+def _command(argv: Sequence[str]) -> str:
+    return " ".join(["python -m experiments.suite", *argv])
+
+
+if __name__ == "__main__":
+    main()
