@@ -27,6 +27,23 @@ MUJOCO = (
 )
 FAMILIES = {name: "classic" for name in CLASSIC} | {name: "mujoco" for name in MUJOCO}
 
+_DQN_CLASSIC: dict[str, Any] = {
+    "total_steps": 200_000,
+    "num_steps": 16,
+    "learning_rate": 2e-3,
+    "hidden_sizes": (256, 256),
+    "target_period": 128,
+    "epsilon_fraction": 0.16,
+    "epsilon_end": 0.04,
+}
+_PENDULUM: dict[str, Any] = {
+    "total_steps": 20_000,
+    "warmup_steps": 1_000,
+    "buffer_size": 20_000,
+    "learning_rate": 1e-3,
+    "hidden_sizes": (128, 128),
+}
+
 # (environment or family, algorithm): fields of the algorithm's Config that differ from its defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): {
@@ -47,11 +64,26 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("classic", "ppo"): {
         "total_steps": 500_000,
         "num_envs": 16,
-        "num_steps": 64,
+        "num_steps": 128,
         "num_epochs": 10,
-        "num_minibatches": 8,
+        "num_minibatches": 16,
         "learning_rate": 1e-3,
     },
+    ("classic", "trpo"): {"total_steps": 500_000, "num_envs": 16, "num_steps": 128},
+    ("classic", "a2c"): {"total_steps": 500_000},
+    ("classic", "reinforce"): {
+        "total_steps": 500_000,
+        "num_envs": 8,
+        "num_steps": 128,
+        "learning_rate": 5e-3,
+    },
+    ("classic", "pqn"): {"total_steps": 500_000},
+    ("classic", "dqn"): _DQN_CLASSIC,
+    # Q is nearly the same for both actions under a longer horizon: nearly every state can still be saved.
+    ("CartPole-v1", "dqn"): _DQN_CLASSIC | {"gamma": 0.95},
+    ("classic", "sac"): _PENDULUM,
+    ("classic", "td3"): _PENDULUM,
+    ("classic", "ddpg"): _PENDULUM,
     ("mujoco", "ppo"): {
         "total_steps": 1_000_000,
         "num_envs": 16,
