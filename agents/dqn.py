@@ -35,6 +35,10 @@ class DQNConfig(OffPolicyConfig):
     """environment steps of the whole run, warm-up included"""
     num_envs: int = 8
     """environments stepped side by side"""
+    learning_rate: float = 1e-3
+    """Adam's step size, at first"""
+    learning_rate_schedule: Literal["linear", "constant"] = "linear"
+    """linear: falls to zero at total_steps"""
     update_ratio: float = 0.5
     """gradient steps for each environment step"""
     warmup_steps: int = 1_000

@@ -57,7 +57,9 @@ class OffPolicyConfig:
     n_step: int = 1
     """rewards that a target adds up before it bootstraps"""
     learning_rate: float = 3e-4
-    """Adam's step size"""
+    """Adam's step size, at first"""
+    learning_rate_schedule: Literal["linear", "constant"] = "constant"
+    """linear: falls to zero at total_steps"""
     gamma: float = 0.99
     """discount"""
     tau: float = 0.005
@@ -89,7 +91,7 @@ class OffPolicyConfig:
         )
         exact = self.update_ratio * self.round_steps
         require(
-            abs(exact - round(exact)) < 1e-6 and round(exact) >= 1,
+            math.isfinite(exact) and abs(exact - round(exact)) < 1e-6 and round(exact) >= 1,
             f"update_ratio {self.update_ratio} of {self.round_steps} environment steps a round is {exact:g} gradient "
             "steps, not a whole number: change num_steps or num_envs",
         )
@@ -156,12 +158,13 @@ class OffPolicy:
         self.warmup_steps = rows * config.num_envs
 
     def adam(self) -> optax.GradientTransformation:
-        clip = (
-            [optax.clip_by_global_norm(self.config.max_grad_norm)]
-            if self.config.max_grad_norm
-            else []
-        )
-        return optax.chain(*clip, optax.adam(self.config.learning_rate))
+        config = self.config
+        clip = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
+        rate = config.learning_rate
+        if config.learning_rate_schedule == "linear":
+            learning_steps = max(config.total_steps - self.warmup_steps, 1)
+            rate = optax.linear_schedule(rate, 0.0, round(learning_steps * config.update_ratio))
+        return optax.chain(*clip, optax.adam(rate))
 
     def begin(self, key: PRNGKeyArray, params: Params, opt_state: Any) -> OffPolicyState:
         """The state after the warm-up: random actions, uniform over the action space."""
@@ -230,7 +233,7 @@ class OffPolicy:
             return state, (steps, metrics)
 
         keys = jax.random.split(rounds_key, config.rounds)
-        state, (steps, metrics) = jax.lax.scan(one_round, state.replace(key=key), keys)
+        state, (steps, metrics) = jax.lax.scan(one_round, dataclasses.replace(state, key=key), keys)
         means = {name: jnp.mean(x) for name, x in metrics.items()}
         return state, {**rollout.summarise(steps), **means}
 
@@ -239,6 +242,7 @@ class OffPolicy:
         space, n = self.env.action_space, self.config.num_envs
         if isinstance(space, gymnasium.spaces.Discrete):
             return jax.random.randint(key, (n,), 0, int(space.n))
+        assert isinstance(space, gymnasium.spaces.Box)
         shape = (n, *space.shape)
         return jax.random.uniform(key, shape, minval=space.low, maxval=space.high)
 
@@ -298,5 +302,8 @@ def bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def human_bytes(n: int) -> str:
-    power = min(int(math.log(max(n, 1), 1024)), 3)
-    return f"{n / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+    """To three digits, or all before the point."""
+    power = min(max(n.bit_length() - 1, 0) // 10, 3)
+    amount = n / 1024**power
+    digits = f"{amount:.3g}" if amount < 1000 else f"{amount:.0f}"
+    return f"{digits} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -42,7 +42,7 @@ class Choices:
     def action(self, choice: Int[Array, "*batch D"]) -> Array:
         """What the environment is given."""
         if isinstance(self.space, gymnasium.spaces.Box):
-            low, high = self.space.low, self.space.high
+            low, high = jnp.asarray(self.space.low), jnp.asarray(self.space.high)
             return low + (high - low) * choice.astype(jnp.float32) / (self.bins - 1)
         return choice[..., 0]
 
@@ -98,14 +98,15 @@ class QNetwork(nnx.Module):
         )
 
     def __call__(self, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch D K"]:
-        x = obs
+        # One matrix, not a stack of them: see `networks.MLP`.
+        lead, x = obs.shape[:-1], obs.reshape(-1, obs.shape[-1])
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             x = layer(x)
             x = self.activation(x if norm is None else norm(x))
-        out = self.head(x).reshape(*obs.shape[:-1], *self.shape)
-        if self.value is None:
-            return out
-        return self.value(x)[..., None] + out - jnp.mean(out, axis=-1, keepdims=True)
+        out = self.head(x).reshape(-1, *self.shape)
+        if self.value is not None:
+            out = self.value(x)[..., None] + out - jnp.mean(out, axis=-1, keepdims=True)
+        return out.reshape(*lead, *self.shape)
 
 
 def greedy(q: Float[Array, "*batch D K"]) -> Int[Array, "*batch D"]:
@@ -130,7 +131,7 @@ def epsilon_greedy(
     return jnp.where(random, choices.random(random_key, n), greedy(q))
 
 
-def linear_schedule(begin: float, end: float, steps: float, now: Array) -> Float[Array, ""]:
+def linear_schedule(begin: float, end: float, steps: float | int, now: Array) -> Float[Array, ""]:
     """From `begin` at 0 to `end` at `steps`, and `end` from there on."""
     progress = jnp.clip(now / max(steps, 1.0), 0.0, 1.0)
     return begin + progress * (end - begin)

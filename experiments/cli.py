@@ -139,6 +139,8 @@ def fail(error: Exception, code: int = BAD_INPUT) -> int:
 def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: str) -> Any:
     """`tyro.cli` with its boxes turned into a ValueError of one line. `--help` raises SystemExit(0)."""
     errors = io.StringIO()
+    program = Path(sys.argv[0])
+    is_package = program.stem == "__main__"
     width = os.environ.get("COLUMNS")
     try:
         with contextlib.redirect_stderr(errors):
@@ -148,7 +150,7 @@ def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: 
                 arguments,
                 args=list(argv),
                 default=default,
-                prog=f"python -m experiments.{Path(sys.argv[0]).stem}",
+                prog=f"python -m experiments.{program.parent.name if is_package else program.stem}",
                 description=description,
                 config=(tyro.conf.OmitArgPrefixes,),
                 return_unknown_args=True,

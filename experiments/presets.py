@@ -25,7 +25,7 @@ MUJOCO = (
     "Walker2d-v5",
     "Ant-v5",
 )
-FAMILIES = {name: "classic" for name in CLASSIC} | {name: "mujoco" for name in MUJOCO}
+FAMILIES = dict.fromkeys(CLASSIC, "classic") | dict.fromkeys(MUJOCO, "mujoco")
 
 _DQN_CLASSIC: dict[str, Any] = {
     "total_steps": 200_000,
@@ -64,9 +64,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("classic", "ppo"): {
         "total_steps": 500_000,
         "num_envs": 16,
-        "num_steps": 128,
+        "num_steps": 256,
         "num_epochs": 10,
-        "num_minibatches": 16,
+        "num_minibatches": 32,
         "learning_rate": 1e-3,
     },
     ("classic", "trpo"): {"total_steps": 500_000, "num_envs": 16, "num_steps": 128},

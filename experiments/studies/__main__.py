@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import tyro
 
 from experiments import runs
@@ -51,17 +52,18 @@ def studies(argv: Sequence[str]) -> int:
     out = flags.out or (QUICK_OUT if flags.quick else OUT)
     out.mkdir(parents=True, exist_ok=True)
     say = Display().say
-    numbers = rounded(runs.plain(study.run(flags.quick, say)))
+    numbers = runs.plain(rounded(study.run(flags.quick, say)))
     command = f"python -m experiments.studies {flags.name}" + (" --quick" if flags.quick else "")
     record = {"command": command, **runs.provenance(), "numbers": numbers}
     (out / f"{flags.name}.json").write_text(compact(record))
-    refresh(out)
+    study.draw(numbers, out / f"{flags.name}.png")
+    (out / "README.md").write_text(page(out))
     say(str(out / f"{flags.name}.png"))
     return 0
 
 
-def refresh(out: Path) -> None:
-    """The figures and the page, from the numbers that are in `out`."""
+def page(out: Path) -> str:
+    """Figures and words of the studies whose numbers are in `out`."""
     lines = ["# Studies", ""]
     for name, study in STUDIES.items():
         file = out / f"{name}.json"
@@ -71,11 +73,10 @@ def refresh(out: Path) -> None:
             record = json.loads(file.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} cannot be read: {error}") from None
-        study.draw(record["numbers"], out / f"{name}.png")
         lines += [f"## {study.TITLE}", "", f"![{study.TITLE}]({name}.png)", ""]
         lines += [*study.words(record["numbers"]), "", "```", record["command"], "```", ""]
-        lines += [f"Plotted numbers, and what made them: {name}.json", ""]
-    (out / "README.md").write_text("\n".join(lines))
+        lines += [f"The numbers, and what made them: {name}.json", ""]
+    return "\n".join(lines)
 
 
 def compact(record: dict[str, Any]) -> str:
@@ -84,9 +85,10 @@ def compact(record: dict[str, Any]) -> str:
 
 
 def rounded(x: Any) -> Any:
-    """Floats to a few significant digits."""
+    """Arrays as lists, and floats to a few significant digits."""
     if isinstance(x, dict):
         return {k: rounded(v) for k, v in x.items()}
+    x = x if isinstance(x, list) else np.asarray(x).tolist()
     if isinstance(x, list):
         return [rounded(v) for v in x]
     return float(f"{x:.{_DIGITS}g}") if isinstance(x, float) else x

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from experiments import plots
 
@@ -29,22 +33,29 @@ def panel(ax: Any, title: str, x: str, y: str) -> None:
     plots._style(ax)
 
 
-def level(ax: Any, y: float, text: str, x: float, above: bool = True) -> None:
-    """A horizontal line of reference, its name written at x (share of the width), right-aligned."""
+def level(ax: Any, y: float, text: str, right: float = 1.0) -> None:
+    """A horizontal line of reference, with its name above it that ends at `right` (share of the width)."""
     ax.axhline(y, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
     ax.annotate(
         text,
-        (x, y),
+        (right, y),
         xycoords=ax.get_yaxis_transform(),
-        xytext=(0, 3 if above else -3),
+        xytext=(0, 6),
         textcoords="offset points",
         ha="right",
-        va="bottom" if above else "top",
+        va="bottom",
         fontsize=8.5,
         color=GREY,
     )
 
 
 def save(figure: Any, path: Path) -> None:
-    # Without the version of the library in it, equal numbers are equal files.
-    figure.savefig(path, metadata={"Software": None})
+    """As PNG with a palette: a quarter of the size, and no difference to be seen."""
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    Image.fromarray(pixels).quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def known(x: float | None) -> float:
+    """What JSON lacks comes back from it as null: here infinity."""
+    return math.inf if x is None else x

@@ -1,0 +1,174 @@
+"""The noise of REINFORCE's gradient, in the order of its derivation; see `agents/reinforce.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from agents.core.value_losses import explained_variance
+from agents.reinforce import (
+    VARIANTS,
+    Reinforce,
+    ReinforceConfig,
+    ReinforceState,
+    estimate,
+    first_episodes,
+    gradient_noise,
+)
+from envs.base import Env
+from experiments.spec import make_env
+from experiments.studies import figures
+
+TITLE = "The variance of REINFORCE's gradient"
+# Short iterations and small steps: the value learns with the policy's updates, of which there must be enough.
+_CONFIG = ReinforceConfig(
+    num_envs=8, num_steps=64, learning_rate=1e-3, learning_rate_schedule="constant"
+)
+_LINES = (
+    (figures.GOLD, "o", "-"),
+    (figures.RED, "s", "-"),
+    (figures.BLUE, "^", "-"),
+)
+
+Measured = dict[
+    str, Any
+]  # of a seed at a stage: length, explained variance, and a ratio for each variant
+
+
+def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    stages: tuple[int, ...]
+    seeds, batches, episodes, stages = 5, 8, 256, (20, 40, 90)
+    env = make_env("CartPole-v1", {})
+    if quick:
+        seeds, batches, episodes, stages = 2, 1, 16, (1, 2)
+        env = make_env("CartPole-v1", {"max_episode_steps": 40})
+    algo = Reinforce(_CONFIG, env)
+    init, train = jax.jit(algo.init), jax.jit(_train, static_argnums=0)
+    measure = jax.jit(_measure, static_argnums=(0, 1))
+    found: list[list[Measured]] = [[] for _ in stages]
+    for seed in range(seeds):
+        state, done = init(jax.random.key(seed)), 0
+        for measured, stage in zip(found, stages, strict=True):
+            state, done = train(algo, state, jnp.asarray(stage - done)), stage
+            keys = jax.random.split(jax.random.fold_in(state.key, 1), batches)
+            measured.append(_ratios([measure(env, episodes, state, key) for key in keys]))
+            say(f"seed {seed}, {stage * algo.iteration_steps} steps: {_said(measured[-1])}")
+    return {
+        "seeds": seeds,
+        "episodes": batches * episodes,
+        "stages": [
+            {"env_steps": stage * algo.iteration_steps, "seeds": measured}
+            for stage, measured in zip(stages, found, strict=True)
+        ],
+    }
+
+
+def draw(numbers: dict[str, Any], path: Path) -> None:
+    figure = figures.canvas(8, 5)
+    ax = figure.subplots()
+    places = np.arange(len(VARIANTS))
+    for stage, (color, marker, line) in zip(numbers["stages"], _LINES, strict=False):
+        ratios = _by_seed(stage)
+        for seed in ratios:
+            ax.plot(places, seed, line, color=color, linewidth=0.8, alpha=0.3)
+        steps, length = stage["env_steps"], np.mean([seed["length"] for seed in stage["seeds"]])
+        label = f"after {steps:,} steps: episodes of {length:.0f}".replace(",", " ")
+        middle = np.median(ratios, axis=0)
+        ax.plot(
+            places, middle, line, color=color, linewidth=2, marker=marker, markersize=6, label=label
+        )
+    ax.set_yscale("log")
+    ax.legend(frameon=False, fontsize=9)
+    y = "variance / squared gradient, of one episode"
+    title = f"Noise of the policy gradient on CartPole: median of {numbers['seeds']} seeds"
+    figures.panel(ax, title, "estimator", y)
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+    ax.set_xticks(places, list(VARIANTS))
+    ax.grid(axis="x", visible=False)
+    figures.save(figure, path)
+
+
+def words(numbers: dict[str, Any]) -> list[str]:
+    lines = [
+        "Trace of the covariance over the squared length of the gradient: so many episodes must be averaged until the "
+        f"error is as long as the gradient itself. CartPole, {numbers['seeds']} seeds (median; lowest to highest), "
+        f"{numbers['episodes']} fresh episodes each, the same for every estimator.",
+        "",
+        "| environment steps | length of an episode | the value explains | "
+        + " | ".join(VARIANTS)
+        + " |",
+        "|---" * (3 + len(VARIANTS)) + "|",
+    ]
+    for stage in numbers["stages"]:
+        length, explained = (
+            np.mean([seed[name] for seed in stage["seeds"]]) for name in ("length", "explained")
+        )
+        cells = [
+            f"{np.median(x):.1f} ({np.min(x):.1f} to {np.max(x):.1f})" for x in _by_seed(stage).T
+        ]
+        lines.append(
+            f"| {stage['env_steps']} | {length:.0f} | {explained:.0%} | {' | '.join(cells)} |"
+        )
+    return [
+        *lines,
+        "",
+        "Each estimator but the discounted one has the expectation of the one before it (but for what stands for the "
+        "unknown rest of a return at the time limit). The discount changes the question: it shortens the gradient "
+        "along with its noise, so their ratio may go either way. A learned value is a good baseline as far as it "
+        "predicts the returns: the table has the share of their variance that it explains, mean over seeds.",
+    ]
+
+
+def _train(algo: Reinforce, state: ReinforceState, iterations: Int[Array, ""]) -> ReinforceState:
+    return jax.lax.fori_loop(0, iterations, lambda _, s: algo.step(s)[0], state)
+
+
+def _measure(env: Env, episodes: int, state: ReinforceState, key: PRNGKeyArray) -> dict[str, Any]:
+    """Variance and signal of each variant on fresh episodes of the present policy; whole ones, one a column."""
+    start_key, rollout_key = jax.random.split(key)
+    config = dataclasses.replace(_CONFIG, num_envs=episodes, num_steps=env.max_episode_steps)
+    algo = Reinforce(config, env)
+    state = dataclasses.replace(state, stream=algo.init(start_key).stream, key=rollout_key)
+    state, (steps, _) = algo.collect(state)
+    batch = first_episodes(algo.batch(state, steps))
+    tail = state.mean_return / algo.reward_scale(state)
+    to_go = estimate(batch, tail, config).value
+    noise = gradient_noise(state.params, batch, tail, evaluate=algo.evaluate, config=config)
+    return {
+        "length": jnp.sum(batch.mask) / episodes,
+        "explained": explained_variance(batch.value, to_go, batch.mask),
+        "noise": noise,
+    }
+
+
+def _ratios(batches: list[dict[str, Any]]) -> Measured:
+    """Variance over signal, both without bias as means over batches; infinite where the signal is lost in the noise."""
+    variance, signal = (
+        {name: np.mean([getattr(b["noise"][name], what) for b in batches]) for name in VARIANTS}
+        for what in ("variance", "signal")
+    )
+    return {
+        "length": np.mean([b["length"] for b in batches]),
+        "explained": np.mean([b["explained"] for b in batches]),
+        "ratios": {
+            name: variance[name] / signal[name] if signal[name] > 0 else np.inf for name in VARIANTS
+        },
+    }
+
+
+def _by_seed(stage: dict[str, Any]) -> np.ndarray:
+    """Ratios [seeds, variants]."""
+    return np.array(
+        [[figures.known(seed["ratios"][name]) for name in VARIANTS] for seed in stage["seeds"]]
+    )
+
+
+def _said(measured: Measured) -> str:
+    return ", ".join(f"{name} {ratio:.1f}" for name, ratio in measured["ratios"].items())
