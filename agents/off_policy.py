@@ -157,13 +157,15 @@ class OffPolicy:
         rows = max(-(-config.warmup_steps // config.num_envs), config.n_step)
         self.warmup_steps = rows * config.num_envs
 
-    def adam(self) -> optax.GradientTransformation:
+    def adam(self, every: int = 1) -> optax.GradientTransformation:
+        """The optimiser of a network that takes one in `every` of the gradient steps."""
         config = self.config
         clip = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
         rate = config.learning_rate
         if config.learning_rate_schedule == "linear":
             learning_steps = max(config.total_steps - self.warmup_steps, 1)
-            rate = optax.linear_schedule(rate, 0.0, round(learning_steps * config.update_ratio))
+            steps = round(learning_steps * config.update_ratio / every)
+            rate = optax.linear_schedule(rate, 0.0, max(steps, 1))
         return optax.chain(*clip, optax.adam(rate))
 
     def begin(self, key: PRNGKeyArray, params: Params, opt_state: Any) -> OffPolicyState:

@@ -23,7 +23,14 @@ from agents import rollout
 from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
 from agents.core import returns, value_losses
 from agents.networks import Functional
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, Params, require
+from agents.on_policy import (
+    OnPolicy,
+    OnPolicyConfig,
+    OnPolicyState,
+    Params,
+    State,
+    require,
+)
 from agents.q_values import Choices, QNetwork, epsilon_greedy, greedy, linear_schedule, value_of
 from agents.spaces import require_bounds
 from envs.base import Env
@@ -127,9 +134,7 @@ class PQN(OnPolicy):
         epsilon = self.epsilon(state.env_steps)
         return self.choices.action(epsilon_greedy(q, self.choices, epsilon, key))
 
-    def collect(
-        self, state: OnPolicyState
-    ) -> tuple[OnPolicyState, tuple[rollout.Steps, dict[str, Array]]]:
+    def collect(self, state: State) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
         """The rollout: `num_steps` steps of every environment with the epsilon-greedy policy."""
 
         def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:

@@ -92,13 +92,16 @@ class TD3(OffPolicy):
         self.critic = Functional(
             lambda r: ActionValue(inputs, actions, hidden, activation=activation, rngs=r)
         )
-        self.optimizer = self.adam()
+        self.actor_optimizer = self.adam(every=config.policy_delay)
+        self.critic_optimizer = self.adam()
 
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         actor_key, critic_key, key = jax.random.split(key, 3)
         actor = self.actor.init(actor_key)
         critics = self.critic.init_ensemble(critic_key, self.config.num_critics)
-        opt_state = TD3OptState(self.optimizer.init(actor), self.optimizer.init(critics))
+        opt_state = TD3OptState(
+            self.actor_optimizer.init(actor), self.critic_optimizer.init(critics)
+        )
         return self.begin(key, TD3Params(actor, critics, actor, critics), opt_state)
 
     def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
@@ -151,10 +154,13 @@ class TD3(OffPolicy):
             return -jnp.mean(self.critic.module(first)(obs, self._mu(actor, obs)))
 
         (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
-        critics, critics_opt = self._apply(grads, opt_state.critics, params.critics)
+        critics, critics_opt = _apply(
+            self.critic_optimizer, grads, opt_state.critics, params.critics
+        )
 
         def delayed(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
-            actor, actor_opt = self._apply(jax.grad(actor_loss)(actor), actor_opt, actor)
+            grads = jax.grad(actor_loss)(actor)
+            actor, actor_opt = _apply(self.actor_optimizer, grads, actor_opt, actor)
             target_actor, target_critics = optax.incremental_update(
                 (actor, critics), (params.target_actor, params.target_critics), config.tau
             )
@@ -179,9 +185,12 @@ class TD3(OffPolicy):
     def _mu(self, actor: Any, obs: Array) -> Array:
         return jnp.tanh(self.actor.module(actor)(obs))
 
-    def _apply(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-        updates, opt_state = self.optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
+
+def _apply(
+    optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any
+) -> tuple[Any, Any]:
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
 
 
 class DDPG(TD3):

@@ -22,6 +22,7 @@ from typing import Any
 
 import tyro
 
+from agents.off_policy import human_bytes
 from experiments import options, runs, tracking
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
@@ -70,7 +71,7 @@ def main(argv: Sequence[str], env: str | None = None) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     display = Display()
-    for line in (note, f"run folder: {folder}"):
+    for line in (note, _memory(algo, flags.seeds), f"run folder: {folder}"):
         if line:
             display.say(line)
     try:
@@ -116,6 +117,14 @@ def prepare(argv: Sequence[str], env: str | None) -> tuple[Path, Spec, Any, RunF
         folder = runs.default_folder(short_name(spec.env), spec.algo, spec.seed)
     note = "; ".join(filter(None, (clash, rounded))) or None
     return folder, spec, algorithm(spec.algo)(spec.config, environment), flags, note
+
+
+def _memory(algo: Any, seeds: int) -> str | None:
+    """What the replay buffer will take, said before it is taken."""
+    if not hasattr(algo, "memory"):
+        return None
+    each = f" ({seeds} seeds)" if seeds > 1 else ""
+    return f"replay buffer: {human_bytes(seeds * algo.memory())}{each}"
 
 
 def run_main(body: Callable[[], int | None]) -> None:

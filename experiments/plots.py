@@ -47,7 +47,7 @@ def comparison(runs: dict[str, list[Rows]], path: Path) -> Path:
     ax.set_xlabel("environment steps (per seed)")
     ax.set_ylabel("return, evaluated")
     ax.legend(frameon=False, fontsize=9)
-    _style(ax)
+    style(ax)
     figure.savefig(path)
     return path
 
@@ -69,7 +69,7 @@ def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
     ax.set_xlabel("environment steps (per seed)")
     ax.set_ylabel("return, evaluated")
     ax.legend(frameon=False, fontsize=9)
-    _style(ax)
+    style(ax)
     figure.savefig(path)
     return path
 
@@ -103,10 +103,10 @@ def _panel(ax: Any, seeds: list[Rows], name: str, label: str) -> None:
         label="evaluation, deterministic",
     )
     ax.set_ylabel(label)
-    _style(ax)
+    style(ax)
 
 
-def _style(ax: Any) -> None:
+def style(ax: Any) -> None:
     ax.grid(color="#e5e7eb", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

@@ -25,7 +25,7 @@ def sync(task, num_envs):
 
 def envpool(task, num_envs):
     """EnvPool: C++ environments on all cores."""
-    import envpool
+    import envpool  # type: ignore[import-not-found]
 
     threads = len(os.sched_getaffinity(0))
     pool = envpool.make_gymnasium(task, num_envs=num_envs, num_threads=threads, seed=0)
@@ -48,7 +48,7 @@ def envpool(task, num_envs):
 
 def gymnax(task, num_envs, num_steps=64):
     """gymnax: JAX, the whole loop in one program, as ours is timed."""
-    import gymnax
+    import gymnax  # type: ignore[import-not-found]
     import jax
 
     env, params = gymnax.make(task)

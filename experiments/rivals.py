@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import envs
@@ -65,8 +66,8 @@ def against_rivals(
         if python is not None and task in GYMNAX:
             rivals["gymnax"] = Rival(python, "gymnax", task, num_envs)
         here = stepping(envs.make(task), num_envs)
-        measures: dict[str, Callable[[], float]] = {"here": lambda: rate(here, seconds)}
-        measures |= {k: lambda r=r: r.measure(seconds) for k, r in rivals.items()}
+        measures: dict[str, Callable[[], float]] = {"here": partial(rate, here, seconds)}
+        measures |= {name: partial(rival.measure, seconds) for name, rival in rivals.items()}
         rates = {name: [measure()] for name, measure in measures.items()}
         for _ in range(rounds - 1):
             for name, measure in measures.items():

@@ -174,8 +174,10 @@ class _Loop:
         """The share of an iteration that is rollout: timed apart, for inside the program there is no clock, at the
         start and again after each evaluation."""
         first = self.rollout_share is None
-        if self.algo.env.on_host or not hasattr(self.algo, "collect") or not (
-            first or self.progress.iteration in self.marks
+        if (
+            self.algo.env.on_host
+            or not hasattr(self.algo, "collect")
+            or not (first or self.progress.iteration in self.marks)
         ):
             return
         if first:

@@ -30,7 +30,7 @@ def panel(ax: Any, title: str, x: str, y: str) -> None:
     ax.set_title(title, fontsize=11, fontweight="bold", loc="left")
     ax.set_xlabel(x)
     ax.set_ylabel(y)
-    plots._style(ax)
+    plots.style(ax)
 
 
 def level(ax: Any, y: float, text: str, right: float = 1.0) -> None:

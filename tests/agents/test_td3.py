@@ -100,7 +100,7 @@ class Case:
     def __init__(self, algo_type, config):
         self.config = config
         self.algo = algo = algo_type(config, Asymmetric())
-        algo.optimizer = optax.sgd(RATE)
+        algo.actor_optimizer = algo.critic_optimizer = optax.sgd(RATE)
         keys = jax.random.split(jax.random.key(0), 7)
         actor = random_like(jax.jit(algo.actor.init)(keys[0]), 1)
         critics = jax.jit(algo.critic.init_ensemble, static_argnums=1)(keys[1], config.num_critics)
@@ -131,7 +131,7 @@ class Case:
     def run(self, updates, params=None, sample=None):
         params = self.params if params is None else params
         sample = self.sample if sample is None else sample
-        opt_state = TD3OptState(*(self.algo.optimizer.init(p) for p in params[:2]))
+        opt_state = TD3OptState(*(self.algo.actor_optimizer.init(p) for p in params[:2]))
         return self.update(params, opt_state, sample, self.key, jnp.asarray(updates, jnp.int32))
 
     def critic_loss(self, critics):
