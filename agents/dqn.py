@@ -2,7 +2,7 @@
 
     y   = r + gamma Q_bar(s', argmax_a Q(s', a))       double: van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461
     y   = r + gamma max_a Q_bar(s', a)                 otherwise
-    J_Q = E[huber(Q(s, a) - y)]
+    J_Q = E[(Q(s, a) - y)^2 / 2]                       or Huber's loss, as in the paper
 
 With `n_step` rewards before the bootstrap, `dueling` heads and `prioritized` replay (Schaul et al. 2016). Q_bar is a
 copy of Q, renewed every `target_period` gradient steps, or its moving average (`target_update="soft"`). On continuous
@@ -35,15 +35,17 @@ class DQNConfig(OffPolicyConfig):
     """environment steps of the whole run, warm-up included"""
     num_envs: int = 8
     """environments stepped side by side"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """Adam's step size, at first"""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear: falls to zero at total_steps"""
-    update_ratio: float = 0.5
+    num_steps: int = 4
+    """steps of each environment between updates"""
+    update_ratio: float = 0.25
     """gradient steps for each environment step"""
     warmup_steps: int = 1_000
     """environment steps with random actions, before learning starts"""
-    buffer_size: int = 100_000
+    buffer_size: int = 10_000
     """environment steps that the replay buffer holds"""
     batch_size: int = 128
     """samples of a gradient step"""
@@ -51,13 +53,15 @@ class DQNConfig(OffPolicyConfig):
     """gradients longer than this are shortened to it; None: never"""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """units of each hidden layer"""
+    loss: Literal["squared", "huber"] = "squared"
+    """error of Q; huber is for rewards clipped to [-1, 1]: where values are large it lets the rare ends be outvoted"""
     double: bool = True
     """the online network chooses the action whose value the target network tells"""
     dueling: bool = False
     """separate heads for a state's value and the advantages"""
     target_update: Literal["hard", "soft"] = "hard"
     """copy the network every target_period gradient steps, or follow it at the rate tau"""
-    target_period: int = 250
+    target_period: int = 50
     """gradient steps between copies (hard)"""
     epsilon_end: float = 0.05
     """share of random actions in the end; it falls from 1"""
@@ -158,9 +162,11 @@ class DQN(OffPolicy):
             sample.reward, next_value, sample.terminated, sample.discount
         )
 
+        error = value_losses.huber if config.loss == "huber" else value_losses.squared_error
+
         def loss(online: Any) -> tuple[Array, Array]:
             q = value_of(self.network.module(online)(obs), self.choices.choice(sample.action))
-            return jnp.mean(sample.weight * value_losses.huber(q, target)), q
+            return jnp.mean(sample.weight * error(q, target)), q
 
         (q_loss, q), grads = jax.value_and_grad(loss, has_aux=True)(params.online)
         steps, opt_state = self.optimizer.update(grads, opt_state, params.online)

@@ -27,15 +27,6 @@ MUJOCO = (
 )
 FAMILIES = dict.fromkeys(CLASSIC, "classic") | dict.fromkeys(MUJOCO, "mujoco")
 
-_DQN_CLASSIC: dict[str, Any] = {
-    "total_steps": 200_000,
-    "num_steps": 16,
-    "learning_rate": 2e-3,
-    "hidden_sizes": (256, 256),
-    "target_period": 128,
-    "epsilon_fraction": 0.16,
-    "epsilon_end": 0.04,
-}
 _PENDULUM: dict[str, Any] = {
     "total_steps": 20_000,
     "warmup_steps": 1_000,
@@ -78,18 +69,16 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 5e-3,
     },
     ("classic", "pqn"): {"total_steps": 500_000},
-    ("classic", "dqn"): _DQN_CLASSIC,
-    # Q is nearly the same for both actions under a longer horizon: nearly every state can still be saved.
-    ("CartPole-v1", "dqn"): _DQN_CLASSIC | {"gamma": 0.95},
     ("classic", "sac"): _PENDULUM,
     ("classic", "td3"): _PENDULUM,
     ("classic", "ddpg"): _PENDULUM,
     ("mujoco", "ppo"): {
         "total_steps": 1_000_000,
-        "num_envs": 16,
-        "num_steps": 128,
+        "num_envs": 64,
+        "num_steps": 32,
         "num_epochs": 10,
         "num_minibatches": 32,
+        "initial_log_std": -0.5,
     },
 }
 

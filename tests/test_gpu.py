@@ -20,6 +20,7 @@ def gpu():
         pytest.skip("no GPU")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(ON_CPU)
 def test_several_seeds_train_on_mjx():
     figures = bench_gpu.training(4, 2, 4)

@@ -290,6 +290,7 @@ def test_a_space_it_cannot_handle_is_refused():
         PPO(SMALL, Odd())
 
 
+@pytest.mark.slow
 def test_seeds_of_the_walker_under_one_vmap_equal_single_runs():
     """Physics on the host included: after one iteration parameters, statistics and robots agree."""
     config = PPOConfig(num_envs=8, num_steps=4, num_minibatches=2, hidden_sizes=(32, 32))

@@ -164,7 +164,7 @@ def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monke
     for word in ("stance slip", "survival", "run/curve.png", "run/video.gif"):
         assert word in out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["eval_episodes"] == 16
+    assert summary["eval_episodes"] == 8 * runner.FINAL_BATCHES
     assert summary["distance_m"] == pytest.approx(summary["gait"]["distance"])
     assert {"walks", "survival", "alternation"} <= set(summary["per_seed"][1]["gait"])
     rows = runs.read_rows(tmp_path / "run" / "seed_1" / "metrics.jsonl")

@@ -17,7 +17,7 @@ import agents
 import envs
 import experiments
 from agents.ppo import PPO, PPOConfig
-from experiments import checkpoints, finish, runner, runs
+from experiments import checkpoints, finish, metrics, runner, runs
 from experiments.console import Display
 from experiments.programs import Programs
 from experiments.spec import Spec, initial_keys
@@ -71,7 +71,7 @@ def test_rows_are_those_of_the_contract(tmp_path):
     found = runs.read_rows(tmp_path / "a" / "metrics.jsonl")
     assert [r["env_steps"] for r in found] == [*range(8, 4 * 1003, 8), 4 * 1003]
     evaluated = [r for r in found if r["eval/return"] is not None]
-    assert len(evaluated) == 10
+    assert len(evaluated) == metrics.MARKS
     assert evaluated[-1] is found[-1]
     assert evaluated[-1]["eval/return"] == RETURN
     assert evaluated[-1]["eval/length"] == LIMIT

@@ -44,6 +44,7 @@ def test_activations_and_sensors_as_native(engines):
     np.testing.assert_allclose(ours.act, ctrl / 2 + 3 * 0.002 * ctrl, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_overrides_as_native(engines):
     state = engines[1].forward(jnp.array([0.5]), jnp.array([1.0]))
     damping = jnp.array([[0.1], [0.5], [2.0]])
