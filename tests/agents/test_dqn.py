@@ -111,7 +111,8 @@ class Case:
             error = np.abs(
                 of(q_values(online, s.obs, shape), np.asarray(self.choice)) - self.target
             )
-            return np.mean(s.weight * np.where(error < 1, error**2 / 2, error - 0.5))
+            huber = np.where(error < 1, error**2 / 2, error - 0.5)
+            return np.mean(s.weight * (huber if self.config.loss == "huber" else error**2 / 2))
 
         self.loss = loss
 
@@ -157,6 +158,9 @@ class TestUpdate:
 
     def test_double(self, case):
         self.check(case)
+
+    def test_huber(self):
+        self.check(Case(Buttons(), loss="huber"))
 
     def test_plain(self, case):
         plain = Case(Buttons(), double=False)
