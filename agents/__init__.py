@@ -1,4 +1,4 @@
-"""The algorithms, by the name that `--algo` takes."""
+"""The algorithms, by the name that `--algo` takes: of control, and of token tasks."""
 
 from agents.actor_critic import A2C
 from agents.dqn import DQN
@@ -10,6 +10,15 @@ from agents.reinforce import Reinforce
 from agents.sac import SAC
 from agents.tabular import SARSA, ExpectedSARSA, QLearning
 from agents.td3 import DDPG, TD3
+from agents.token_learners import (
+    RLOO,
+    SFT,
+    DrGRPO,
+    Rejection,
+    TokenGRPO,
+    TokenPPO,
+    TokenReinforce,
+)
 from agents.trpo import TRPO
 
 ALGORITHMS = {
@@ -28,4 +37,14 @@ ALGORITHMS = {
     "expected-sarsa": ExpectedSARSA,
     "value-iteration": ValueIteration,
     "policy-iteration": PolicyIteration,
+}
+
+TOKEN_ALGORITHMS = {
+    "sft": SFT,
+    "rejection": Rejection,
+    "reinforce": TokenReinforce,
+    "rloo": RLOO,
+    "ppo": TokenPPO,
+    "grpo": TokenGRPO,
+    "dr-grpo": DrGRPO,
 }

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.batch import Batch, Evaluation, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets, require
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
 from envs.base import Env
 
 Params = Any
@@ -56,18 +56,9 @@ class ActorCriticConfig(OnPolicyConfig):
         self.require_at_least_one("n_step")
         self.require_positive("value_coefficient")
         self.require_share("gae_lambda")
-        require(
-            self.optimizer in ("rmsprop", "adam"),
-            f'optimizer must be "rmsprop" or "adam", got {self.optimizer!r}',
-        )
-        require(
-            self.estimator in ("n-step", "gae"),
-            f'estimator must be "n-step" or "gae", got {self.estimator!r}',
-        )
-        require(
-            self.entropy_coefficient >= 0,
-            f"entropy_coefficient must not be negative, got {self.entropy_coefficient}",
-        )
+        self.require_one_of("optimizer", "rmsprop", "adam")
+        self.require_one_of("estimator", "n-step", "gae")
+        self.require_not_negative("entropy_coefficient")
 
 
 class A2C(OnPolicy):

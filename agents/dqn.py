@@ -24,8 +24,8 @@ from agents import replay
 from agents.core import value_losses
 from agents.networks import Functional
 from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState
-from agents.on_policy import require
 from agents.q_values import Choices, QNetwork, epsilon_greedy, greedy, linear_schedule, value_of
+from agents.settings import require
 from envs.base import Env
 
 

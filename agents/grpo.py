@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.struct
 import jax
@@ -32,7 +32,8 @@ from agents.core import kl, policy_losses, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_starts, group_targets
 from agents.networks import Actor, Functional
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, require
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState
+from agents.settings import Settings, require
 from agents.spaces import encode
 from envs.base import Env
 
@@ -40,15 +41,9 @@ Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPOConfig(OnPolicyConfig):
-    num_envs: int = 64
-    """episodes between updates, side by side"""
-    num_steps: int = 1_000
-    """steps of an episode at most; the environment's own limit may be lower"""
-    gamma: float = 1.0
-    """discount, in the return that episodes of a group are compared by"""
-    normalize_returns: bool = False
-    """returns divided by their running standard deviation; of use where scale_advantages is off"""
+class GRPOSettings(Settings):
+    """What `update` goes by, whatever it is that learns."""
+
     group_size: int = 8
     """episodes from the same start, which are compared with one another"""
     scale_advantages: bool = True
@@ -65,31 +60,35 @@ class GRPOConfig(OnPolicyConfig):
     """the surrogate's clip range above a ratio of 1"""
     aggregation: Aggregation = "seq-mean-token-mean"
     """how the loss is averaged: over steps, then episodes (GRPO); over all steps (DAPO); or summed over steps and
-    divided by num_steps, a constant (Dr. GRPO)"""
+    divided by the longest episode's, a constant (Dr. GRPO)"""
     kl_coefficient: float = 0.0
-    """weight of the KL to the reference policy, k3 estimate; 0: there is no reference"""
-    reference_every: int | None = None
-    """iterations after which the present policy becomes the reference; None: it stays the initial one"""
+    """weight of the KL to the reference policy in the loss; 0: no such term"""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """estimate of the KL in the loss: k2 or k3 (k1 has no gradient on average, and is refused)"""
     entropy_coefficient: float = 0.0
     """weight of the entropy bonus"""
 
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
-        self.require_positive("clip_low", "clip_high", "reference_every")
+        self.require_positive("clip_low", "clip_high")
+        self.require_not_negative("kl_coefficient")
         require(
             self.group_size >= 2,
             f"group_size must be at least 2, got {self.group_size}: an episode is compared with others of its group",
         )
         require(
-            self.num_envs % self.group_size == 0,
-            f"num_envs = {self.num_envs} does not divide into groups of group_size = {self.group_size}",
+            self.kl_estimator != "k1",
+            "kl_estimator k1 in the loss has an expected gradient of zero on-policy: take k2 or k3",
         )
+        self.require_one_of("kl_estimator", "k2", "k3")
+
+    def require_groups(self, name: str, episodes: int) -> None:
         require(
-            self.kl_coefficient >= 0,
-            f"kl_coefficient must not be negative, got {self.kl_coefficient}",
+            episodes % self.group_size == 0,
+            f"{name} = {episodes} does not divide into groups of group_size = {self.group_size}",
         )
-        self.require_parts(self.num_envs)
+        self.require_parts(episodes)
 
     def require_parts(self, episodes: int) -> None:
         parts = self.num_minibatches * self.micro_batches
@@ -97,6 +96,25 @@ class GRPOConfig(OnPolicyConfig):
             episodes % parts == 0,
             f"{episodes} episodes do not divide into num_minibatches x micro_batches = {parts} parts",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOConfig(GRPOSettings, OnPolicyConfig):
+    num_envs: int = 64
+    """episodes between updates, side by side"""
+    num_steps: int = 1_000
+    """steps of an episode at most; the environment's own limit may be lower"""
+    gamma: float = 1.0
+    """discount, in the return that episodes of a group are compared by"""
+    normalize_returns: bool = False
+    """returns divided by their running standard deviation; of use where scale_advantages is off"""
+    reference_every: int | None = None
+    """iterations after which the present policy becomes the reference; None: it stays the initial one"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_positive("reference_every")
+        self.require_groups("num_envs", self.num_envs)
 
 
 @flax.struct.dataclass
@@ -167,6 +185,7 @@ class GRPO(OnPolicy):
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             config=self.config,
+            longest=self.config.num_steps,
         )
         obs = encode(self.env.observation_space, episodes.obs)
         scores = episode_returns(episodes.reward, episodes.mask, self.config.gamma)
@@ -229,7 +248,8 @@ def update(
     evaluate: Callable[[Params, Any, Any], Evaluation],
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
-    config: GRPOConfig,
+    config: GRPOSettings,
+    longest: int,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """Epochs of minibatch gradient steps on one batch of episodes.
 
@@ -238,6 +258,7 @@ def update(
         `config.kl_coefficient` is not 0, and where it is there, the KL is measured. Values are ignored.
       evaluate: (params, obs, action) to log-probs and entropies [T, N], finite also where the mask is False.
       optimizer: everything but the learning rate.
+      longest: steps of an episode at most, the constant of "token-sum-constant".
 
     Returns:
       params, opt_state, and metrics over unmasked steps: means over all gradient steps; `kl` is KL(pi_old || pi), by
@@ -263,12 +284,11 @@ def update(
         if batch.ref_logp is not None:
             measured["kl_reference"] = kl.k3(new.logp, batch.ref_logp)
         if config.kl_coefficient:
-            each += config.kl_coefficient * measured["kl_reference"]
+            estimate = kl.k2 if config.kl_estimator == "k2" else kl.k3
+            each += config.kl_coefficient * estimate(new.logp, batch.ref_logp)
         if config.entropy_coefficient:
             each -= config.entropy_coefficient * new.entropy
-        total, denominator = policy_losses.aggregate(
-            each, batch.mask, config.aggregation, config.num_steps
-        )
+        total, denominator = policy_losses.aggregate(each, batch.mask, config.aggregation, longest)
         clipped = policy_losses.clip_fraction(ratio, low, high, batch.mask)
         metrics = {name: returns.masked_mean(x, batch.mask) for name, x in measured.items()}
         metrics |= {"clip_fraction_low": clipped.low, "clip_fraction_high": clipped.high}

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import replay, rollout
 from agents.networks import ACTIVATIONS
-from agents.on_policy import require
+from agents.settings import Settings, require
 from agents.spaces import encode, num_inputs, require_actions, require_bounds
 from envs import base
 from envs.base import Env
@@ -37,7 +37,7 @@ RESET_BANK = 32  # start states for the resets of one iteration, where the envir
 
 
 @dataclasses.dataclass(frozen=True)
-class OffPolicyConfig:
+class OffPolicyConfig(Settings):
     """Fields of every learner with a replay buffer. Raises ValueError, in one line, for impossible values."""
 
     total_steps: int = 1_000_000
@@ -72,23 +72,18 @@ class OffPolicyConfig:
     """activation of the hidden layers"""
 
     def __post_init__(self):
-        for name in ("total_steps", "num_envs", "num_steps", "batch_size", "n_step", "buffer_size"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        for name in ("learning_rate", "max_grad_norm", "update_ratio"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive, got {value}")
-        for name in ("gamma", "tau"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
+        super().__post_init__()
+        self.require_at_least_one(
+            "total_steps", "num_envs", "num_steps", "batch_size", "n_step", "buffer_size"
+        )
+        self.require_positive("learning_rate", "max_grad_norm", "update_ratio")
+        self.require_share("gamma", "tau")
         require(
             all(size >= 1 for size in self.hidden_sizes),
             f"hidden_sizes must be positive, got {self.hidden_sizes}",
         )
         require(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
-        require(
-            self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}"
-        )
+        self.require_not_negative("warmup_steps")
         exact = self.update_ratio * self.round_steps
         require(
             math.isfinite(exact) and abs(exact - round(exact)) < 1e-6 and round(exact) >= 1,

@@ -25,6 +25,7 @@ from agents import normalize, rollout
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import returns
 from agents.networks import ACTIVATIONS, ActorCritic, Functional
+from agents.settings import Settings, require
 from agents.spaces import encode, num_inputs, require_actions
 from envs.base import Env
 
@@ -32,7 +33,7 @@ Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class OnPolicyConfig:
+class OnPolicyConfig(Settings):
     """Fields of every on-policy learner. Raises ValueError, in one line, for impossible values."""
 
     total_steps: int = 1_000_000
@@ -61,6 +62,7 @@ class OnPolicyConfig:
     """log standard deviation of continuous actions at first"""
 
     def __post_init__(self):
+        super().__post_init__()
         self.require_at_least_one("total_steps", "num_envs", "num_steps")
         self.require_positive("learning_rate")
         self.require_share("gamma")
@@ -70,22 +72,6 @@ class OnPolicyConfig:
             f"hidden_sizes must be positive, got {self.hidden_sizes}",
         )
         require(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
-
-    def require_at_least_one(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-
-    def require_positive(self, *names: str) -> None:
-        """None means "off", where the field allows it."""
-        for name in names:
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive, got {value}")
-
-    def require_share(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
 
 
 @flax.struct.dataclass
@@ -248,6 +234,7 @@ def gae_targets(batch: Batch, gamma: float, gae_lambda: float) -> Targets:
         batch.truncated,
         gamma,
         gae_lambda,
+        batch.mask,
     )
     return Targets(advantage, advantage + batch.value)
 
@@ -256,8 +243,3 @@ def return_scale(statistics: normalize.RunningStatistics) -> Float[Array, ""]:
     """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
     rewards would be blown up without bound."""
     return jnp.maximum(normalize.std(statistics), 0.1 * jnp.abs(statistics.mean))
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

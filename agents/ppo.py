@@ -25,14 +25,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches, random_order
 from agents.core import kl, policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets, require
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
+from agents.settings import Settings, require
 from envs.base import Env
 
 Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOConfig(OnPolicyConfig):
+class PPOSettings(Settings):
+    """What `update` goes by, whatever it is that learns."""
+
     num_epochs: int = 8
     """passes over the data of one rollout"""
     num_minibatches: int = 8
@@ -63,6 +66,12 @@ class PPOConfig(OnPolicyConfig):
         self.require_at_least_one("num_epochs", "num_minibatches")
         self.require_positive("clip_ratio", "kl_target", "clip_value", "stop_kl")
         self.require_share("gae_lambda")
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig(PPOSettings, OnPolicyConfig):
+    def __post_init__(self):
+        super().__post_init__()
         require(
             self.num_envs * self.num_steps % self.num_minibatches == 0,
             f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "
@@ -132,7 +141,7 @@ def update(
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     kl_coefficient: Float[Array, ""],
-    config: PPOConfig,
+    config: PPOSettings,
     distribution: Callable[[Params, Any], Any] | None = None,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """Epochs of minibatch gradient steps on one batch.

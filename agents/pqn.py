@@ -29,9 +29,9 @@ from agents.on_policy import (
     OnPolicyState,
     Params,
     State,
-    require,
 )
 from agents.q_values import Choices, QNetwork, epsilon_greedy, greedy, linear_schedule, value_of
+from agents.settings import require
 from agents.spaces import require_bounds
 from envs.base import Env
 

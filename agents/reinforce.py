@@ -36,7 +36,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from agents.batch import Batch, Evaluation, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, require, return_scale
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, return_scale
+from agents.settings import Settings, require
 from envs.base import Env
 
 Params = Any
@@ -55,9 +56,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ReinforceConfig(OnPolicyConfig):
-    learning_rate: float = 3e-3
-    """Adam's step size, at first"""
+class ReinforceSettings(Settings):
+    """What `estimate` and `update` go by, whatever it is that learns."""
+
+    gamma: float = 0.99
+    """discount"""
     credit: Literal["trajectory", "reward-to-go"] = "reward-to-go"
     """what weights an action: all that its episode earns in the rollout, or what it earns from there on"""
     baseline: Literal["none", "mean", "value"] = "value"
@@ -69,15 +72,18 @@ class ReinforceConfig(OnPolicyConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(
-            self.credit in ("trajectory", "reward-to-go"),
-            f'credit must be "trajectory" or "reward-to-go", got {self.credit!r}',
-        )
-        require(
-            self.baseline in ("none", "mean", "value"),
-            f'baseline must be "none", "mean" or "value", got {self.baseline!r}',
-        )
+        self.require_one_of("credit", "trajectory", "reward-to-go")
+        self.require_one_of("baseline", "none", "mean", "value")
         self.require_positive("value_coefficient")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforceConfig(ReinforceSettings, OnPolicyConfig):
+    learning_rate: float = 3e-3
+    """Adam's step size, at first"""
+
+    def __post_init__(self):
+        super().__post_init__()
         require(
             self.baseline != "mean" or self.num_envs >= 2,
             'baseline "mean" is over the other environments: num_envs must be at least 2, got 1',
@@ -131,7 +137,7 @@ class Reinforce(OnPolicy):
         return return_scale(state.return_statistics) if normalized else jnp.ones(())
 
 
-def estimate(batch: Batch, tail: ScalarLike, config: ReinforceConfig) -> Targets:
+def estimate(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Targets:
     """The weight of each action, and the returns-to-go G_t, [T, N] both.
 
     Args:
@@ -178,7 +184,7 @@ def update(
     evaluate: Callable[[Params, Any, Any], Evaluation],
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
-    config: ReinforceConfig,
+    config: ReinforceSettings,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """One gradient step on all of a batch; with a value baseline, the value takes it too.
 
@@ -232,7 +238,7 @@ def gradient_noise(
     tail: ScalarLike,
     *,
     evaluate: Callable[[Params, Any, Any], Evaluation],
-    config: ReinforceConfig,
+    config: ReinforceSettings,
 ) -> dict[str, GradientNoise]:
     """What each step of the derivation (`VARIANTS`) does to the noise of the policy gradient, on the same data.
 

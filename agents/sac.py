@@ -32,7 +32,7 @@ from agents import replay
 from agents.core import value_losses
 from agents.networks import ActionValue, Functional, SquashedActor
 from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState, bounds
-from agents.on_policy import require
+from agents.settings import require
 from envs.base import Env
 
 

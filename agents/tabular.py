@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from agents import rollout
-from agents.on_policy import require
+from agents.settings import require
 from envs.base import Env
 
 Bootstrap = Literal["greedy", "sampled", "expected"]

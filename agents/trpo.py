@@ -34,7 +34,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
 from agents.core import natural_gradient, policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets, require
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
+from agents.settings import require
 from envs.base import Env
 
 Params = Any

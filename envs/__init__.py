@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["factory", "make", "names", "register"]
 
+TOKENS_PREFIX = "tokens-"  # "tokens-sort-4" is a token task, its size behind its name
 HOST_PREFIX = "gym:"  # "gym:LunarLander-v3" is Gymnasium's own environment, stepped on the host
 
 _FACTORIES: dict[str, str | Callable[..., Env]] = {
@@ -44,6 +45,10 @@ _FACTORIES: dict[str, str | Callable[..., Env]] = {
     "FrozenLake8x8-v1": "envs.tabular.toy_text:make_frozen_lake_8x8",
     "CliffWalking-v1": "envs.tabular.toy_text:make_cliff_walking",
     "Taxi-v4": "envs.tabular.toy_text:make_taxi",
+    **{
+        f"tokens-{task}": "envs.tokens:make_tokens"
+        for task in ("sort", "add", "reverse", "countdown", "graph-path", "bandit")
+    },
     "probe-constant": "envs.probes:ConstantReward",
     "probe-action": "envs.probes:RewardIsAction",
     "probe-observation": "envs.probes:RewardIsObservation",
@@ -63,6 +68,11 @@ def factory(name: str) -> Callable[..., Env]:
         from envs.host import make_host
 
         return functools.partial(make_host, name.removeprefix(HOST_PREFIX))
+    if name.startswith(TOKENS_PREFIX):
+        from envs.tokens import make_task, make_tokens
+
+        task = make_task(name.removeprefix(TOKENS_PREFIX))
+        return functools.partial(make_tokens, task)
     if name not in _FACTORIES:
         near = difflib.get_close_matches(name, _FACTORIES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
@@ -119,6 +129,12 @@ _TIME_LIMITS = {
     "FrozenLake8x8-v1": 200,
     "CliffWalking-v1": 1000,
     "Taxi-v4": 200,
+    "tokens-sort": 7,
+    "tokens-add": 4,
+    "tokens-reverse": 7,
+    "tokens-countdown": 6,
+    "tokens-graph-path": 7,
+    "tokens-bandit": 1,
 }
 
 for _name, _limit in _TIME_LIMITS.items():

@@ -18,7 +18,7 @@ import typing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tyro
 
@@ -35,7 +35,17 @@ from experiments.runner import (
     total_iterations,
     train,
 )
-from experiments.spec import Spec, algorithm, env_factory, full_name, make_env, short_name
+from experiments.spec import (
+    TOKENS,
+    Domain,
+    Spec,
+    algorithm,
+    env_factory,
+    full_name,
+    make_env,
+    short_name,
+    token_env,
+)
 
 BAD_INPUT = 2
 _FREE = ("out", "resume", "video", "track")  # flags of a run that may change when it is resumed
@@ -59,11 +69,12 @@ class RunFlags:
     """show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases, too"""
 
 
-def main(argv: Sequence[str], env: str | None = None) -> int:
-    """Trains and returns the exit code. `env`: the command's own environment; None: there is a flag --env."""
+def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control") -> int:
+    """Trains and returns the exit code. `env`: the command's own environment; None: there is a flag --env, or, in the
+    domain of tokens, --task."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
-        folder, spec, algo, flags, note = prepare(argv, env)
+        folder, spec, algo, flags, note = prepare(argv, env, domain)
         if not flags.resume:
             runs.create(folder, spec.to_json())
     except (ValueError, OSError) as error:
@@ -80,7 +91,8 @@ def main(argv: Sequence[str], env: str | None = None) -> int:
         conclude(folder, spec, algo, finished, flags.video, display)
     except RunInterruptedError as stopped:
         display.close()
-        command = f"python -m experiments.{env or 'train'} --resume {folder}"
+        program = "tokens" if domain == "tokens" else env or "train"
+        command = f"python -m experiments.{program} --resume {folder}"
         display.say(f"stopped; to go on: {command}")
         return 128 + stopped.signum
     except NonFiniteError as error:
@@ -93,21 +105,28 @@ def main(argv: Sequence[str], env: str | None = None) -> int:
     return 0
 
 
-def prepare(argv: Sequence[str], env: str | None) -> tuple[Path, Spec, Any, RunFlags, str | None]:
+def prepare(
+    argv: Sequence[str], env: str | None, domain: Domain = "control"
+) -> tuple[Path, Spec, Any, RunFlags, str | None]:
     """Folder, spec, algorithm, the run's flags, and a remark. Writes nothing; raises ValueError."""
     first = _first_flags(argv)
     stored = None
-    given = env or first.env
+    which = _WHICH[domain]
+    given = env or which.env_name(getattr(first, which.flag))
     if first.resume is not None:
         folder = Path(first.resume)
         stored = Spec.from_json(runs.read_config(folder))
+        if stored.domain != domain:
+            raise ValueError(f"{folder} is a run of {stored.domain}, not of {domain}")
         _refuse_another("env", full_name(given) if given else None, stored, folder)
         _refuse_another("algo", first.algo, stored, folder)
     name = stored.env if stored else full_name(given) if given else None
-    algo_name = stored.algo if stored else first.algo or "ppo"
+    algo_name = stored.algo if stored else first.algo or which.algo
     if name is None:
         raise ValueError("which environment? give --env NAME, or --env FILE.py:NAME for your own")
-    flags, spec, clash = _parse(argv, name, algo_name, stored, has_env_flag=env is None)
+    flags, spec, clash = _parse(
+        argv, name, algo_name, stored, None if env else which(which.shown(name)), domain
+    )
     environment = make_env(spec.env, spec.env_kwargs)
     spec, rounded = _whole_iterations(spec, environment)
     if stored:
@@ -116,7 +135,7 @@ def prepare(argv: Sequence[str], env: str | None) -> tuple[Path, Spec, Any, RunF
     if not first.resume and not flags.out:
         folder = runs.default_folder(short_name(spec.env), spec.algo, spec.seed)
     note = "; ".join(filter(None, (clash, rounded))) or None
-    return folder, spec, algorithm(spec.algo)(spec.config, environment), flags, note
+    return folder, spec, algorithm(spec.algo, domain)(spec.config, environment), flags, note
 
 
 def _memory(algo: Any, seeds: int) -> str | None:
@@ -178,7 +197,7 @@ def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: 
 def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
     """The flags that decide which others there are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--algo", "--env", "--resume"):
+    for flag in ("--algo", "--env", "--task", "--resume"):
         parser.add_argument(flag)
     try:
         return parser.parse_known_args(list(argv))[0]
@@ -187,20 +206,22 @@ def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parse(
-    argv: Sequence[str], env: str, algo: str, stored: Spec | None, has_env_flag: bool
+    argv: Sequence[str], env: str, algo: str, stored: Spec | None, which: Any, domain: Domain
 ) -> tuple[RunFlags, Spec, str | None]:
     """The run's flags, its spec, and a remark on flags that go by another name."""
-    config_type = algorithm(algo).Config
+    config_type = algorithm(algo, domain).Config
     run, config = RunFlags(algo=algo), preset(env, algo, config_type)
     if stored:
         run = RunFlags(algo=algo, seed=stored.seed, seeds=stored.seeds)
         config = stored.config
     kept = stored.env_kwargs if stored else {}
-    taken = {"env"} | {f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)}
+    taken = {"env", "task"} | {
+        f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
+    }
     of_env = options.flags(env_factory(env), taken, kept)
     parts = [("run", run), ("environment", of_env.default), (algo, config)]
-    if has_env_flag:
-        parts.insert(0, ("which", _Which(env)))
+    if which is not None:
+        parts.insert(0, ("which", which))
     arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])
     description = f"Trains {algo} on {short_name(env)}."
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
@@ -214,13 +235,44 @@ def _parse(
         f"--{_dashed(name)} is not the environment's: its own is --{_dashed(field)}"
         for field, name in of_env.renamed.items()
     )
-    return run, Spec(env, kwargs, algo, config, run.seed, run.seeds), clash or None
+    return run, Spec(env, kwargs, algo, config, run.seed, run.seeds, domain), clash or None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Which:
+class _WhichEnv:
+    flag: ClassVar[str] = "env"
+    algo: ClassVar[str] = "ppo"  # without --algo
+
     env: str
     """the environment: a name (python -m experiments.envs lists them), FILE.py:NAME, or gym:ID"""
+
+    @staticmethod
+    def env_name(given: str | None) -> str | None:
+        return given
+
+    @staticmethod
+    def shown(env: str) -> str:
+        return env
+
+
+@dataclasses.dataclass(frozen=True)
+class _WhichTask:
+    flag: ClassVar[str] = "task"
+    algo: ClassVar[str] = "grpo"
+
+    task: str
+    """the task: sort, add, reverse, countdown, graph-path, bandit, with a size if wanted (sort-4); or FILE.py:NAME"""
+
+    @staticmethod
+    def env_name(given: str | None) -> str:
+        return token_env(given or "sort")
+
+    @staticmethod
+    def shown(env: str) -> str:
+        return env.removeprefix(TOKENS)
+
+
+_WHICH: dict[str, Any] = {"control": _WhichEnv, "tokens": _WhichTask}
 
 
 def _check(run: RunFlags) -> None:
@@ -233,7 +285,7 @@ def _check(run: RunFlags) -> None:
 
 def _whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
     """The total rounded up to whole iterations, and a line that says so."""
-    algo = algorithm(spec.algo)(spec.config, env)
+    algo = algorithm(spec.algo, spec.domain)(spec.config, env)
     asked = spec.config.total_steps
     total = env_steps(algo, total_iterations(asked, algo))
     if total >= 2**31:

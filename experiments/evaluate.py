@@ -133,6 +133,14 @@ def recorded(episodes: Episodes) -> int:
     return 0 if episodes.rewards is None else episodes.rewards.shape[1]
 
 
+def row(episodes: Episodes) -> dict[str, float]:
+    """Columns of metrics.jsonl."""
+    return {
+        "eval/return": float(np.mean(episodes.returns)),
+        "eval/length": float(np.mean(episodes.lengths)),
+    }
+
+
 def report(env: Env, episodes: Episodes) -> dict[str, Any]:
     """What summary.json says about one seed's final evaluation."""
     found: dict[str, Any] = {

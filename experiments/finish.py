@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from agents.transformer import num_parameters
 from experiments import evaluate, runs
 from experiments.console import Display, duration, si
+from experiments.evaluator import evaluator
 from experiments.runner import Finished, env_steps
-from experiments.spec import Spec, short_name
+from experiments.spec import TOKENS, Spec, short_name
 from experiments.user_env import located
 
 # Lines of the gait report: what, unit, and the name in `gait.analyse`.
@@ -32,7 +34,11 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     """Writes summary.json and returns it. Scalars are means over seeds."""
     progress = finished.progress
     steps = env_steps(algo, progress.iteration)
-    per_seed = [evaluate.report(algo.env, episodes) for episodes in finished.episodes]
+    report = evaluator(spec.domain).report
+    per_seed = [report(algo, episodes) for episodes in finished.episodes]
+    if spec.domain == "tokens":
+        for i, found in enumerate(per_seed):
+            found |= _of_tokens(folder, spec, finished, i)
     summary = {
         "env": spec.env,
         "algo": spec.algo,
@@ -44,10 +50,34 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         # Of all seeds together, while training: without compilation, evaluation and checkpoints.
         "steps_per_second": steps * spec.seeds / max(progress.train_s, 1e-9),
         **evaluate.mean_of(per_seed),
+        **(_of_token_run(spec, algo, finished, per_seed) if spec.domain == "tokens" else {}),
         "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],
     }
     runs.write_json(folder / "summary.json", summary)
     return summary
+
+
+def _of_tokens(folder: Path, spec: Spec, finished: Finished, i: int) -> dict[str, Any]:
+    """What one seed wrote, and what it could do before."""
+    start = runs.read_rows(runs.metrics_file(folder, spec.seeds, i))[0]
+    return {
+        "tokens_generated": int(finished.states.tokens[i]),
+        "pass_at_1_start": start["eval/pass_at_1"],
+        "pass_at_8_start": start["eval/pass_at_8"],
+    }
+
+
+def _of_token_run(
+    spec: Spec, algo: Any, finished: Finished, per_seed: list[dict[str, Any]]
+) -> dict[str, Any]:
+    tokens = sum(report["tokens_generated"] for report in per_seed)
+    return {
+        "task": spec.env.removeprefix(TOKENS),
+        "parameters": num_parameters(finished.states.params) // spec.seeds,
+        "tokens_generated": tokens,
+        # Of all seeds together, while training.
+        "tokens_per_second": tokens / max(finished.progress.train_s, 1e-9),
+    }
 
 
 def draw_curve(folder: Path, spec: Spec) -> Path:
@@ -55,6 +85,8 @@ def draw_curve(folder: Path, spec: Spec) -> Path:
 
     rows = [runs.read_rows(runs.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)]
     title = f"{short_name(spec.env)}, {spec.algo}"
+    if spec.domain == "tokens":
+        return plots.pass_curve(rows, folder / "curve.png", title)
     return plots.learning_curve(rows, folder / "curve.png", title)
 
 
@@ -75,19 +107,8 @@ def write_video(
 
 
 def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Display) -> None:
-    rows = [
-        ("return", f"{summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"),
-        ("episodes", f"{summary['eval_episodes']} a seed, deterministic"),
-        ("survival", f"{summary['survival_rate']:.1%}"),
-        ("env steps", f"{si(summary['env_steps'])} a seed"),
-        ("speed", f"{si(summary['steps_per_second'])} steps/s"),
-        (
-            "wall clock",
-            f"{duration(summary['wall_clock_s'])}, {summary['compile_s']:.0f} s compiling",
-        ),
-    ]
-    display.table(_title(summary), rows)
-    measures = summary["gait"]
+    display.table(_title(summary), _token_rows(summary) if "task" in summary else _rows(summary))
+    measures = summary.get("gait")
     if measures:
         display.table(
             _verdict(measures),
@@ -97,13 +118,45 @@ def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Disp
         display.say(f"{path}")
 
 
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("return", f"{summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"),
+        ("episodes", f"{summary['eval_episodes']} a seed, deterministic"),
+        ("survival", f"{summary['survival_rate']:.1%}"),
+        ("env steps", f"{si(summary['env_steps'])} a seed"),
+        ("speed", f"{si(summary['steps_per_second'])} steps/s"),
+        _wall_clock(summary),
+    ]
+
+
+def _token_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    def rise(name: str) -> str:
+        return f"{summary[name]:.3f}, from {summary[name + '_start']:.3f}"
+
+    return [
+        ("pass@1", rise("pass_at_1")),
+        ("pass@8", rise("pass_at_8")),
+        ("prompts", f"{summary['eval_prompts']} held out a seed, temperature as in training"),
+        ("KL to reference", f"{summary['kl_to_reference']:.2f} nats a response"),
+        ("parameters", si(summary["parameters"])),
+        ("written", f"{si(summary['tokens_generated'])} tokens"),
+        ("speed", f"{si(summary['tokens_per_second'])} tokens/s in training"),
+        _wall_clock(summary),
+    ]
+
+
+def _wall_clock(summary: dict[str, Any]) -> tuple[str, str]:
+    spent = f"{duration(summary['wall_clock_s'])}, {summary['compile_s']:.0f} s compiling"
+    return "wall clock", spent
+
+
 def conclude(
     folder: Path, spec: Spec, algo: Any, finished: Finished, video: bool, display: Display
 ) -> None:
     """All of the above."""
     summary = summarise(folder, spec, algo, finished)
     paths = [draw_curve(folder, spec)]
-    if video:
+    if video and spec.domain == "control":
         display.note("drawing the video")
         paths += write_video(folder, algo, finished.episodes[0], display)
     display.close()

@@ -30,6 +30,38 @@ def learning_curve(seeds: list[Rows], path: Path, title: str) -> Path:
     return path
 
 
+def pass_curve(seeds: list[Rows], path: Path, title: str) -> Path:
+    """pass@1 and pass@8 on held-out prompts, and the reward in training, against tokens written at most."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    figure.suptitle(title, fontsize=12, fontweight="bold", x=0.02, ha="left")
+    panels = (
+        (axes[0], "eval/pass_at_1", _COLOUR, "pass@1"),
+        (axes[0], "eval/pass_at_8", _EVAL_COLOUR, "pass@8"),
+        (axes[1], "train/return", _COLOUR, "reward in training"),
+    )
+    for ax, name, color, label in panels:
+        curves = [_series(rows, name) for rows in seeds]
+        for curve in curves if len(seeds) > 1 else []:
+            ax.plot(*curve, color=color, alpha=0.25, linewidth=0.8)
+        ax.plot(*_mean(curves), color=color, linewidth=1.8, label=label)
+    axes[0].set_ylabel("share of held-out prompts")
+    axes[0].set_ylim(-0.02, 1.02)
+    axes[1].set_ylabel("reward in training")
+    axes[1].set_xlabel(
+        "tokens, responses counted in full" + (" (per seed)" if len(seeds) > 1 else "")
+    )
+    axes[0].legend(frameon=False, fontsize=9)
+    for ax in axes:
+        style(ax)
+    figure.savefig(path)
+    return path
+
+
 def comparison(runs: dict[str, list[Rows]], path: Path) -> Path:
     """The evaluated return of several runs against environment steps: the mean over seeds, each seed faintly."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

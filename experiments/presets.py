@@ -82,8 +82,14 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 
+# Token tasks: fields that differ from the defaults, whatever the learner.
+TOKEN_PRESETS: dict[str, dict[str, Any]] = {
+    "tokens-add": {"imitation_steps": 150},
+    "tokens-countdown": {"imitation_steps": 300, "total_steps": 4_000_000},
+}
+
 
 def preset(env: str, algo: str, config_type: type) -> Any:
     """`config_type` with the numbers of the table: the environment's, else its family's, else its own defaults."""
     family = PRESETS.get((FAMILIES.get(env, env), algo), {})
-    return config_type(**PRESETS.get((env, algo), family))
+    return config_type(**PRESETS.get((env, algo), TOKEN_PRESETS.get(env, family)))

@@ -9,8 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import evaluate
-
 MAX_CHUNK = 2048  # iterations
 
 
@@ -21,10 +19,10 @@ class Programs:
     chunk(states, n) -> states after n iterations, metrics [MAX_CHUNK, seeds] of which n are filled; the states
       given are donated. `n` is data, so one program serves every length, and results do not depend on it.
     collect(states) -> the first half of an iteration, to time it
-    evaluate(states, keys [seeds, N]) -> evaluate.Episodes, leading axis seeds
+    evaluate(states, keys [seeds, N]) -> what the function `evaluate` makes of (algo, state, keys), leading axis seeds
     """
 
-    def __init__(self, algo: Any, seeds: int):
+    def __init__(self, algo: Any, seeds: int, evaluate: Callable[[Any, Any, Any], Any]):
         self.compile_s = 0.0
         step = _over_seeds(algo.step, seeds)
 
@@ -40,7 +38,7 @@ class Programs:
             return jax.lax.fori_loop(0, n, body, (states, buffers))
 
         def episodes(state, keys):
-            return evaluate.run_episodes(algo, state, keys, evaluate.records(algo.env))
+            return evaluate(algo, state, keys)
 
         self.init = self._compiled(_over_seeds(algo.init, seeds))
         self.chunk = self._compiled(chunk, donate=(0,))

@@ -139,7 +139,9 @@ def thinned(rows: Rows, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
 def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Of a config.json, what differs from the defaults of the algorithm; all of it where this version lacks that."""
     try:
-        defaults = runs.plain(dataclasses.asdict(algorithm(config["algo"]).Config()))
+        defaults = runs.plain(
+            dataclasses.asdict(algorithm(config["algo"], config.get("domain", "control")).Config())
+        )
     except ValueError:
         defaults = {}
     return {k: v for k, v in config["config"].items() if k not in defaults or defaults[k] != v}

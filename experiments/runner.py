@@ -23,6 +23,7 @@ import numpy as np
 
 from experiments import checkpoints, evaluate, metrics, runs
 from experiments.console import Display
+from experiments.evaluator import evaluator
 from experiments.programs import MAX_CHUNK, Programs
 from experiments.signals import Stop
 from experiments.spec import Spec, initial_keys, load_state
@@ -60,7 +61,7 @@ class Progress:
 class Finished:
     states: Any  # leading axis: seeds
     progress: Progress
-    episodes: list[evaluate.Episodes]  # the final evaluation, one per seed
+    episodes: list[Any]  # the final evaluation, one per seed: what the domain's evaluator makes
 
 
 def train(
@@ -90,13 +91,6 @@ def env_steps(algo: Any, iterations: int) -> int:
     return getattr(algo, "warmup_steps", 0) + iterations * algo.iteration_steps
 
 
-def evaluation_episodes(total_steps: int, max_episode_steps: int) -> int:
-    """At each mark. About an eighth of the training's steps go into all marks together, so that looking does not
-    take longer than learning where episodes are long."""
-    share = total_steps / (8 * metrics.MARKS * max_episode_steps)
-    return int(np.clip(share, 16, 128))
-
-
 class _Loop:
     """The loop's variables, held together."""
 
@@ -104,12 +98,12 @@ class _Loop:
         self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
         self.track = track
         self.stop, self.worker = stop, worker
-        self.programs = Programs(algo, spec.seeds)
+        self.programs = Programs(algo, spec.seeds, evaluator(spec.domain).run)
         self.total = total_iterations(spec.config.total_steps, algo)
         self.row_every = metrics.row_iterations(self.total)
         self.marks = metrics.evaluation_marks(self.total)
-        limit = algo.env.max_episode_steps
-        self.eval_episodes = evaluation_episodes(spec.config.total_steps, limit)
+        self.evaluator = evaluator(spec.domain)
+        self.eval_episodes = self.evaluator.episodes(spec.config.total_steps, algo)
         self.progress = Progress()
         self.states: Any = None
         self.rollout_share: float | None = None
@@ -122,6 +116,8 @@ class _Loop:
         else:
             keys = initial_keys(self.spec)
             self.states = self._call(self.programs.init, keys)
+            if self.evaluator.at_start:
+                self._write_start(self._evaluate(FINAL_BATCHES))
             self._save()
         self.display.start(self._env_steps(self.total), self._env_steps())
         chunk, episodes = 1, None
@@ -186,7 +182,7 @@ class _Loop:
         self._call(self.programs.collect, self.states)
         self.rollout_share = min(1.0, (time.monotonic() - start) / iteration_s)
 
-    def _evaluate(self, num_batches: int) -> list[evaluate.Episodes]:
+    def _evaluate(self, num_batches: int) -> list[Any]:
         """Episodes for each seed, in batches of one size so that one program serves all."""
         n = self.eval_episodes
         self.display.note(f"evaluating {num_batches * n} episodes")
@@ -197,11 +193,25 @@ class _Loop:
             found = jax.device_get(self._call(self.programs.evaluate, self.states, keys))
             batches.append(found)
         return [
-            evaluate.concatenate([jax.tree.map(lambda x, i=i: x[i], b) for b in batches])
+            self.evaluator.concatenate([jax.tree.map(lambda x, i=i: x[i], b) for b in batches])
             for i in self._seeds()
         ]
 
-    def _write_rows(self, iteration_s: float, episodes: list[evaluate.Episodes] | None) -> None:
+    def _write_start(self, episodes: list[Any]) -> None:
+        """A row of what there is before training."""
+        for i in self._seeds():
+            row = {"env_steps": self._env_steps(0), "wall_clock_s": round(self._now(), 3)}
+            rows = [row | self.evaluator.row(episodes[i])]
+            runs.append_rows(runs.metrics_file(self.folder, self.spec.seeds, i), rows)
+            self._write_transcripts(i, self._env_steps(0), episodes[i])
+            self.track(i, rows)
+
+    def _write_transcripts(self, seed_index: int, env_steps: int, episodes: Any) -> None:
+        found = self.evaluator.transcripts(self.algo, episodes)
+        rows = [{"env_steps": env_steps, **transcript} for transcript in found]
+        runs.append_rows(runs.samples_file(self.folder, self.spec.seeds, seed_index), rows)
+
+    def _write_rows(self, iteration_s: float, episodes: list[Any] | None) -> None:
         """Turns pending iterations into rows, as far as they are complete, and appends these."""
         progress = self.progress
         waiting = len(next(iter(progress.pending.values())))
@@ -218,6 +228,8 @@ class _Loop:
             for i in self._seeds():
                 evaluated = episodes[i] if episodes and end == progress.iteration else None
                 rows[i].append(self._row(end, wall, done, i, evaluated))
+                if evaluated is not None:
+                    self._write_transcripts(i, self._env_steps(end), evaluated)
             begin = end
         for i in self._seeds():
             runs.append_rows(runs.metrics_file(self.folder, self.spec.seeds, i), rows[i])
@@ -227,9 +239,9 @@ class _Loop:
         steps = self._env_steps(end)
         row = {"env_steps": steps, "wall_clock_s": round(wall, 3)}
         row |= metrics.aggregate(done, seed_index)
-        row["eval/return"] = None if evaluated is None else float(np.mean(evaluated.returns))
-        row["eval/length"] = None if evaluated is None else float(np.mean(evaluated.lengths))
-        return row
+        if evaluated is None:
+            return row | {"eval/return": None, "eval/length": None}
+        return row | self.evaluator.row(evaluated)
 
     def _refuse_nonfinite(self, buffers: dict[str, np.ndarray]) -> None:
         found = metrics.first_nonfinite(buffers)
@@ -255,7 +267,8 @@ class _Loop:
         self.progress = Progress(**progress)
         checkpoints.discard_after(folder, steps)
         for i in self._seeds():
-            runs.truncate_rows(runs.metrics_file(self.folder, self.spec.seeds, i), steps)
+            for name in (runs.metrics_file, runs.samples_file):
+                runs.truncate_rows(name(self.folder, self.spec.seeds, i), steps)
         self.saved_at = self._now()
         self.display.say(f"resumed at env step {steps}")
 

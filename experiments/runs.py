@@ -52,6 +52,11 @@ def metrics_file(folder: Path, seeds: int, index: int) -> Path:
     return (folder / f"seed_{index}" if seeds > 1 else folder) / "metrics.jsonl"
 
 
+def samples_file(folder: Path, seeds: int, index: int) -> Path:
+    """What a token learner wrote at its evaluations."""
+    return metrics_file(folder, seeds, index).with_name("samples.jsonl")
+
+
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Appends and flushes to the disk, so that a checkpoint never knows more than the metrics."""
     if not rows:
@@ -64,6 +69,8 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def truncate_rows(path: Path, env_steps: int) -> None:
     """Drops rows later than `env_steps`, and a last line that was only half written."""
+    if not path.exists():
+        return
     kept = [row for row in read_rows(path) if row["env_steps"] <= env_steps]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -6,15 +6,18 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 
 import envs
-from agents import ALGORITHMS
+from agents import ALGORITHMS, TOKEN_ALGORITHMS
 from envs.base import Env
 from experiments import checkpoints, runs, user_env
 from experiments.suggest import suggestion
+
+TOKENS = "tokens-"  # what names of their environments begin with
+Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +28,11 @@ class Spec:
     config: Any  # the algorithm's Config
     seed: int
     seeds: int
+    domain: Domain = "control"
 
     def build(self) -> Any:
         """The algorithm on its environment. Raises ValueError with one line on impossible settings."""
-        return algorithm(self.algo)(self.config, make_env(self.env, self.env_kwargs))
+        return algorithm(self.algo, self.domain)(self.config, make_env(self.env, self.env_kwargs))
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "config": dataclasses.asdict(self.config)}
@@ -36,7 +40,10 @@ class Spec:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Spec:
         """From config.json. Raises ValueError where this version of the code cannot hold it."""
-        config_type = algorithm(stored["algo"]).Config
+        domain = stored.get("domain", "control")
+        if domain not in get_args(Domain):
+            raise ValueError(f"config.json does not fit this version: unknown domain {domain!r}")
+        config_type = algorithm(stored["algo"], domain).Config
         fields = {field.name for field in dataclasses.fields(cls)}
         kept = {name: _tuples(value) for name, value in stored.items() if name in fields}
         try:
@@ -45,10 +52,11 @@ class Spec:
             raise ValueError(f"config.json does not fit this version: {error}") from None
 
 
-def algorithm(name: str) -> Any:
-    if name not in ALGORITHMS:
-        raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, ALGORITHMS)}")
-    return ALGORITHMS[name]
+def algorithm(name: str, domain: Domain = "control") -> Any:
+    known = ALGORITHMS if domain == "control" else TOKEN_ALGORITHMS
+    if name not in known:
+        raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, known)}")
+    return known[name]
 
 
 def make_env(name: str, kwargs: dict[str, Any]) -> Env:
@@ -69,6 +77,11 @@ def make_env(name: str, kwargs: dict[str, Any]) -> Env:
 def env_factory(name: str) -> Callable[..., Env]:
     """What makes the environment. Raises ValueError with one line where there is none."""
     return user_env.factory(name) if user_env.is_file(name) else envs.factory(name)
+
+
+def token_env(task: str) -> str:
+    """The name of the environment of a token task."""
+    return task if user_env.is_file(task) else TOKENS + task
 
 
 def full_name(env: str) -> str:

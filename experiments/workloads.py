@@ -20,6 +20,7 @@ from agents.ppo import PPO, PPOConfig
 from envs import base
 from envs.biped.walker import make_walker
 from envs.physics import Backend, make_engine
+from experiments.evaluator import evaluator
 from experiments.programs import Programs
 
 STAND_UP_EVERY = 40  # control steps
@@ -162,7 +163,7 @@ def training(
 ) -> Callable[[], int]:
     """Iterations of PPO, `num_seeds` at once."""
     algo = PPO(config, make_walker(backend))
-    programs = Programs(algo, num_seeds)  # what the training loop runs
+    programs = Programs(algo, num_seeds, evaluator("control").run)  # what the training loop runs
     states = programs.init(jax.vmap(jax.random.key)(jnp.arange(num_seeds)))
 
     def run() -> int:

@@ -11,7 +11,7 @@ import pytest
 
 import envs
 from agents.ppo import PPO, PPOConfig
-from experiments import cli, runner
+from experiments import cli, evaluator
 from experiments import envs as envs_command
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def test_the_environment_of_ones_own_can_be_learned():
 
 def test_the_robot_of_ones_own_passes_its_checks_and_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "evaluation_episodes", lambda steps, limit: 4)
+    monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
     source = python_block("class MyRobot")
     assert source.count("\n") <= 60
     Path("my_robot.py").write_text(source)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 import agents
-from experiments import cli, compare, play, runner, runs
+from experiments import cli, compare, evaluator, play, runner, runs
 from tests.experiments import stub
 
 TINY = [
@@ -157,7 +157,7 @@ def test_the_viewer_needs_a_screen(monkeypatch):
 
 
 def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(runner, "evaluation_episodes", lambda steps, limit: 8)
+    monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 8)
     flags = ["--total-steps", "32", *TINY, "--seeds", "2", "--out", "run"]
     assert cli.main(flags, "walker") == 0
     out = capsys.readouterr().out

@@ -19,6 +19,7 @@ import experiments
 from agents.ppo import PPO, PPOConfig
 from experiments import checkpoints, finish, metrics, runner, runs
 from experiments.console import Display
+from experiments.evaluator import evaluator
 from experiments.programs import Programs
 from experiments.spec import Spec, initial_keys
 from tests.experiments import stub
@@ -137,8 +138,8 @@ def test_seeds_are_their_single_runs(tmp_path):
 def test_ppo_seeds_are_their_single_runs_after_an_iteration():
     spec = Spec("probe-observation", {}, "ppo", TINY, 7, 3)
     algo = spec.build()
-    together = Programs(algo, 3)
-    single = Programs(algo, 1)
+    together = Programs(algo, 3, evaluator("control").run)
+    single = Programs(algo, 1, evaluator("control").run)
     keys = initial_keys(spec)
     states, metrics = together.chunk(together.init(keys), jnp.int32(1))
     for i in range(3):

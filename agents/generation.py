@@ -1,0 +1,151 @@
+"""Writing responses with a transformer: one pass over the prompts, then token by token with a cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from agents.settings import Settings, require
+from agents.transformer import Transformer, empty_cache
+
+_NEVER = -1e30  # a logit; finite, so that 0 * log 0 is 0 and gradients stay numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(Settings):
+    """Which tokens may be drawn, and how boldly. Raises ValueError, in one line, for impossible values."""
+
+    temperature: float = 1.0
+    """divides the logits: below 1 bolder, above 1 more even"""
+    top_k: int | None = None
+    """only the so many likeliest tokens are drawn; None: all"""
+    top_p: float | None = None
+    """only the likeliest tokens that together have this probability are drawn; None: all"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_positive("temperature", "top_k", "top_p")
+        require(self.top_p is None or self.top_p <= 1, f"top_p must be at most 1, got {self.top_p}")
+
+    @property
+    def sampling(self) -> Sampling:
+        """These three alone, of settings that have them among others."""
+        return Sampling(self.temperature, self.top_k, self.top_p)
+
+
+class Generated(NamedTuple):
+    tokens: Array  # [N, R] int32; behind the end of a response: padding
+    logp: Array  # [N, R] float32, 0 behind the end
+    length: Array  # [N] int32, the stop token included
+
+
+def log_probs(
+    logits: Float[Array, "*batch V"],
+    sampling: Sampling,
+    keep: Int[Array, "*batch"] | None = None,
+) -> Float[Array, "*batch V"]:
+    """Log-probabilities that tokens are drawn with: temperature, then top-k, then top-p, renormalised.
+
+    Args:
+      keep: a token that stays in the choice whatever its rank. The learner gives the one that was drawn: it was among
+        the chosen then, and while the policy moves it must not drop out, or its log-probability would be -inf.
+    """
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        least = jax.lax.top_k(jax.lax.stop_gradient(logits), sampling.top_k)[0][..., -1:]
+        logits = _only(logits, logits >= least, keep)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ranked = -jnp.sort(-jax.lax.stop_gradient(logits), axis=-1)
+        probability = jax.nn.softmax(ranked, axis=-1)
+        likelier = jnp.cumsum(probability, axis=-1) - probability  # mass of those before
+        least = jnp.min(
+            jnp.where(likelier < sampling.top_p, ranked, jnp.inf), axis=-1, keepdims=True
+        )
+        logits = _only(logits, logits >= least, keep)
+    return jax.nn.log_softmax(logits, axis=-1)
+
+
+def generate(
+    model: Transformer,
+    prompt: Int[Array, "N P"],
+    key: PRNGKeyArray,
+    response_length: int,
+    sampling: Sampling,
+    *,
+    pad: int,
+    stop: int | None,
+    cached: bool = True,
+) -> Generated:
+    """Responses of at most `response_length` tokens; each ends with `stop`, if that is drawn before.
+
+    Args:
+      prompt: `pad` on the left.
+      stop: the token that ends a response; None: all have full length.
+      cached: False computes everything again for every token. It is there to be compared with.
+    """
+    n, size = prompt.shape
+    positions = token_positions(prompt, pad)
+    if cached:
+        cache = empty_cache(model.config, n, size + response_length)
+        cache, hidden = model.extend(cache, prompt, positions, 0)
+    else:
+        # Room for the whole response: what is not there yet has position -1.
+        room = jnp.full((n, response_length), pad, prompt.dtype)
+        cache = (
+            jnp.concatenate([prompt, room], axis=1),
+            jnp.concatenate([positions, jnp.full_like(room, -1)], axis=1),
+        )
+        hidden = model.hidden(prompt, positions)
+    keys = jax.random.split(key, response_length)
+
+    def draw(t, hidden, out, done):
+        logp = log_probs(model.logits(hidden), sampling)
+        token = jax.random.categorical(keys[t], logp).astype(prompt.dtype)
+        token_logp = jnp.take_along_axis(logp, token[:, None], axis=-1)[:, 0]
+        out = Generated(
+            out.tokens.at[:, t].set(jnp.where(done, pad, token)),
+            out.logp.at[:, t].set(jnp.where(done, 0.0, token_logp)),
+            out.length + ~done,
+        )
+        return out, done if stop is None else done | (token == stop)
+
+    def body(carry):
+        t, cache, out, done = carry
+        token = jax.lax.dynamic_slice_in_dim(out.tokens, t - 1, 1, axis=1)
+        position = jnp.where(done, -1, positions[:, -1] + t)[:, None]
+        if cached:
+            cache, hidden = model.extend(cache, token, position, size + t - 1)
+            hidden = hidden[:, 0]
+        else:
+            cache = tuple(
+                jax.lax.dynamic_update_slice(whole, new, (0, size + t - 1))
+                for whole, new in zip(cache, (token, position), strict=True)
+            )
+            hidden = jax.lax.dynamic_index_in_dim(model.hidden(*cache), size + t - 1, 1, False)
+        out, done = draw(t, hidden, out, done)
+        return t + 1, cache, out, done
+
+    shape = (n, response_length)
+    out = Generated(jnp.full(shape, pad, prompt.dtype), jnp.zeros(shape), jnp.zeros(n, jnp.int32))
+    out, done = draw(0, hidden[:, -1], out, jnp.zeros(n, bool))
+    carry = (jnp.ones((), jnp.int32), cache, out, done)
+    return jax.lax.while_loop(lambda c: (c[0] < response_length) & ~jnp.all(c[3]), body, carry)[2]
+
+
+def token_positions(prompt: Int[Array, "N P"], pad: int) -> Int[Array, "N P"]:
+    """0, 1, 2 ... from the first real token on; -1 for the padding before it.
+
+    Padding is what comes before the first token that is none, so that `pad` inside a prompt would count as a token.
+    """
+    begun = jnp.cumsum(prompt != pad, axis=1) > 0
+    return jnp.cumsum(begun, axis=1).astype(jnp.int32) - 1
+
+
+def _only(logits, chosen, keep):
+    if keep is not None:
+        chosen = chosen | (jnp.arange(logits.shape[-1]) == keep[..., None])
+    return jnp.where(chosen, logits, _NEVER)

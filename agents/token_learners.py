@@ -1,0 +1,300 @@
+"""Learners of token tasks. Each is a choice of targets for an `update` that robots learn by, too.
+
+SFT        imitation of an expert                              reinforce.update, weight 1
+Rejection  imitation of oneself where one was right            reinforce.update, weight 1 or 0
+REINFORCE  return-to-go, mean of the other responses off       reinforce.update
+RLOO       return, mean of the others of its prompt off        reinforce.update
+PPO        a critic, GAE, the clipped surrogate                ppo.update
+GRPO       return relative to its group, the surrogate         grpo.update
+Dr. GRPO   the same without two divisions that favour          grpo.update, other settings
+           easy prompts and long wrong answers
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from agents import grpo, ppo, reinforce
+from agents.batch import Targets
+from agents.core import returns
+from agents.core.policy_losses import Aggregation
+from agents.groups import episode_returns, group_targets
+from agents.on_policy import gae_targets
+from agents.settings import require
+from agents.token_policy import TokenConfig, TokenPolicy, TokenState
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig(TokenConfig):
+    imitation_steps: int = 0
+    """gradient steps before training begins: here they are the training"""
+
+
+class SFT(TokenPolicy):
+    """Supervised fine-tuning: imitation of the expert, and nothing else."""
+
+    Config: ClassVar[type] = SFTConfig
+
+    def init(self, key: PRNGKeyArray) -> TokenState:
+        return TokenState(**self.start(key))
+
+    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+        batch_key, key = jax.random.split(state.key)
+        batch = self.expert_batch(batch_key, self.config.num_responses)
+        rate = self.learning_rate(state.env_steps)
+        params, opt_state, metrics = self.imitation_step(state.params, state.opt_state, batch, rate)
+        state = dataclasses.replace(
+            state,
+            params=params,
+            opt_state=opt_state,
+            key=key,
+            env_steps=state.env_steps + self.iteration_steps,
+        )
+        return state, {**metrics, "learning_rate": rate}
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenReinforceConfig(reinforce.ReinforceSettings, TokenConfig):
+    gamma: float = 1.0
+    """discount"""
+    baseline: Any = "mean"
+    """what is subtracted from the return: nothing (none), or the mean over the other responses (mean)"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_one_of("baseline", "none", "mean")
+
+
+class TokenReinforce(TokenPolicy):
+    """REINFORCE: one gradient step, every token weighted with what is earned from it on."""
+
+    Config: ClassVar[type] = TokenReinforceConfig
+
+    def init(self, key: PRNGKeyArray) -> TokenState:
+        return TokenState(**self.start(key))
+
+    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+        state, (written, metrics) = self.collect(state)
+        targets = reinforce.estimate(written.batch, 0.0, self.config)
+        return policy_gradient_step(self, state, written, targets, metrics, self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class RLOOConfig(TokenConfig):
+    group_size: int = 8
+    """responses to the same prompt, which are compared with one another"""
+    learning_rate: float = 2e-3
+    """Adam's step size, at first"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.group_size >= 2,
+            f"group_size must be at least 2, got {self.group_size}: a response is compared with others",
+        )
+        require_whole_groups(self)
+
+
+class RLOO(TokenPolicy):
+    """REINFORCE leave-one-out. Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740"""
+
+    Config: ClassVar[type] = RLOOConfig
+
+    def __init__(self, config: RLOOConfig, env: Any):
+        super().__init__(config, env, group_size=config.group_size)
+
+    def init(self, key: PRNGKeyArray) -> TokenState:
+        return TokenState(**self.start(key))
+
+    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+        state, (written, metrics) = self.collect(state)
+        batch = written.batch
+        scores = episode_returns(batch.reward, batch.mask, 1.0)
+        advantage = returns.leave_one_out_advantages(scores, self.config.group_size)
+        targets = Targets(jnp.where(batch.mask, advantage, 0.0), jnp.zeros_like(batch.reward))
+        return policy_gradient_step(self, state, written, targets, metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class RejectionConfig(TokenConfig):
+    group_size: int = 8
+    """responses to the same prompt"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least_one("group_size")
+        require_whole_groups(self)
+
+
+class Rejection(TokenPolicy):
+    """Rejection sampling, the documents' "selective imitation": what was right is imitated, the rest is forgotten."""
+
+    Config: ClassVar[type] = RejectionConfig
+
+    def __init__(self, config: RejectionConfig, env: Any):
+        super().__init__(config, env, group_size=config.group_size)
+
+    def init(self, key: PRNGKeyArray) -> TokenState:
+        return TokenState(**self.start(key))
+
+    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+        state, (written, metrics) = self.collect(state)
+        # The others do not exist: neither in the sum nor in the number that it is divided by.
+        batch = written.batch._replace(mask=written.batch.mask & written.correct)
+        ones = jnp.where(batch.mask, 1.0, 0.0)
+        kept = written._replace(batch=batch)
+        targets = Targets(ones, jnp.zeros_like(ones))
+        return policy_gradient_step(self, state, kept, targets, metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
+    num_epochs: int = 2
+    """passes over the responses of one iteration"""
+    num_minibatches: int = 4
+    """parts the responses are dealt into, one gradient step each"""
+    gamma: float = 1.0
+    """discount"""
+    gae_lambda: float = 1.0
+    """trace decay of generalised advantage estimation"""
+    clip_value: float | None = 0.2
+    """clip range of the value loss; None: not clipped"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_share("gamma")
+        require_parts(self, self.num_minibatches)
+
+
+class TokenPPO(TokenPolicy):
+    """PPO, a critic on the policy's own transformer."""
+
+    Config: ClassVar[type] = TokenPPOConfig
+
+    def __init__(self, config: TokenPPOConfig, env: Any):
+        super().__init__(config, env, critic=True)
+
+    def init(self, key: PRNGKeyArray) -> TokenState:
+        return TokenState(**self.start(key))
+
+    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+        state, (written, metrics) = self.collect(state)
+        config, batch = self.config, written.batch
+        update_key, key = jax.random.split(state.key)
+        rate = self.learning_rate(state.env_steps)
+        params, opt_state, found = ppo.update(
+            state.params,
+            state.opt_state,
+            update_key,
+            batch,
+            gae_targets(batch, config.gamma, config.gae_lambda),
+            evaluate=self.evaluate,
+            optimizer=self.optimizer,
+            learning_rate=rate,
+            kl_coefficient=jnp.asarray(config.kl_coefficient),
+            config=config,
+        )
+        state = self.finish(state, written, params, opt_state, key=key)
+        return state, {**metrics, **found, "learning_rate": rate}
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenGRPOConfig(grpo.GRPOSettings, TokenConfig):
+    num_epochs: int = 1
+    """passes over the responses of one iteration"""
+    num_minibatches: int = 4
+    """parts the responses are dealt into, one gradient step each"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_groups("num_responses", self.num_responses)
+
+
+class TokenGRPO(TokenPolicy):
+    """Group relative policy optimisation: `agents.grpo` has the formulas."""
+
+    Config: ClassVar[type] = TokenGRPOConfig
+
+    def __init__(self, config: TokenGRPOConfig, env: Any):
+        super().__init__(config, env, group_size=config.group_size)
+
+    def init(self, key: PRNGKeyArray) -> TokenState:
+        return TokenState(**self.start(key))
+
+    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+        state, (written, metrics) = self.collect(state)
+        config, batch = self.config, written.batch
+        targets, spread = group_targets(batch, config.group_size, scale=config.scale_advantages)
+        update_key, key = jax.random.split(state.key)
+        rate = self.learning_rate(state.env_steps)
+        params, opt_state, found = grpo.update(
+            state.params,
+            state.opt_state,
+            update_key,
+            batch,
+            targets,
+            evaluate=self.evaluate,
+            optimizer=self.optimizer,
+            learning_rate=rate,
+            config=config,
+            longest=self.env.response_length,
+        )
+        state = self.finish(state, written, params, opt_state, key=key)
+        return state, {**metrics, **spread, **found, "learning_rate": rate}
+
+
+@dataclasses.dataclass(frozen=True)
+class DrGRPOConfig(TokenGRPOConfig):
+    scale_advantages: bool = False
+    """advantages divided by the standard deviation of their group; Dr. GRPO does not"""
+    aggregation: Aggregation = "token-sum-constant"
+    """how the loss is averaged: summed over tokens and divided by the longest response's, a constant"""
+
+
+class DrGRPO(TokenGRPO):
+    """GRPO done right. Liu et al. 2025, https://arxiv.org/abs/2503.20783"""
+
+    Config: ClassVar[type] = DrGRPOConfig
+
+
+def policy_gradient_step(
+    learner: TokenPolicy,
+    state: TokenState,
+    written: Any,
+    targets: Targets,
+    metrics: dict[str, Array],
+    config: reinforce.ReinforceSettings | None = None,
+) -> tuple[TokenState, dict[str, Array]]:
+    """The end of an iteration: one gradient step on all that was written."""
+    rate = learner.learning_rate(state.env_steps)
+    params, opt_state, found = reinforce.update(
+        state.params,
+        state.opt_state,
+        written.batch,
+        targets,
+        evaluate=learner.evaluate,
+        optimizer=learner.optimizer,
+        learning_rate=rate,
+        config=config or reinforce.ReinforceSettings(baseline="none"),
+    )
+    state = learner.finish(state, written, params, opt_state)
+    return state, {**metrics, **found, "learning_rate": rate}
+
+
+def require_whole_groups(config: Any) -> None:
+    require(
+        config.num_responses % config.group_size == 0,
+        f"num_responses = {config.num_responses} does not divide into groups of group_size = {config.group_size}",
+    )
+
+
+def require_parts(config: Any, parts: int) -> None:
+    require(
+        config.num_responses % parts == 0,
+        f"num_responses = {config.num_responses} does not divide into num_minibatches = {parts}",
+    )

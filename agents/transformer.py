@@ -1,0 +1,220 @@
+"""A decoder-only transformer that predicts the next token, with a cache for generation.
+
+Pre-norm blocks of grouped-query attention (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245) with rotary positions
+(Su et al. 2021, https://arxiv.org/abs/2104.09864) and SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202); RMSNorm
+(Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467); no biases.
+
+Sequences are [N, L]. A token at position -1 is padding: nothing attends to it. Positions, not places in the array, say
+where a token is, so padding may stand anywhere and changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from agents.networks import Functional
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Raises ValueError, in one line, for impossible values."""
+
+    vocabulary: int
+    layers: int = 2
+    width: int = 64
+    heads: int = 4
+    kv_heads: int = 2  # keys and values are shared by heads / kv_heads queries
+    mlp_width: int = 192  # units of each SwiGLU
+    tied: bool = True  # the head is the embedding's transpose
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
+    rope_base: float = 10_000.0
+
+    def __post_init__(self):
+        for name in ("vocabulary", "layers", "width", "heads", "kv_heads", "mlp_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width {self.width} must be a multiple of twice the heads ({self.heads})"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of the tokens so far, and where these are."""
+
+    keys: Any  # [layers, N, S, kv_heads, head_width]
+    values: Any  # [layers, N, S, kv_heads, head_width]
+    positions: Any  # int32 [N, S]; -1: nothing here
+
+
+def empty_cache(config: TransformerConfig, num_sequences: int, size: int) -> Cache:
+    shape = (config.layers, num_sequences, size, config.kv_heads, config.head_width)
+    zeros = jnp.zeros(shape, DTYPES[config.dtype])
+    return Cache(zeros, zeros, jnp.full((num_sequences, size), -1, jnp.int32))
+
+
+class _Attention(nnx.Module):
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+        self.config = config
+        width, head = config.width, config.head_width
+        self.query = _linear(config, width, config.heads * head, rngs)
+        self.key = _linear(config, width, config.kv_heads * head, rngs)
+        self.value = _linear(config, width, config.kv_heads * head, rngs)
+        self.out = _linear(config, config.heads * head, width, rngs)
+
+    def project(self, x, positions):
+        """Queries [N, L, heads, head], keys and values [N, L, kv_heads, head]."""
+        config = self.config
+        query = self.query(x).reshape(*x.shape[:2], config.heads, config.head_width)
+        key = self.key(x).reshape(*x.shape[:2], config.kv_heads, config.head_width)
+        value = self.value(x).reshape(key.shape)
+        rotate = _rotation(positions, config)
+        return _rotate(query, rotate), _rotate(key, rotate), value
+
+    def attend(self, query, keys, values, positions, key_positions):
+        """Each query looks at the keys of positions up to its own."""
+        config = self.config
+        n, length = query.shape[:2]
+        grouped = query.reshape(n, length, config.kv_heads, -1, config.head_width)
+        scores = jnp.einsum("nlkgd,nskd->nkgls", grouped, keys) * config.head_width**-0.5
+        visible = (key_positions[:, None] <= positions[..., None]) & (key_positions[:, None] >= 0)
+        # Finite, so that a padding token, which sees nothing, gives no NaN.
+        scores = jnp.where(visible[:, None, None], scores.astype(jnp.float32), -1e30)
+        weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+        mixed = jnp.einsum("nkgls,nskd->nlkgd", weights, values)
+        return self.out(mixed.reshape(n, length, -1))
+
+
+class _Block(nnx.Module):
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+        dtype = DTYPES[config.dtype]
+        self.norm_attention = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.attention = _Attention(config, rngs)
+        self.norm_mlp = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.gate = _linear(config, config.width, config.mlp_width, rngs)
+        self.up = _linear(config, config.width, config.mlp_width, rngs)
+        self.down = _linear(config, config.mlp_width, config.width, rngs)
+
+    def mlp(self, x):
+        x = self.norm_mlp(x)
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Transformer(nnx.Module):
+    """Tokens to logits of the next token and, with `critic`, to the value of what has been written so far."""
+
+    def __init__(self, config: TransformerConfig, *, critic: bool = False, rngs: nnx.Rngs):
+        dtype = DTYPES[config.dtype]
+        self.config = config
+        self.embedding = nnx.Embed(
+            config.vocabulary,
+            config.width,
+            dtype=dtype,
+            embedding_init=nnx.initializers.normal(config.width**-0.5),
+            rngs=rngs,
+        )
+        self.blocks = nnx.List(_Block(config, rngs) for _ in range(config.layers))
+        self.norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.head = None if config.tied else _linear(config, config.width, config.vocabulary, rngs)
+        self.critic = (
+            nnx.Linear(config.width, 1, kernel_init=nnx.initializers.zeros, rngs=rngs)
+            if critic
+            else None
+        )
+
+    def hidden(
+        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
+    ) -> Float[Array, "N L width"]:
+        """The last layer's output, normalised."""
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            attention = block.attention
+            query, key, value = attention.project(block.norm_attention(x), positions)
+            x = x + attention.attend(query, key, value, positions, positions)
+            x = x + block.mlp(x)
+        return self.norm(x)
+
+    def extend(
+        self, cache: Cache, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], at: Any
+    ) -> tuple[Cache, Float[Array, "N L width"]]:
+        """The same for tokens that follow those in the cache; they are written into it from place `at` on."""
+        key_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, at))
+        x = self.embedding(tokens)
+        keys, values = cache.keys, cache.values
+        for i, block in enumerate(self.blocks):
+            attention = block.attention
+            query, key, value = attention.project(block.norm_attention(x), positions)
+            keys = jax.lax.dynamic_update_slice(keys, key[None], (i, 0, at, 0, 0))
+            values = jax.lax.dynamic_update_slice(values, value[None], (i, 0, at, 0, 0))
+            x = x + attention.attend(query, keys[i], values[i], positions, key_positions)
+            x = x + block.mlp(x)
+        return Cache(keys, values, key_positions), self.norm(x)
+
+    def logits(self, hidden: Float[Array, "*batch width"]) -> Float[Array, "*batch V"]:
+        """In float32, whatever the activations are: probabilities need the digits."""
+        hidden = hidden.astype(jnp.float32)
+        if self.head is None:
+            return hidden @ self.embedding.embedding[...].T
+        return hidden @ self.head.kernel[...]
+
+    def value(self, hidden: Float[Array, "*batch width"]) -> Float[Array, "*batch"]:
+        """V of the state that a position's token completes; 0 for a model without a critic."""
+        if self.critic is None:
+            return jnp.zeros(hidden.shape[:-1])
+        return self.critic(hidden.astype(jnp.float32))[..., 0]
+
+
+def transformer(config: TransformerConfig, *, critic: bool = False) -> Functional:
+    """The model as pure functions of its parameters."""
+    return Functional(lambda rngs: Transformer(config, critic=critic, rngs=rngs))
+
+
+def num_parameters(params: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def init(config: TransformerConfig, key: PRNGKeyArray, *, critic: bool = False) -> Any:
+    return transformer(config, critic=critic).init(key)
+
+
+def _linear(config: TransformerConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=False,
+        dtype=DTYPES[config.dtype],
+        kernel_init=nnx.initializers.variance_scaling(1.0, "fan_in", "normal"),
+        rngs=rngs,
+    )
+
+
+def _rotation(positions, config):
+    """cos and sin of the angle by which each pair of coordinates turns, [N, L, 1, head / 2]."""
+    pairs = config.head_width // 2
+    frequency = config.rope_base ** (-jnp.arange(pairs) / pairs)
+    angle = positions[..., None, None] * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _rotate(x, rotation):
+    cos, sin = rotation
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)

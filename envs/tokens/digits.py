@@ -1,0 +1,156 @@
+"""Tasks on digits, each with one right answer: `Sort`, `Reverse`, `Add`; and `Bandit`, the single step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from envs.tokens.task import EOS, FIRST, SPECIAL, Task, Verdict, against, ends
+
+DIGITS = tuple("0123456789")
+PLUS, EQUALS = FIRST + 10, FIRST + 11
+
+
+@dataclasses.dataclass(frozen=True)
+class _Digits(Task):
+    """`digits` of them in, `digits` out."""
+
+    digits: int = 6
+    """how many"""
+
+    def __post_init__(self):
+        _require_size("digits", self.digits, 1, 64)
+
+    @property
+    def vocabulary(self):
+        return (*SPECIAL, *DIGITS)
+
+    @property
+    def prompt_length(self):
+        return self.digits
+
+    @property
+    def response_length(self):
+        return self.digits + 1
+
+    def sample(self, key):
+        return jax.random.randint(key, (self.digits,), FIRST, FIRST + 10, jnp.int32)
+
+    def verify(self, prompt, response, length):
+        return against(self.solution(prompt), response, length, _formed(response, length))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sort(_Digits):
+    """The digits in ascending order."""
+
+    def solution(self, prompt):
+        return jnp.append(jnp.sort(prompt), EOS).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reverse(_Digits):
+    """The digits backwards."""
+
+    def solution(self, prompt):
+        return jnp.append(prompt[::-1], EOS).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Add(Task):
+    """The sum of two numbers. The lowest digit comes first, in question and answer: so carries go forwards."""
+
+    digits: int = 2
+    """of each number"""
+
+    def __post_init__(self):
+        _require_size("digits", self.digits, 1, 64)
+
+    @property
+    def vocabulary(self):
+        return (*SPECIAL, *DIGITS, "+", "=")
+
+    @property
+    def prompt_length(self):
+        return 2 * self.digits + 2
+
+    @property
+    def response_length(self):
+        return self.digits + 2
+
+    def sample(self, key):
+        a, b = jax.random.randint(key, (2, self.digits), FIRST, FIRST + 10, jnp.int32)
+        return jnp.concatenate([a, jnp.array([PLUS]), b, jnp.array([EQUALS])]).astype(jnp.int32)
+
+    def solution(self, prompt):
+        n = self.digits
+        columns = prompt[:n] + prompt[n + 1 : 2 * n + 1] - 2 * FIRST
+
+        def add(carry, column):
+            return (carry + column) // 10, (carry + column) % 10
+
+        carry, out = jax.lax.scan(add, jnp.zeros((), jnp.int32), columns)
+        return jnp.concatenate([out + FIRST, carry[None] + FIRST, jnp.array([EOS])]).astype(
+            jnp.int32
+        )
+
+    def verify(self, prompt, response, length):
+        return against(self.solution(prompt), response, length, _formed(response, length))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bandit(Task):
+    """A context, and the one arm that pays: a single token decides. Nothing can be held out, nothing generalises."""
+
+    arms: int = 10
+    """arms, and as many contexts"""
+
+    stop: ClassVar[int | None] = None
+    splits: ClassVar[bool] = False
+
+    def __post_init__(self):
+        _require_size("arms", self.arms, 2, 1000)
+
+    @property
+    def vocabulary(self):
+        contexts = (f"context{i}" for i in range(self.arms))
+        return (*SPECIAL, *contexts, *(f"arm{i}" for i in range(self.arms)))
+
+    @property
+    def prompt_length(self):
+        return 1
+
+    @property
+    def response_length(self):
+        return 1
+
+    def sample(self, key):
+        return jax.random.randint(key, (1,), FIRST, FIRST + self.arms, jnp.int32)
+
+    def solution(self, prompt):
+        # Some fixed assignment.
+        return FIRST + self.arms + (prompt - FIRST + self.arms // 2) % self.arms
+
+    def verify(self, prompt, response, length):
+        is_arm = response[0] >= FIRST + self.arms
+        right = response == self.solution(prompt)
+        return Verdict(right[0], is_arm, right.astype(jnp.float32))
+
+
+def _formed(response, length):
+    """All of it digits, then the end, at the right place: the last."""
+    place = jnp.arange(response.shape[0])
+    digit = (response >= FIRST) & (response < FIRST + 10)
+    return (
+        jnp.all(digit | (place >= length - 1))
+        & ends(response, length)
+        & (length == response.shape[0])
+    )
+
+
+def _require_size(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, got {value}")

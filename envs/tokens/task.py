@@ -1,0 +1,149 @@
+"""Token tasks: prompts made on the fly, and a verifier that says whether a response is right.
+
+A task is a frozen dataclass of plain numbers: it is static under `jit`. Its functions take one prompt or response;
+`vmap` makes batches. Tokens are integers: 0 is padding, 1 ends a response, the task's own begin at 2.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+PAD, EOS, FIRST = 0, 1, 2
+SPECIAL = ("<pad>", "<eos>")
+HELD_OUT = 8  # one prompt in so many is held out
+
+Split = Literal["train", "held-out"]
+RewardKind = Literal["exact", "process", "rule"]
+
+
+class Verdict(NamedTuple):
+    """On one response."""
+
+    correct: Any  # bool []: right, and ended in time
+    well_formed: Any  # bool []: of the right form, whatever the answer
+    credit: Any  # float32 [R]: what each token earns, known when it is written; those of a right response add up to 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """Subclasses add their sizes as fields. Raises ValueError for impossible ones."""
+
+    stop: ClassVar[int | None] = EOS  # the token that ends a response; None: all have full length
+    splits: ClassVar[bool] = True  # False: there are too few prompts to hold any out
+
+    @property
+    @abc.abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """The name of each token."""
+
+    @property
+    @abc.abstractmethod
+    def prompt_length(self) -> int:
+        """P. Shorter prompts have padding on the left."""
+
+    @property
+    @abc.abstractmethod
+    def response_length(self) -> int:
+        """R, the token that ends the response included. A longer one is cut, and wrong."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKeyArray) -> Int[Array, " P"]:
+        """Any prompt."""
+
+    @abc.abstractmethod
+    def solution(self, prompt: Int[Array, " P"]) -> Int[Array, " R"]:
+        """An expert's response; padding on the right."""
+
+    @abc.abstractmethod
+    def verify(
+        self, prompt: Int[Array, " P"], response: Int[Array, " R"], length: Int[Array, ""]
+    ) -> Verdict:
+        """Judges the first `length` tokens, the token that ends the response among them; what follows is ignored."""
+
+
+def prompts(task: Task, key: PRNGKeyArray, n: int, split: Split) -> Int[Array, "n P"]:
+    """Random prompts of one split. No prompt is in both, for its tokens decide."""
+
+    def draw(key):
+        found = jax.vmap(task.sample)(jax.random.split(key, n))
+        return found, in_split(task, found, split)
+
+    def again(carry):
+        key, found, fits = carry
+        draw_key, key = jax.random.split(key)
+        new, new_fits = draw(draw_key)
+        return key, jnp.where(fits[:, None], found, new), fits | new_fits
+
+    first_key, key = jax.random.split(key)
+    return jax.lax.while_loop(lambda c: ~jnp.all(c[2]), again, (key, *draw(first_key)))[1]
+
+
+def in_split(task: Task, prompt: Int[Array, "*batch P"], split: Split) -> Bool[Array, "*batch"]:
+    if not task.splits:
+        return jnp.ones(prompt.shape[:-1], bool)
+    held_out = _hash(prompt) % HELD_OUT == 0
+    return held_out if split == "held-out" else ~held_out
+
+
+def token_rewards(kind: RewardKind, verdict: Verdict, length: Int[Array, ""]) -> Float[Array, " R"]:
+    """The reward of each token of a response that has come to its end.
+
+    "exact": 1 with the last token if the response is right. "process": each token's credit. "rule": with the last
+    token, -1 where the form is wrong, 0.2 where only the answer is, 1 where all is right.
+    """
+    place = jnp.arange(verdict.credit.shape[0])
+    if kind == "process":
+        return jnp.where(place < length, verdict.credit, 0.0)
+    if kind == "exact":
+        score = jnp.where(verdict.correct, 1.0, 0.0)
+    else:
+        score = jnp.where(verdict.correct, 1.0, jnp.where(verdict.well_formed, 0.2, -1.0))
+    return jnp.where(place == length - 1, score, 0.0)
+
+
+def decode(task: Task, tokens: Any) -> str:
+    """The tokens' names, padding left out."""
+    return " ".join(task.vocabulary[int(t)] for t in tokens if int(t) != PAD)
+
+
+def ends(response: Int[Array, " R"], length: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether the last of `length` tokens is the one that ends a response."""
+    return (length > 0) & (response[jnp.maximum(length - 1, 0)] == EOS)
+
+
+def against(
+    expected: Int[Array, " R"],
+    response: Int[Array, " R"],
+    length: Int[Array, ""],
+    well_formed: Bool[Array, ""],
+) -> Verdict:
+    """Of a task with one right answer: tokens earn equal credit, up to the first that is wrong."""
+    written = jnp.arange(expected.shape[0]) < length
+    size = jnp.sum(expected != PAD)
+    right = (response == expected) & written & (expected != PAD)
+    prefix = jnp.cumprod(right.astype(jnp.int32))
+    correct = (length == size) & (jnp.sum(prefix) == size)
+    return Verdict(correct, well_formed, prefix / size)
+
+
+def at_the_end(
+    correct: Bool[Array, ""], well_formed: Bool[Array, ""], length: Int[Array, ""], size: int
+) -> Verdict:
+    """Of a task with many right answers: the last token earns all, or a tenth for the form alone."""
+    earned = jnp.where(correct, 1.0, jnp.where(well_formed, 0.1, 0.0))
+    return Verdict(correct, well_formed, jnp.where(jnp.arange(size) == length - 1, earned, 0.0))
+
+
+def _hash(prompt: Int[Array, "*batch P"]) -> Array:
+    """FNV-1a over the tokens, and a last mixing, for its low bits are weak. http://www.isthe.com/chongo/tech/comp/fnv"""
+    h = jnp.full(prompt.shape[:-1], 2166136261, jnp.uint32)
+    for i in range(prompt.shape[-1]):
+        h = (h ^ prompt[..., i].astype(jnp.uint32)) * jnp.uint32(16777619)
+    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+    return h ^ (h >> 13)

@@ -1,0 +1,107 @@
+"""Evaluation of token learners: several samples for each of some held-out prompts, at the temperature of training.
+
+pass@k is the chance that one of k samples is right, estimated without bias from n >= k of them: the share of those
+choices of k that hold a right one. Chen et al. 2021, https://arxiv.org/abs/2107.03374
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from agents.core import kl
+
+SAMPLES = 8  # of each prompt
+PROMPTS = 128  # at each mark
+SHOWN = 4  # prompts whose first sample goes into samples.jsonl
+
+
+class Samples(NamedTuple):
+    """N prompts, K samples of each."""
+
+    correct: Any  # [N, K] bool
+    returns: Any  # [N, K] float32
+    lengths: Any  # [N, K] int32
+    kl: Any  # [N, K] float32: KL to the reference over the response, k1, in nats
+    prompts: Any  # [S, P] int32, those shown
+    responses: Any  # [S, R] int32, the first sample of each
+
+
+def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
+    """As many prompts as there are keys. A pure function of the keys and the parameters."""
+    n = keys.shape[0]
+    prompt_key, sample_key = jax.random.split(keys[0])
+    prompts = algo.env.held_out(prompt_key, n)
+    repeated = jnp.repeat(prompts, SAMPLES, axis=0)
+    found = algo.respond(state.params, repeated, sample_key)
+    rewards, correct = algo.env.score(repeated, found.tokens, found.length)
+    batch = algo.batch(repeated, found.tokens, found.length, rewards.astype(jnp.float32))
+    reference = algo.evaluate(state.reference, batch.obs, batch.action).logp
+    apart = jnp.where(batch.mask, kl.k1(algo.placed(found.logp), reference), 0.0)
+    shown = min(SHOWN, n)
+    return Samples(
+        correct=correct.reshape(n, SAMPLES),
+        returns=jnp.sum(rewards, axis=1).reshape(n, SAMPLES),
+        lengths=found.length.reshape(n, SAMPLES),
+        kl=jnp.sum(apart, axis=0).reshape(n, SAMPLES),
+        prompts=prompts[:shown],
+        responses=found.tokens.reshape(n, SAMPLES, -1)[:shown, 0],
+    )
+
+
+def concatenate(parts: list[Samples]) -> Samples:
+    return Samples(
+        *(np.concatenate([np.asarray(x) for x in leaf]) for leaf in zip(*parts, strict=True))
+    )
+
+
+def pass_at(correct: Any, k: int) -> float:
+    """Mean over prompts of 1 - C(n - c, k) / C(n, k), for c right ones of n samples; `correct` [N, n]."""
+    n = correct.shape[1]
+    if k > n:
+        raise ValueError(f"pass@{k} cannot be estimated from {n} samples")
+    right = np.sum(correct, axis=1)
+    return float(np.mean([1.0 - math.comb(n - int(c), k) / math.comb(n, k) for c in right]))
+
+
+def row(found: Samples) -> dict[str, float]:
+    """Columns of metrics.jsonl."""
+    return {
+        "eval/return": float(np.mean(found.returns)),
+        "eval/length": float(np.mean(found.lengths)),
+        "eval/pass_at_1": pass_at(found.correct, 1),
+        "eval/pass_at_8": pass_at(found.correct, SAMPLES),
+        "eval/kl_to_reference": float(np.mean(found.kl)),
+    }
+
+
+def report(algo: Any, found: Samples) -> dict[str, Any]:
+    """What summary.json says about one seed's final evaluation."""
+    return {
+        "eval_return_mean": float(np.mean(found.returns)),
+        "eval_return_std": float(np.std(found.returns)),
+        "eval_length_mean": float(np.mean(found.lengths)),
+        "eval_episodes": int(found.returns.size),
+        "eval_prompts": len(found.correct),
+        "pass_at_1": pass_at(found.correct, 1),
+        "pass_at_8": pass_at(found.correct, SAMPLES),
+        "kl_to_reference": float(np.mean(found.kl)),
+    }
+
+
+def transcripts(algo: Any, found: Samples) -> list[dict[str, Any]]:
+    """Prompts and responses in words."""
+    first = np.asarray(found.correct)[: len(found.prompts), 0]
+    return [
+        {
+            "prompt": algo.env.decode(prompt),
+            "response": algo.env.decode(response),
+            "correct": bool(right),
+        }
+        for prompt, response, right in zip(found.prompts, found.responses, first, strict=True)
+    ]

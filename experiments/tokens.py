@@ -1,0 +1,18 @@
+"""Trains a small language model by reinforcement: python -m experiments.tokens --algo grpo --task sort
+
+    prompts -> responses -> rewards -> advantages -> update
+
+as for a robot: `agents/token_policy.py` has the first three, and the update is the robot's own.
+"""
+
+import sys
+
+from experiments import cli
+
+
+def main() -> int:
+    return cli.main(sys.argv[1:], domain="tokens")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
