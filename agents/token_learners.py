@@ -172,7 +172,7 @@ class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
 
 
 class TokenPPO(TokenPolicy):
-    """PPO, a critic on the policy's own transformer."""
+    """PPO; its critic is a second transformer."""
 
     Config: ClassVar[type] = TokenPPOConfig
 

@@ -25,7 +25,7 @@ from agents.batch import Batch, Evaluation, Targets
 from agents.core import kl, returns
 from agents.generation import Generated, Sampling, generate, log_probs, token_positions
 from agents.settings import require
-from agents.transformer import TransformerConfig, transformer
+from agents.transformer import TransformerConfig, token_model
 
 Params = Any
 
@@ -58,14 +58,17 @@ class TokenTask(Protocol):
 class TokenConfig(Sampling):
     """Fields of every learner of token tasks. Raises ValueError, in one line, for impossible values."""
 
-    total_steps: int = 400_000
+    total_steps: int = 720_000
     """tokens of the whole run, every response counted in full length; the learning rate's schedule ends there"""
-    num_responses: int = 256
+    num_responses: int = 512
     """responses between updates"""
     learning_rate: float = 1e-3
     """Adam's step size, at first"""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear: falls to zero at total_steps"""
+    warmup: float = 0.1
+    """share of total_steps in which the step size rises from zero: Adam's first steps are as long as any, and
+    would undo what imitation has taught"""
     max_grad_norm: float | None = 1.0
     """gradients longer than this are shortened to it; None: never"""
     kl_in_reward: float = 0.0
@@ -76,9 +79,9 @@ class TokenConfig(Sampling):
     """responses over which the weight changes by at most about a fifth"""
     imitation_steps: int = 30
     """gradient steps on an expert's responses before training begins; the result is the reference policy"""
-    imitation_responses: int = 128
+    imitation_responses: int = 512
     """responses of each of these steps"""
-    imitation_learning_rate: float = 3e-3
+    imitation_learning_rate: float = 5e-3
     """Adam's step size in these steps"""
     layers: int = 2
     """blocks of the transformer"""
@@ -86,11 +89,11 @@ class TokenConfig(Sampling):
     """numbers that represent a token"""
     heads: int = 4
     """attention heads"""
-    kv_heads: int = 2
+    kv_heads: int = 4
     """heads of keys and values, shared by groups of attention heads"""
     mlp_width: int = 192
     """units of each block's SwiGLU"""
-    tied: bool = True
+    tied: bool = False
     """the output layer is the embedding's transpose"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """of activations; parameters are float32"""
@@ -101,6 +104,7 @@ class TokenConfig(Sampling):
             "total_steps", "num_responses", "kl_horizon", "imitation_responses"
         )
         self.require_not_negative("kl_in_reward", "imitation_steps")
+        self.require_share("warmup")
         self.require_positive(
             "learning_rate", "max_grad_norm", "kl_in_reward_target", "imitation_learning_rate"
         )
@@ -158,7 +162,7 @@ class TokenPolicy:
         self.group_size = group_size
         self.iteration_steps = config.num_responses * env.response_length
         self.model_config = config.transformer(env.vocabulary_size)
-        self.network = transformer(self.model_config, critic=critic)
+        self.network = token_model(self.model_config, critic=critic)
         clip = config.max_grad_norm
         self.optimizer = optax.chain(
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
@@ -225,7 +229,7 @@ class TokenPolicy:
     def respond(self, params: Params, prompts: Int[Array, "N P"], key: PRNGKeyArray) -> Generated:
         """Samples of the policy."""
         return generate(
-            self.network.module(params),
+            self.network.module(params).policy,
             prompts,
             key,
             self.env.response_length,
@@ -334,12 +338,13 @@ class TokenPolicy:
     def evaluate(self, params: Params, obs: Any, action: Array) -> Evaluation:
         """One pass over whole sequences; obs and action [T, N]."""
         model = self.network.module(params)
-        hidden = model.hidden(obs["token"].T, obs["position"].T)
+        sequence = obs["token"].T, obs["position"].T
+        hidden = model.policy.hidden(*sequence)
         chosen = action.T
 
         def of_tokens(part):
             hidden, chosen = part
-            logp = log_probs(model.logits(hidden), self.config.sampling, chosen)
+            logp = log_probs(model.policy.logits(hidden), self.config.sampling, chosen)
             entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
             return jnp.take_along_axis(logp, chosen[..., None], axis=-1)[..., 0], entropy
 
@@ -347,13 +352,15 @@ class TokenPolicy:
             logp, entropy = jax.lax.map(jax.checkpoint(of_tokens), (hidden, chosen))
         else:
             logp, entropy = of_tokens((hidden, chosen))
-        return Evaluation(logp.T, entropy.T, model.value(hidden).T)
+        return Evaluation(logp.T, entropy.T, model.value(*sequence).T)
 
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
-        if self.config.learning_rate_schedule == "constant":
-            return jnp.asarray(self.config.learning_rate)
-        progress = jnp.minimum(env_steps / self.config.total_steps, 1.0)
-        return self.config.learning_rate * (1.0 - progress)
+        config = self.config
+        done = jnp.minimum((env_steps + self.iteration_steps) / config.total_steps, 1.0)
+        rise = jnp.minimum(done / config.warmup, 1.0) if config.warmup else jnp.ones(())
+        if config.learning_rate_schedule == "constant":
+            return config.learning_rate * rise
+        return config.learning_rate * rise * (1.0 - env_steps / config.total_steps)
 
 
 # A step towards given actions: no baseline, nothing whitened.

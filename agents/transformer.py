@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from agents.networks import Functional
 
@@ -32,9 +32,9 @@ class TransformerConfig:
     layers: int = 2
     width: int = 64
     heads: int = 4
-    kv_heads: int = 2  # keys and values are shared by heads / kv_heads queries
+    kv_heads: int = 4  # keys and values are shared by heads / kv_heads queries
     mlp_width: int = 192  # units of each SwiGLU
-    tied: bool = True  # the head is the embedding's transpose
+    tied: bool = False  # the head is the embedding's transpose
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
     rope_base: float = 10_000.0
 
@@ -78,7 +78,7 @@ class _Attention(nnx.Module):
         self.query = _linear(config, width, config.heads * head, rngs)
         self.key = _linear(config, width, config.kv_heads * head, rngs)
         self.value = _linear(config, width, config.kv_heads * head, rngs)
-        self.out = _linear(config, config.heads * head, width, rngs)
+        self.out = _linear(config, config.heads * head, width, rngs, gain=0.0)
 
     def project(self, x, positions):
         """Queries [N, L, heads, head], keys and values [N, L, kv_heads, head]."""
@@ -111,7 +111,7 @@ class _Block(nnx.Module):
         self.norm_mlp = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
         self.gate = _linear(config, config.width, config.mlp_width, rngs)
         self.up = _linear(config, config.width, config.mlp_width, rngs)
-        self.down = _linear(config, config.mlp_width, config.width, rngs)
+        self.down = _linear(config, config.mlp_width, config.width, rngs, gain=0.0)
 
     def mlp(self, x):
         x = self.norm_mlp(x)
@@ -119,9 +119,9 @@ class _Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Tokens to logits of the next token and, with `critic`, to the value of what has been written so far."""
+    """Tokens to logits of the next token; or, with `outputs`, to so many numbers for each token."""
 
-    def __init__(self, config: TransformerConfig, *, critic: bool = False, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, outputs: int | None = None, *, rngs: nnx.Rngs):
         dtype = DTYPES[config.dtype]
         self.config = config
         self.embedding = nnx.Embed(
@@ -133,18 +133,20 @@ class Transformer(nnx.Module):
         )
         self.blocks = nnx.List(_Block(config, rngs) for _ in range(config.layers))
         self.norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
-        self.head = None if config.tied else _linear(config, config.width, config.vocabulary, rngs)
-        self.critic = (
-            nnx.Linear(config.width, 1, kernel_init=nnx.initializers.zeros, rngs=rngs)
-            if critic
-            else None
-        )
+        tied = config.tied and outputs is None
+        gain = 1.0 if outputs is None else 0.0
+        size = outputs or config.vocabulary
+        self.head = None if tied else _linear(config, config.width, size, rngs, gain)
+
+    def embed(self, tokens: Int[Array, "N L"]) -> Float[Array, "N L width"]:
+        # Tokens to variance 1, while the same matrix, as the head of a tied model, gives logits of variance 1.
+        return self.embedding(tokens) * self.config.width**0.5
 
     def hidden(
         self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
     ) -> Float[Array, "N L width"]:
         """The last layer's output, normalised."""
-        x = self.embedding(tokens)
+        x = self.embed(tokens)
         for block in self.blocks:
             attention = block.attention
             query, key, value = attention.project(block.norm_attention(x), positions)
@@ -157,7 +159,7 @@ class Transformer(nnx.Module):
     ) -> tuple[Cache, Float[Array, "N L width"]]:
         """The same for tokens that follow those in the cache; they are written into it from place `at` on."""
         key_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, at))
-        x = self.embedding(tokens)
+        x = self.embed(tokens)
         keys, values = cache.keys, cache.values
         for i, block in enumerate(self.blocks):
             attention = block.attention
@@ -175,35 +177,38 @@ class Transformer(nnx.Module):
             return hidden @ self.embedding.embedding[...].T
         return hidden @ self.head.kernel[...]
 
-    def value(self, hidden: Float[Array, "*batch width"]) -> Float[Array, "*batch"]:
-        """V of the state that a position's token completes; 0 for a model without a critic."""
+
+class TokenModel(nnx.Module):
+    """A policy and, with `critic`, a value: a transformer of its own, for in trials the squared errors of a value on
+    the policy's layers undid in a few steps what these had learnt."""
+
+    def __init__(self, config: TransformerConfig, *, critic: bool = False, rngs: nnx.Rngs):
+        self.policy = Transformer(config, rngs=rngs)
+        self.critic = Transformer(config, outputs=1, rngs=rngs) if critic else None
+
+    def value(self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]) -> Float[Array, "N L"]:
+        """V of the state that each position's token completes; 0 without a critic."""
         if self.critic is None:
-            return jnp.zeros(hidden.shape[:-1])
-        return self.critic(hidden.astype(jnp.float32))[..., 0]
+            return jnp.zeros(tokens.shape)
+        return self.critic.logits(self.critic.hidden(tokens, positions))[..., 0]
 
 
-def transformer(config: TransformerConfig, *, critic: bool = False) -> Functional:
+def token_model(config: TransformerConfig, *, critic: bool = False) -> Functional:
     """The model as pure functions of its parameters."""
-    return Functional(lambda rngs: Transformer(config, critic=critic, rngs=rngs))
+    return Functional(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
 
 
 def num_parameters(params: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def init(config: TransformerConfig, key: PRNGKeyArray, *, critic: bool = False) -> Any:
-    return transformer(config, critic=critic).init(key)
-
-
-def _linear(config: TransformerConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs,
-        outputs,
-        use_bias=False,
-        dtype=DTYPES[config.dtype],
-        kernel_init=nnx.initializers.variance_scaling(1.0, "fan_in", "normal"),
-        rngs=rngs,
-    )
+def _linear(
+    config: TransformerConfig, inputs: int, outputs: int, rngs: nnx.Rngs, gain: float = 1.0
+) -> nnx.Linear:
+    """With gain 0, a block adds nothing at first: the way from embedding to head is open."""
+    normal = nnx.initializers.normal(gain * inputs**-0.5)
+    dtype = DTYPES[config.dtype]
+    return nnx.Linear(inputs, outputs, use_bias=False, dtype=dtype, kernel_init=normal, rngs=rngs)
 
 
 def _rotation(positions, config):

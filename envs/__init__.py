@@ -68,7 +68,7 @@ def factory(name: str) -> Callable[..., Env]:
         from envs.host import make_host
 
         return functools.partial(make_host, name.removeprefix(HOST_PREFIX))
-    if name.startswith(TOKENS_PREFIX):
+    if name.startswith(TOKENS_PREFIX) and not callable(_FACTORIES.get(name)):
         from envs.tokens import make_task, make_tokens
 
         task = make_task(name.removeprefix(TOKENS_PREFIX))
@@ -95,7 +95,7 @@ def names() -> list[str]:
     return sorted(_FACTORIES)
 
 
-def _register_with_gymnasium(gymnasium_id: str, name: str, max_episode_steps: int) -> None:
+def _register_with_gymnasium(gymnasium_id: str, name: str, max_episode_steps: int | None) -> None:
     if gymnasium_id in gymnasium.registry:
         return
     gymnasium.register(
@@ -108,7 +108,7 @@ def _register_with_gymnasium(gymnasium_id: str, name: str, max_episode_steps: in
 
 
 # Steps; the environments' own `max_episode_steps`, said here too so that nothing need be imported.
-_TIME_LIMITS = {
+_TIME_LIMITS: dict[str, int | None] = {
     "walker": 400,
     "CartPole-v1": 500,
     "Acrobot-v1": 500,
@@ -129,12 +129,8 @@ _TIME_LIMITS = {
     "FrozenLake8x8-v1": 200,
     "CliffWalking-v1": 1000,
     "Taxi-v4": 200,
-    "tokens-sort": 7,
-    "tokens-add": 4,
-    "tokens-reverse": 7,
-    "tokens-countdown": 6,
-    "tokens-graph-path": 7,
-    "tokens-bandit": 1,
+    # The length of a response is part of the task, which ends there: a limit here would call that truncated as well.
+    **{name: None for name in _FACTORIES if name.startswith(TOKENS_PREFIX)},
 }
 
 for _name, _limit in _TIME_LIMITS.items():

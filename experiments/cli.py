@@ -112,7 +112,10 @@ def prepare(
     first = _first_flags(argv)
     stored = None
     which = _WHICH[domain]
-    given = env or which.env_name(getattr(first, which.flag))
+    asked = getattr(first, which.flag)
+    if asked is None and first.resume is None:
+        asked = which.default
+    given = env or (None if asked is None else which.env_name(asked))
     if first.resume is not None:
         folder = Path(first.resume)
         stored = Spec.from_json(runs.read_config(folder))
@@ -242,12 +245,13 @@ def _parse(
 class _WhichEnv:
     flag: ClassVar[str] = "env"
     algo: ClassVar[str] = "ppo"  # without --algo
+    default: ClassVar[str | None] = None  # without the flag itself
 
     env: str
     """the environment: a name (python -m experiments.envs lists them), FILE.py:NAME, or gym:ID"""
 
     @staticmethod
-    def env_name(given: str | None) -> str | None:
+    def env_name(given: str) -> str:
         return given
 
     @staticmethod
@@ -259,13 +263,14 @@ class _WhichEnv:
 class _WhichTask:
     flag: ClassVar[str] = "task"
     algo: ClassVar[str] = "grpo"
+    default: ClassVar[str | None] = "sort"
 
     task: str
     """the task: sort, add, reverse, countdown, graph-path, bandit, with a size if wanted (sort-4); or FILE.py:NAME"""
 
     @staticmethod
-    def env_name(given: str | None) -> str:
-        return token_env(given or "sort")
+    def env_name(given: str) -> str:
+        return token_env(given)
 
     @staticmethod
     def shown(env: str) -> str:

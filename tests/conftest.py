@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests import fast_compile  # isort: skip  # noqa: F401  before JAX starts
 import jax
 import jaxtyping
 import matplotlib

@@ -26,15 +26,15 @@ class Countdown(Task):
     numbers: int = 3
     """how many are given"""
     largest: int = 10
-    """they are between 1 and this"""
+    """they are between 1 and this, which is at least 2: with ones alone, there may be no prompt to hold out"""
 
     def __post_init__(self):
         if not 2 <= self.numbers <= 4:
             raise ValueError(f"numbers must be between 2 and 4, got {self.numbers}")
         # The sum of them all must have a token: it is what remains if nothing else does.
-        if not 1 <= self.largest <= (MOST - 1) // self.numbers:
+        if not 2 <= self.largest <= (MOST - 1) // self.numbers:
             raise ValueError(
-                f"largest must be between 1 and {(MOST - 1) // self.numbers}, got {self.largest}"
+                f"largest must be between 2 and {(MOST - 1) // self.numbers}, got {self.largest}"
             )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import flax.struct
 import gymnasium
@@ -27,7 +27,7 @@ class TokenEnv(Env[Writing]):
     take whole responses at once (`prompts`, `score`), which comes to the same.
 
     A response without an end that reaches its greatest length is terminated, not truncated: the limit is part of the
-    task. `info` tells `correct` and `cut`.
+    task. `info` tells `correct` and `cut`. Raises ValueError for an unknown kind of reward, or split.
     """
 
     task: Task = flax.struct.field(pytree_node=False)
@@ -36,6 +36,13 @@ class TokenEnv(Env[Writing]):
     max_episode_steps: int = flax.struct.field(pytree_node=False, default=0)
 
     def __post_init__(self):
+        for name, value, kind in (
+            ("reward", self.reward_kind, RewardKind),
+            ("split", self.split, Split),
+        ):
+            if value not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
         object.__setattr__(self, "max_episode_steps", self.task.response_length)
 
     @property

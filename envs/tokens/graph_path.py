@@ -22,8 +22,8 @@ class GraphPath(Task):
     """edges beyond the nodes - 1 that connect it"""
 
     def __post_init__(self):
-        if not 3 <= self.nodes <= 26:
-            raise ValueError(f"nodes must be between 3 and 26, got {self.nodes}")
+        if not 4 <= self.nodes <= 26:
+            raise ValueError(f"nodes must be between 4 and 26, got {self.nodes}")
         most = self.nodes * (self.nodes - 1) // 2 - (self.nodes - 1)
         if not 0 <= self.extra_edges <= most:
             raise ValueError(f"extra_edges must be between 0 and {most}, got {self.extra_edges}")

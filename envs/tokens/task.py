@@ -68,7 +68,10 @@ class Task(abc.ABC):
 
 
 def prompts(task: Task, key: PRNGKeyArray, n: int, split: Split) -> Int[Array, "n P"]:
-    """Random prompts of one split. No prompt is in both, for its tokens decide."""
+    """Random prompts of one split. No prompt is in both, for its tokens decide.
+
+    Draws until all belong to the split, for ever if none does: a task of a few dozen prompts should not have `splits`.
+    """
 
     def draw(key):
         found = jax.vmap(task.sample)(jax.random.split(key, n))

@@ -111,6 +111,7 @@ def run_update(config, params, batch, targets=None):
         optimizer=optimizer,
         learning_rate=jnp.asarray(0.5),
         config=config,
+        longest=config.num_steps,
     )
     return new, metrics
 

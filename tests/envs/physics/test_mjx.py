@@ -81,6 +81,7 @@ FALLING = """<mujoco><option integrator="RK4"/><worldbody><geom type="plane" siz
 <body pos="0 0 .11"><freejoint/><geom size=".1"/></body></worldbody></mujoco>"""
 
 
+@pytest.mark.slow
 def test_extras_as_native():
     """RK4, whose last stage they are from; two balls, one in the floor and one above it."""
     ball = mujoco.MjModel.from_xml_string(FALLING)

@@ -1,0 +1,289 @@
+import itertools
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs import base
+from envs.tokens import make_task, make_tokens, register_task, task_names
+from envs.tokens.countdown import Countdown
+from envs.tokens.digits import Sort
+from envs.tokens.task import EOS, PAD, Verdict, decode, in_split, prompts, token_rewards
+
+NAMES = [
+    "sort",
+    "sort-3",
+    "add",
+    "add-3",
+    "reverse",
+    "countdown",
+    "countdown-4",
+    "graph-path",
+    "bandit",
+]
+
+
+def batch(task, n=256, seed=0, split="train"):
+    return jax.jit(lambda k: prompts(task, k, n, split))(jax.random.key(seed))
+
+
+def lengths(task, responses):
+    if task.stop is None:
+        return jnp.full(len(responses), task.response_length, jnp.int32)
+    return jnp.argmax(responses == task.stop, axis=1).astype(jnp.int32) + 1
+
+
+def verify(task, given, responses, length=None):
+    length = lengths(task, responses) if length is None else length
+    return jax.jit(jax.vmap(task.verify))(given, responses, length)
+
+
+def words(task, tokens):
+    return decode(task, np.asarray(tokens)).removesuffix(" <eos>").split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_experts_answers_are_right_and_earn_one(name):
+    task = make_task(name)
+    given = batch(task)
+    answers = jax.jit(jax.vmap(task.solution))(given)
+    verdict = verify(task, given, answers)
+    assert verdict.correct.all()
+    assert verdict.well_formed.all()
+    np.testing.assert_allclose(verdict.credit.sum(axis=1), 1.0, rtol=1e-6)
+    assert given.shape == (256, task.prompt_length)
+    assert answers.shape == (256, task.response_length)
+    assert max(given.max(), answers.max()) < len(task.vocabulary)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_follows_the_end_is_ignored(name):
+    task = make_task(name)
+    given = batch(task, 64)
+    answers = jax.vmap(task.solution)(given)
+    length = lengths(task, answers)
+    noise = jax.random.randint(jax.random.key(5), answers.shape, 0, len(task.vocabulary))
+    noisy = jnp.where(jnp.arange(answers.shape[1]) < length[:, None], answers, noise)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        verify(task, given, answers, length),
+        verify(task, given, noisy, length),
+    )
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "bandit"])
+def test_without_an_end_nothing_is_right(name):
+    task = make_task(name)
+    given = batch(task, 64)
+    full = jnp.where(jax.vmap(task.solution)(given) <= EOS, 2, jax.vmap(task.solution)(given))
+    length = jnp.full(64, task.response_length, jnp.int32)
+    verdict = verify(task, given, full, length)
+    assert not verdict.correct.any()
+    assert not verdict.well_formed.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_is_right_by_chance_more_than_he_should_be(name):
+    """Random responses against an independent judge in plain Python."""
+    task = make_task(name)
+    given = np.asarray(batch(task, 400))
+    rng = np.random.default_rng(0)
+    answers = np.asarray(jax.vmap(task.solution)(jnp.asarray(given)))
+    # One token of a right answer changed: near misses, some of which are right all the same.
+    place = rng.integers(0, task.response_length, len(given))
+    spoilt = answers.copy()
+    spoilt[np.arange(len(given)), place] = rng.integers(1, len(task.vocabulary), len(given))
+    ended = [EOS in row for row in spoilt]
+    length = np.where(ended, np.argmax(spoilt == EOS, axis=1) + 1, task.response_length)
+    found = verify(task, jnp.asarray(given), jnp.asarray(spoilt), jnp.asarray(length, jnp.int32))
+    for i, (prompt, response) in enumerate(zip(given, spoilt, strict=True)):
+        finished = task.stop is None or ended[i]
+        told = [task.vocabulary[t] for t in response[: length[i]] if t != EOS]
+        right = finished and judge(name, words(task, prompt), told)
+        assert bool(found.correct[i]) == right, (words(task, prompt), told)
+        assert bool(found.well_formed[i]) or not right
+
+
+def judge(name, prompt, response):
+    kind = name.rstrip("-0123456789")
+    if kind == "sort":
+        return response == sorted(prompt)
+    if kind == "reverse":
+        return response == prompt[::-1]
+    if kind == "add":
+        return _sum(prompt) == "".join(response)
+    if kind == "countdown":
+        return _countdown(prompt, response)
+    if kind == "graph-path":
+        return _path(prompt, response)
+    context = int(prompt[0].removeprefix("context"))
+    return response == [f"arm{(context + 5) % 10}"]
+
+
+def _sum(prompt):
+    plus = prompt.index("+")
+    a, b = (int("".join(part[::-1])) for part in (prompt[:plus], prompt[plus + 1 : -1]))
+    return str(a + b).zfill(plus + 1)[::-1]
+
+
+def _countdown(prompt, response):
+    stack = []
+    symbols = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+    for token in response:
+        if token in symbols:
+            if len(stack) < 2:
+                return False
+            right, left = stack.pop(), stack.pop()
+            stack.append(symbols[token](left, right))
+        elif token.isdigit():
+            stack.append(int(token))
+        else:
+            return False
+    used = sorted(t for t in response if t.isdigit())
+    return used == sorted(prompt[:-2]) and stack == [int(prompt[-1])]
+
+
+def _path(prompt, response):
+    pairs = [frozenset(prompt[i : i + 2]) for i in range(0, len(prompt) - 3, 2)]
+    start, goal = prompt[-2:]
+    return (
+        len(response) > 0
+        and response[0] == start
+        and response[-1] == goal
+        and len(set(response)) == len(response)
+        and all(frozenset(p) in pairs for p in itertools.pairwise(response))
+    )
+
+
+@pytest.mark.parametrize("name", ["sort", "add", "countdown", "graph-path"])
+def test_no_prompt_is_in_both_splits(name):
+    task = make_task(name)
+    held_out, train = (
+        {tuple(p) for p in np.asarray(batch(task, 512, split=s))} for s in ("held-out", "train")
+    )
+    assert not held_out & train
+    every = jax.vmap(task.sample)(jax.random.split(jax.random.key(1), 4096))
+    share = in_split(task, every, "held-out").mean()
+    assert 0.09 < share < 0.16
+    assert (in_split(task, every, "held-out") ^ in_split(task, every, "train")).all()
+
+
+def test_prompts_follow_from_the_key():
+    task = make_task("sort")
+    np.testing.assert_array_equal(batch(task, 8), batch(task, 8))
+    assert (batch(task, 8) != batch(task, 8, seed=1)).any()
+
+
+def test_a_shortest_path_is_shown():
+    task = make_task("graph-path")
+    for prompt in np.asarray(batch(task, 60)):
+        told, path = words(task, prompt), words(task, task.solution(jnp.asarray(prompt)))
+        pairs = [frozenset(told[i : i + 2]) for i in range(0, len(told) - 3, 2)]
+        assert len(set(pairs)) == task.edges
+        level, seen, steps = {told[-2]}, {told[-2]}, 0
+        while told[-1] not in level:
+            level = {b for p in pairs if p & level for b in p} - seen
+            seen |= level
+            steps += 1
+        assert len(path) == steps + 1
+
+
+def test_countdown_counts_every_way():
+    """3 + 4 * 2 in its spellings; a number used twice, or a wrong one, does not count."""
+    task = Countdown(numbers=3, largest=10)
+    ids = {name: i for i, name in enumerate(task.vocabulary)}
+
+    def tokens(text):
+        return jnp.array([ids[w] for w in text.split()])
+
+    given = tokens("3 4 2 = 11")
+    verdicts = {
+        text: task.verify(given, tokens(text + " <eos>"), jnp.int32(6))
+        for text in ("3 4 2 * +", "4 2 * 3 +", "2 4 * 3 +", "4 4 + 3 +", "9 2 0 + +", "3 + 4 2 *")
+    }
+    assert [bool(v.correct) for v in verdicts.values()] == [True, True, True, False, False, False]
+    wrong = task.verify(given, tokens("3 4 + 2 + <eos>"), jnp.int32(6))
+    assert not wrong.correct
+    assert wrong.well_formed
+    np.testing.assert_allclose(wrong.credit, [0, 0, 0, 0, 0, 0.1])
+
+
+def test_rewards_by_hand():
+    verdict = Verdict(jnp.array(True), jnp.array(True), jnp.array([0.25, 0.25, 0.5, 0.0]))
+    assert token_rewards("exact", verdict, jnp.int32(3)).tolist() == [0, 0, 1, 0]
+    assert token_rewards("process", verdict, jnp.int32(2)).tolist() == [0.25, 0.25, 0, 0]
+    wrong = verdict._replace(correct=jnp.array(False))
+    np.testing.assert_allclose(token_rewards("rule", wrong, jnp.int32(2)), [0, 0.2, 0, 0])
+    formless = wrong._replace(well_formed=jnp.array(False))
+    assert token_rewards("rule", formless, jnp.int32(4)).tolist() == [0, 0, 0, -1]
+    assert token_rewards("exact", formless, jnp.int32(4)).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["exact", "process", "rule"])
+def test_token_by_token_it_is_worth_the_same(kind):
+    """The environment stepped with whole responses, right ones and spoilt ones, pays what `score` says."""
+    env = make_tokens("sort-3", kind)
+    task = env.task
+    starts, _ = jax.vmap(base.reset, (None, 0))(env, jax.random.split(jax.random.key(0), 24))
+    given = starts.state.sequence[:, : task.prompt_length]
+    responses = jax.vmap(task.solution)(given)
+    responses = responses.at[8:16, 1].set(EOS).at[16:, -1].set(3)  # ended early; not at all
+    length = jnp.where(jnp.any(responses == EOS, 1), lengths(task, responses), 4)
+    rewards, correct = env.score(given, responses, length)
+
+    def play(running, response):
+        def step(running, action):
+            running, timestep = base.advance(env, jax.random.key(1), running, action)
+            return running, timestep
+
+        return jax.lax.scan(step, running, response)[1]
+
+    found = jax.jit(jax.vmap(play))(starts, responses)
+    inside = jnp.arange(4) < length[:, None]
+    np.testing.assert_allclose(jnp.where(inside, found.reward, 0), rewards, atol=1e-6)
+    last = jnp.arange(4) == length[:, None] - 1
+    np.testing.assert_array_equal(found.terminated & inside, last)
+    assert not found.truncated.any()
+    np.testing.assert_array_equal((found.info["correct"] * last).sum(1), correct)
+    np.testing.assert_array_equal((found.info["cut"] * last).sum(1), [0] * 16 + [1] * 8)
+
+
+def test_names():
+    assert {"sort", "add", "reverse", "countdown", "graph-path", "bandit"} <= set(task_names())
+    assert envs.make("tokens-sort-4").task == Sort(4)
+    assert make_tokens("sort").prompt_length == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("srot", "unknown task 'srot': did you mean sort?"),
+        ("sort-0", "digits must be between 1 and 64, got 0"),
+        ("countdown-7", "numbers must be between 2 and 4, got 7"),
+        ("qqq", "unknown task 'qqq': choose from add, bandit"),
+    ],
+)
+def test_bad_names(name, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        make_task(name)
+
+
+@pytest.mark.parametrize("option", ["reward", "split"])
+def test_bad_options(option, unchecked):
+    with pytest.raises(ValueError, match=f"{option} must be one of"):
+        make_tokens("sort", **{option: "nonsense"})
+
+
+def test_a_task_of_ones_own(monkeypatch):
+    monkeypatch.setattr("envs.tokens._TASKS", {})
+    register_task("two-digits", lambda: Sort(2))
+    env = envs.make("tokens-two-digits")
+    assert env.response_length == 3
+    assert env.decode(jnp.array([PAD, 4, 2, EOS])) == "2 0 <eos>"
+    with pytest.raises(ValueError, match="taken"):
+        register_task("two-digits", Sort)
+    with pytest.raises(ValueError, match="one size only"):
+        make_task("two-digits-3")

@@ -1,0 +1,142 @@
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from experiments import checkpoints, cli, runner, runs, token_evaluation
+from experiments.token_evaluation import Samples, pass_at
+
+SMALL = [
+    *("--task", "sort-3", "--num-responses", "16", "--imitation-responses", "16"),
+    *("--layers", "1", "--width", "16", "--heads", "2", "--kv-heads", "2", "--mlp-width", "16"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(token_evaluation, "PROMPTS", 16)
+    monkeypatch.chdir(tmp_path)
+
+
+def tokens(*flags):
+    return cli.main([*SMALL, *map(str, flags)], domain="tokens")
+
+
+def rows(folder, name="metrics.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def timeless(found):
+    return [{k: v for k, v in r.items() if "time/" not in k and k != "wall_clock_s"} for r in found]
+
+
+def test_one_command_from_imitation_to_summary(tmp_path, capsys):
+    flags = ["--algo", "ppo", "--seeds", 2, "--total-steps", 16 * 4 * 3, "--out", "run"]
+    assert tokens(*flags) == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    wanted = (
+        "task algo seeds per_seed parameters wall_clock_s tokens_generated tokens_per_second "
+        "pass_at_1_start pass_at_8_start pass_at_1 pass_at_8 kl_to_reference"
+    )
+    assert not set(wanted.split()) - set(summary)
+    assert summary["task"] == "sort-3"
+    assert summary["eval_prompts"] == 16 * runner.FINAL_BATCHES
+    assert 0 < summary["tokens_generated"] <= 2 * 16 * 4 * 3
+    assert (tmp_path / "run/curve.png").stat().st_size > 1000
+    found = rows(tmp_path / "run/seed_1")
+    assert found[0]["env_steps"] == 0
+    assert found[0]["eval/pass_at_1"] == summary["per_seed"][1]["pass_at_1_start"]
+    shown = rows(tmp_path / "run/seed_1", "samples.jsonl")
+    assert {"env_steps", "prompt", "response", "correct"} == set(shown[0])
+    assert len(shown[0]["prompt"].split()) == 3
+    assert "pass@1" in capsys.readouterr().out
+
+
+def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch):
+    """Bit for bit: no prompt is repeated, none is left out."""
+    flags = ["--algo", "grpo", "--total-steps", 16 * 4 * 6]
+    assert tokens(*flags, "--out", "whole") == 0
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    real, saved = checkpoints.save, []
+
+    def interrupt(folder, steps, states, progress):
+        real(folder, steps, states, progress)
+        saved.append(steps)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tokens(*flags, "--out", "broken")
+    monkeypatch.setattr(checkpoints, "save", real)
+    assert 0 < saved[-1] < 16 * 4 * 6
+    assert cli.main(["--resume", "broken"], domain="tokens") == 0
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert timeless(rows(whole)) == timeless(rows(broken))
+    assert rows(whole, "samples.jsonl") == rows(broken, "samples.jsonl")
+
+
+def test_pass_at_k_is_the_share_of_choices_with_a_right_one():
+    correct = np.random.default_rng(0).random((50, 6)) < 0.3
+    for k in (1, 2, 5, 6):
+        choices = list(itertools.combinations(range(6), k))
+        expected = np.mean([[row[list(c)].any() for c in choices] for row in correct])
+        assert pass_at(correct, k) == pytest.approx(expected)
+    assert pass_at(correct, 1) == pytest.approx(correct.mean())
+    with pytest.raises(ValueError, match="cannot be estimated from 6"):
+        pass_at(correct, 7)
+
+
+def test_batches_of_samples_are_put_together():
+    def samples(n, value):
+        return Samples(*(np.full((n, 2), value) for _ in Samples._fields))
+
+    found = token_evaluation.concatenate([samples(2, 1.0), samples(3, 0.0)])
+    assert found.correct.shape == (5, 2)
+    assert math.isclose(found.returns.mean(), 0.4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--algo", "grop"], "unknown algorithm 'grop': did you mean grpo?"),
+        (["--task", "srot"], "unknown task 'srot': did you mean sort?"),
+        (["--algo", "sac"], "unknown algorithm 'sac'"),
+        (["--algo", "grpo", "--group-size", "1"], "group_size must be at least 2"),
+        (["--algo", "grpo", "--kl-estimator", "k1"], "expected gradient of zero"),
+        (["--task", "sort-99"], "digits must be between 1 and 64"),
+        (["--temprature", "2"], "unknown flag --temprature: did you mean --temperature?"),
+        (["--resume", "nowhere"], "nowhere is not a run"),
+    ],
+)
+def test_bad_input(flags, message, capsys):
+    assert cli.main(flags, domain="tokens") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_of_control_is_none_of_tokens(tmp_path, capsys):
+    runs.create(
+        tmp_path / "run",
+        {
+            "env": "CartPole-v1",
+            "env_kwargs": {},
+            "algo": "ppo",
+            "config": {"total_steps": 1000},
+            "seed": 0,
+            "seeds": 1,
+            "domain": "control",
+        },
+            "algo": "ppo",
+            "config": {"total_steps": 1000},
+            "seed": 0,
+            "seeds": 1,
+            "domain": "control",
+        },
+    )
+    assert cli.main(["--resume", "run"], domain="tokens") == 2
+    assert "is a run of control, not of tokens" in capsys.readouterr().err
