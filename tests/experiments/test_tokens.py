@@ -131,12 +131,6 @@ def test_a_run_of_control_is_none_of_tokens(tmp_path, capsys):
             "seeds": 1,
             "domain": "control",
         },
-            "algo": "ppo",
-            "config": {"total_steps": 1000},
-            "seed": 0,
-            "seeds": 1,
-            "domain": "control",
-        },
     )
     assert cli.main(["--resume", "run"], domain="tokens") == 2
     assert "is a run of control, not of tokens" in capsys.readouterr().err
