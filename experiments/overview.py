@@ -1,0 +1,138 @@
+"""The table of algorithms and environments in README.md, from the published records: python -m experiments.overview
+
+It stands between two marks and is written anew; a test holds README and records together.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents import ALGORITHMS
+from experiments import records
+from experiments.cli import run_main
+from experiments.console import Display
+from experiments.presets import preset
+from experiments.spec import make_env
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ("classic", "mujoco")  # folders of results/ with records.json
+BEGIN, END = "<!-- overview: python -m experiments.overview -->", "<!-- end of overview -->"
+
+_ALGOS = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
+_ENVS = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "Pendulum-v1",
+    "InvertedPendulum-v5",
+    "InvertedDoublePendulum-v5",
+    "HalfCheetah-v5",
+    "Hopper-v5",
+    "Walker2d-v5",
+)
+
+# What the project asks of final returns (for HalfCheetah, Hopper, Walker2d: of the best evaluation), with default
+# settings. MuJoCo: Tianshou's "max" at 1M steps, ten seeds; v3 of the tasks.
+GOALS: dict[str, dict[str, float]] = {
+    "CartPole-v1": dict.fromkeys(("dqn", "ppo", "a2c", "trpo", "reinforce", "pqn"), 490.0),
+    "Acrobot-v1": dict.fromkeys(("dqn", "ppo"), -80.0),
+    "MountainCar-v0": {"dqn": -110.0},
+    "Pendulum-v1": {"sac": -160.0, "td3": -160.0, "ppo": -170.0, "trpo": -170.0},
+    "InvertedPendulum-v5": dict.fromkeys(("ppo", "trpo", "sac", "td3"), 1000.0),
+    "InvertedDoublePendulum-v5": dict.fromkeys(("ppo", "trpo", "sac", "td3"), 9300.0),
+    "HalfCheetah-v5": {"ppo": 5784.0, "trpo": 4471.0, "a2c": 1830.0, "reinforce": 1139.0},
+    "Hopper-v5": {"ppo": 2609.0, "trpo": 2046.0, "a2c": 1253.0, "reinforce": 416.0},
+    "Walker2d-v5": {"ppo": 3589.0, "trpo": 3827.0, "a2c": 1092.0, "reinforce": 441.0},
+}
+_BY_BEST = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
+
+
+def main() -> None:
+    run_main(overview)
+
+
+def overview() -> int:
+    if sys.argv[1:]:
+        raise ValueError("python -m experiments.overview takes no arguments")
+    path = ROOT / "README.md"
+    before, rest = path.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    path.write_text(f"{before}{BEGIN}\n{text(published())}\n{END}{after}")
+    Display().say(str(path))
+    return 0
+
+
+def published() -> list[dict[str, Any]]:
+    """All records under results/."""
+    return [
+        r for name in PUBLISHED for r in records.read(ROOT / "results" / name / "records.json")[1]
+    ]
+
+
+def text(found: list[dict[str, Any]]) -> str:
+    """The table, what is below its goal, and what has not been run. Medians over seeds."""
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for r in found:
+        cells.setdefault((r["env"], r["algo"]), []).append(r)
+    lines = [
+        "| | " + " | ".join(_short(env) for env in _ENVS) + " |",
+        "|---" * (len(_ENVS) + 1) + "|",
+    ]
+    for algo in _ALGOS:
+        shown = [_cell(env, algo, cells.get((env, algo))) for env in _ENVS]
+        lines.append(f"| `{algo}` | " + " | ".join(shown) + " |")
+    below = [
+        f"{algo} on {_short(env)} {_number(value)} (asked {_number(goal)})"
+        for env, algo, goal, value in _judged(cells)
+        if value is not None and value < goal
+    ]
+    missing = [
+        f"{algo} on {_short(env)}" for env, algo, _, value in _judged(cells) if value is None
+    ]
+    lines += ["", f"Below what was asked: {'; '.join(below) or 'none'}."]
+    lines += [f"Asked, and not run yet: {'; '.join(missing) or 'none'}."]
+    return "\n".join(lines)
+
+
+def _judged(cells):
+    """(environment, algorithm, goal, our figure or None)."""
+    for env, goals in GOALS.items():
+        for algo, goal in goals.items():
+            seeds = cells.get((env, algo))
+            yield env, algo, goal, _median(seeds, env in _BY_BEST) if seeds else None
+
+
+def _median(seeds: list[dict[str, Any]], best: bool = False) -> float:
+    return float(np.median([r["best"][1] if best else r["final"]["mean"] for r in seeds]))
+
+
+def _cell(env: str, algo: str, seeds: list[dict[str, Any]] | None) -> str:
+    if seeds:
+        return f"{_number(_median(seeds))} ({len(seeds)})"
+    return "·" if fits(env, algo) else "refused"
+
+
+def fits(env: str, algo: str) -> bool:
+    """Whether the algorithm takes the environment."""
+    learner = ALGORITHMS[algo]
+    try:
+        learner(preset(env, algo, learner.Config), make_env(env, {}))
+    except ValueError:
+        return False
+    return True
+
+
+def _short(env: str) -> str:
+    return env.rpartition("-v")[0]
+
+
+def _number(x: float) -> str:
+    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.1f}"
+
+
+if __name__ == "__main__":
+    main()
