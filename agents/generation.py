@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,7 @@ def generate(
     """
     n, size = prompt.shape
     positions = token_positions(prompt, pad)
+    cache: Any
     if cached:
         cache = empty_cache(model.config, n, size + response_length)
         cache, hidden = model.extend(cache, prompt, positions, 0)

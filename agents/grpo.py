@@ -283,7 +283,7 @@ def update(
         measured = {"kl": kl.k3(batch.logp, new.logp), "entropy": new.entropy}
         if batch.ref_logp is not None:
             measured["kl_reference"] = kl.k3(new.logp, batch.ref_logp)
-        if config.kl_coefficient:
+        if config.kl_coefficient and batch.ref_logp is not None:
             estimate = kl.k2 if config.kl_estimator == "k2" else kl.k3
             each += config.kl_coefficient * estimate(new.logp, batch.ref_logp)
         if config.entropy_coefficient:

@@ -118,7 +118,7 @@ def _cell(env: str, algo: str, seeds: list[dict[str, Any]] | None) -> str:
 
 def fits(env: str, algo: str) -> bool:
     """Whether the algorithm takes the environment."""
-    learner = ALGORITHMS[algo]
+    learner: Any = ALGORITHMS[algo]
     try:
         learner(preset(env, algo, learner.Config), make_env(env, {}))
     except ValueError:

@@ -1,0 +1,24 @@
+from experiments import overview
+from experiments.overview import BEGIN, END, ROOT
+
+
+def record(env, algo, final, best):
+    return {"env": env, "algo": algo, "final": {"mean": final}, "best": (10, best, 1)}
+
+
+def test_readme_shows_what_is_published():
+    shown = (ROOT / "README.md").read_text().split(BEGIN)[1].split(END)[0]
+    assert shown.strip() == overview.text(overview.published())
+
+
+def test_medians_goals_and_what_is_missing():
+    found = [record("Acrobot-v1", "dqn", x, 0.0) for x in (-70.0, -85.0, -90.0)]
+    found += [record("Hopper-v5", "ppo", 100.0, 3000.0), record("CartPole-v1", "ppo", 500.0, 500.0)]
+    lines = overview.text(found).splitlines()
+    dqn = next(line for line in lines if line.startswith("| `dqn`"))
+    assert "| -85.0 (3) |" in dqn
+    assert next(line for line in lines if line.startswith("| `sac`")).count("refused") == 3
+    # Hopper is judged by its best evaluation, and is not below.
+    assert lines[-2] == "Below what was asked: dqn on Acrobot -85.0 (asked -80.0)."
+    assert "trpo on CartPole" in lines[-1]
+    assert "ppo on Hopper" not in lines[-1]
