@@ -3,6 +3,7 @@
     python -m experiments.studies cliff
     python -m experiments.studies bandit --out DIR
     python -m experiments.studies variance --quick
+    python -m experiments.studies kl
 
 The page shows every study whose numbers are in the folder.
 """
@@ -24,9 +25,9 @@ import tyro
 from experiments import runs
 from experiments.cli import parse_flags, run_main
 from experiments.console import Display
-from experiments.studies import bandit, cliff, variance
+from experiments.studies import bandit, cliff, kl, variance
 
-STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance}
+STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}
 OUT, QUICK_OUT = Path("results/studies"), runs.RUNS / "studies-quick"
 _DIGITS = 4  # of the numbers on disk: more than a picture shows
 
@@ -34,7 +35,7 @@ _DIGITS = 4  # of the numbers on disk: more than a picture shows
 @dataclasses.dataclass(frozen=True)
 class StudyFlags:
     name: tyro.conf.Positional[str | None] = None
-    """the study: cliff, bandit or variance"""
+    """the study: cliff, bandit, variance or kl"""
     out: Path | None = None
     """where figure, numbers and page go; None: results/studies, or results/runs/studies-quick"""
     quick: bool = False

@@ -1,6 +1,7 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +9,7 @@ from PIL import Image
 from agents.reinforce import VARIANTS, GradientNoise
 from envs.tabular.toy_text import make_cliff_walking
 from experiments.studies import __main__ as command
-from experiments.studies import bandit, cliff, variance
+from experiments.studies import bandit, cliff, kl, variance
 
 UP, RIGHT, DOWN, LEFT = range(4)
 
@@ -108,7 +109,7 @@ class TestCommand:
         ("argv", "said"),
         [
             (["clif"], "did you mean cliff?"),
-            (["x"], "choose from cliff, bandit, variance"),
+            (["x"], "choose from cliff, bandit, variance, kl"),
             ([], "which study?"),
             (["cliff", "--fast"], "unknown flag --fast"),
         ],
@@ -215,3 +216,31 @@ class TestVariance:
         assert found["ratios"]["trajectory"] == pytest.approx(16.0)
         lost = variance._ratios([batch(3.0, -1.0)])
         assert lost["ratios"]["+ value"] == np.inf
+
+
+class TestKL:
+    @pytest.fixture(scope="class")
+    def numbers(self):
+        return jax.tree.map(np.asarray, kl.run(True, lambda text: None))
+
+    def test_what_theory_says(self, numbers):
+        found = numbers["estimates"]
+        for name in ("k1", "k3"):
+            np.testing.assert_allclose(found[name]["bias"], 0, atol=2e-6)
+        assert (np.abs(found["k2"]["bias"]) > 0).all()
+        # Through the log-probability, k1 has no gradient on average, and k2 has the KL's own.
+        np.testing.assert_allclose(found["k1"]["gradient"], 1, rtol=1e-3)
+        np.testing.assert_allclose(found["k2"]["gradient"], 0, atol=1e-3)
+        assert (np.diff(found["k3"]["gradient"]) > 0).all()
+        assert (found["k3"]["std"][0], found["k2"]["std"][0]) < (found["k1"]["std"][0],) * 2
+
+    def test_importance_sampling(self, numbers):
+        found = numbers["importance"]
+        np.testing.assert_allclose(found["ratio"]["bias"], 0, atol=1e-5)
+        assert found["clipped"]["bias"][-1] > 0.05
+        assert found["clipped"]["std"][-1] < found["ratio"]["std"][-1]
+
+    def test_figure_and_words(self, numbers, tmp_path):
+        kl.draw(numbers, tmp_path / "kl.png")
+        assert (tmp_path / "kl.png").stat().st_size < 200_000
+        assert "16 tokens" in " ".join(kl.words(numbers))
