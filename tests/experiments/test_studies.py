@@ -218,13 +218,14 @@ class TestVariance:
         assert lost["ratios"]["+ value"] == np.inf
 
 
-class TestKL:
-    @pytest.fixture(scope="class")
-    def numbers(self):
-        return jax.tree.map(np.asarray, kl.run(True, lambda text: None))
+@pytest.fixture(scope="module")
+def kl_numbers():
+    return jax.tree.map(np.asarray, kl.run(True, lambda text: None))
 
-    def test_what_theory_says(self, numbers):
-        found = numbers["estimates"]
+
+class TestKL:
+    def test_what_theory_says(self, kl_numbers):
+        found = kl_numbers["estimates"]
         for name in ("k1", "k3"):
             np.testing.assert_allclose(found[name]["bias"], 0, atol=2e-6)
         assert (np.abs(found["k2"]["bias"]) > 0).all()
@@ -234,13 +235,13 @@ class TestKL:
         assert (np.diff(found["k3"]["gradient"]) > 0).all()
         assert (found["k3"]["std"][0], found["k2"]["std"][0]) < (found["k1"]["std"][0],) * 2
 
-    def test_importance_sampling(self, numbers):
-        found = numbers["importance"]
+    def test_importance_sampling(self, kl_numbers):
+        found = kl_numbers["importance"]
         np.testing.assert_allclose(found["ratio"]["bias"], 0, atol=1e-5)
         assert found["clipped"]["bias"][-1] > 0.05
         assert found["clipped"]["std"][-1] < found["ratio"]["std"][-1]
 
-    def test_figure_and_words(self, numbers, tmp_path):
-        kl.draw(numbers, tmp_path / "kl.png")
+    def test_figure_and_words(self, kl_numbers, tmp_path):
+        kl.draw(kl_numbers, tmp_path / "kl.png")
         assert (tmp_path / "kl.png").stat().st_size < 200_000
-        assert "16 tokens" in " ".join(kl.words(numbers))
+        assert "16 tokens" in " ".join(kl.words(kl_numbers))
