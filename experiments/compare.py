@@ -1,26 +1,46 @@
-"""Learning curves of several runs in one picture: python -m experiments.compare DIR DIR ... [--out FILE]"""
+"""Compares learning curves: python -m experiments.compare RUN_OR_FOLDER... [--by env,algo] [--x seconds] [--out DIR]
+
+Run folders, folders of them, records.json, CSV (env, algo, seed, env_steps, value) and TensorBoard's event files (in
+folders ENV/ALGO/SEED) can stand side by side. Statistics: `experiments/statistics.py`.
+"""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import tyro
 
-from experiments import plots, runs
+from experiments import plots, sources, statistics
 from experiments.cli import parse_flags, run_main
 from experiments.console import Display
+from experiments.sources import Curve
+from experiments.spec import short_name
+
+Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) to seeds
+HEADER = ("env", "algo", "metric", "iqm", "mean", "ci_low", "ci_high", "seeds")
+_POINTS = 200  # at which curves are compared
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareFlags:
-    folders: tyro.conf.Positional[tuple[Path, ...]]
-    """folders of runs"""
-    out: Path = Path("curves.png")
-    """the picture"""
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """folders of runs, folders that hold some, records.json, CSV or event files"""
+    by: str = "env,algo"
+    """what tells curves apart: env, algo, and settings such as learning_rate, with commas"""
+    metric: str = "eval/return"
+    """a column of metrics.jsonl, or a tag of event files"""
+    x: Literal["steps", "seconds"] = "steps"
+    """against environment steps or wall clock"""
+    threshold: float | None = None
+    """adds the time at which it is first reached, and by how much runs fall short of it in the end"""
+    out: Path = Path("comparison")
+    """folder of figures, scores.csv and README.md"""
 
 
 def main() -> None:
@@ -28,20 +48,172 @@ def main() -> None:
 
 
 def compare(argv: Sequence[str]) -> int:
-    flags = parse_flags(CompareFlags, argv, None, "Draws learning curves of several runs.")
-    if not flags.folders:
+    """Raises ValueError for bad input."""
+    flags = parse_flags(CompareFlags, argv, None, "Compares learning curves.")
+    if not flags.paths:
         raise ValueError("which runs? give their folders")
-    configs = [runs.read_config(folder) for folder in flags.folders]
-    curves = {
-        label: [
-            runs.read_rows(runs.metrics_file(folder, config["seeds"], i))
-            for i in range(config["seeds"])
-        ]
-        for label, folder, config in zip(label_runs(configs), flags.folders, configs, strict=True)
-    }
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    Display().say(str(plots.comparison(curves, flags.out)))
+    found = sources.read(flags.paths, flags.metric)
+    groups = grouped(found.curves, flags.by.split(","))
+    notes = [*found.notes, *_unequal(groups)]
+    flags.out.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    for env in dict.fromkeys(env for env, _ in groups):
+        of_env = {label: curves for (e, label), curves in groups.items() if e == env}
+        pictures[env] = f"curves-{short_name(env) or 'all'}"
+        title = f"{short_name(env)}: IQM and 95% bootstrap band, mean dashed; not smoothed"
+        bands = {label: band(curves, flags.x) for label, curves in of_env.items()}
+        for suffix in ("png", "svg"):
+            plots.interval_bands(
+                bands, flags.out / f"{pictures[env]}.{suffix}", title, flags.x, flags.metric
+            )
+    rows = scores(groups, flags.threshold)
+    with (flags.out / "scores.csv").open("w", newline="") as f:
+        csv.writer(f).writerows([HEADER, *rows])
+    (flags.out / "README.md").write_text(page(rows, groups, pictures, notes, flags.metric))
+    display = Display()
+    display.table(
+        f"final {flags.metric}: IQM (95% interval)",
+        [
+            (f"{short_name(row[0])}, {row[1]}", f"{row[3]} ({row[5]} to {row[6]}), {row[7]} seeds")
+            for row in rows
+            if row[2] == "final"
+        ],
+    )
+    for note in notes:
+        display.warn(note)
+    display.say(str(flags.out))
     return 0
+
+
+def grouped(curves: list[Curve], by: Sequence[str]) -> Groups:
+    """Raises ValueError where environments would be mixed, or `by` names what no curve has."""
+    names = [name.strip().replace("-", "_") for name in by]
+    unknown = [name for name in names if not any(name in c.fields for c in curves)]
+    if unknown:
+        raise ValueError(f"--by {unknown[0]}: no run has that; env, algo or a setting is wanted")
+    envs = {str(c.fields["env"]) for c in curves}
+    if "env" not in names and len(envs) > 1:
+        raise ValueError(
+            f"these are runs of {len(envs)} environments ({', '.join(sorted(envs))}), whose values cannot be averaged: "
+            "add env to --by"
+        )
+    groups: Groups = {}
+    for curve in curves:
+        told = [
+            str(curve.fields.get(n)) if n == "algo" else f"{n} {curve.fields.get(n)}"
+            for n in names
+            if n != "env"
+        ]
+        groups.setdefault((str(curve.fields["env"]), ", ".join(told) or "all"), []).append(curve)
+    return groups
+
+
+def band(curves: list[Curve], x: str) -> tuple[np.ndarray, ...]:
+    """Abscissa, IQM, mean, and the ends of the interval; as far as all seeds go."""
+    axes = [c.steps if x == "steps" else c.seconds for c in curves]
+    if any(np.isnan(axis).any() for axis in axes):
+        raise ValueError("--x seconds: not every curve knows its wall clock")
+    begin, end = max(axis[0] for axis in axes), min(axis[-1] for axis in axes)
+    if end < begin:
+        end = begin
+    grid = np.linspace(begin, end, _POINTS)
+    values = np.stack(
+        [np.interp(grid, axis, c.value) for axis, c in zip(axes, curves, strict=True)]
+    )
+    low, high = statistics.bootstrap([values])
+    return grid, statistics.iqm(values), values.mean(0), low, high
+
+
+def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
+    """Rows of scores.csv."""
+    metrics: dict[str, Callable[[Curve], float]] = {
+        "final": lambda c: c.value[-1],
+        "best": lambda c: c.value.max(),
+        "auc": lambda c: statistics.area_under_curve(c.steps, c.value),
+    }
+    if threshold is not None:
+        goal = threshold
+        metrics |= {
+            "steps_to_threshold": lambda c: statistics.first_reached(c.steps, c.value, goal),
+            "seconds_to_threshold": lambda c: statistics.first_reached(c.seconds, c.value, goal),
+            "optimality_gap": lambda c: goal - min(c.value[-1], goal),
+        }
+    rows = []
+    for (env, label), curves in groups.items():
+        for name, measure in metrics.items():
+            each = np.array([measure(c) for c in curves])
+            each = each[~np.isnan(each)]  # never reached: `seeds` says how many did
+            if len(each) == 0:
+                rows.append((env, label, name, "", "", "", "", 0))
+                continue
+            low, high = statistics.bootstrap([each])
+            figures = (statistics.iqm(each), each.mean(), low, high)
+            rows.append((env, label, name, *(f"{float(v):.5g}" for v in figures), len(each)))
+    return rows
+
+
+def page(
+    rows: list[tuple[Any, ...]],
+    groups: Groups,
+    pictures: dict[str, str],
+    notes: list[str],
+    metric: str,
+) -> str:
+    lines = [f"# Comparison of {metric}", ""]
+    lines += [f"![{env}]({name}.png)\n" for env, name in pictures.items()]
+    lines += ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    lines += [
+        "",
+        "IQM: mean without the lowest and highest quarter of the seeds (with three or fewer, the mean).",
+        "",
+    ]
+    better = _improvements(groups)
+    if better:
+        lines += [
+            "Probability that a run of the row ends higher than one of the column:",
+            "",
+            *better,
+        ]
+    if notes:
+        lines += ["Left out, or to be kept in mind:", "", *(f"- {note}" for note in notes), ""]
+    return "\n".join(lines)
+
+
+def _improvements(groups: Groups) -> list[str]:
+    lines: list[str] = []
+    for env in dict.fromkeys(env for env, _ in groups):
+        final = {
+            label: np.array([c.value[-1] for c in curves])
+            for (e, label), curves in groups.items()
+            if e == env
+        }
+        if len(final) < 2:
+            continue
+        lines += [
+            f"| {short_name(env)} | " + " | ".join(final) + " |",
+            "|---" * (len(final) + 1) + "|",
+        ]
+        for label, x in final.items():
+            cells = [
+                "" if other == label else f"{statistics.probability_of_improvement(x, y):.2f}"
+                for other, y in final.items()
+            ]
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines
+
+
+def _unequal(groups: Groups) -> list[str]:
+    notes = []
+    for (env, label), curves in groups.items():
+        ends = {c.steps[-1] for c in curves}
+        if len(ends) > 1:
+            notes.append(
+                f"{env}, {label}: curves of {len(curves)} seeds end between {min(ends):.0f} and {max(ends):.0f} steps; "
+                "the band ends with the first, final values are those at each one's end"
+            )
+    return notes
 
 
 def label_runs(configs: list[dict[str, Any]]) -> list[str]:

@@ -84,6 +84,30 @@ def comparison(runs: dict[str, list[Rows]], path: Path) -> Path:
     return path
 
 
+def interval_bands(
+    curves: dict[str, tuple[np.ndarray, ...]], path: Path, title: str, x: str, y: str
+) -> Path:
+    """Each of (abscissa, IQM, mean, low end, high end): a band, its middle, and the mean thin and dashed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    for i, (label, (grid, middle, mean, low, high)) in enumerate(curves.items()):
+        color, line = _PALETTE[i % len(_PALETTE)], ("-", ":")[i // len(_PALETTE) % 2]
+        ax.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0)
+        ax.plot(grid, middle, line, color=color, linewidth=1.8, label=label)
+        ax.plot(grid, mean, "--", color=color, linewidth=0.7)
+    ax.set_title(title, fontsize=11, fontweight="bold", loc="left")
+    ax.set_xlabel("environment steps (per seed)" if x == "steps" else "wall clock, seconds")
+    ax.set_ylabel(y)
+    ax.legend(frameon=False, fontsize=9)
+    style(ax)
+    figure.savefig(path)
+    return path
+
+
 def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
     """Evaluated returns of algorithms, each with its seeds' curves: median and interquartile range over seeds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

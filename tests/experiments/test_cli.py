@@ -143,8 +143,8 @@ def test_one_command_from_start_to_curve(tmp_path, capsys):
     assert "curve.png" in captured.out
     assert play.play(["run"]) == 0
     assert "nothing to show" in capsys.readouterr().out
-    assert compare.compare(["run", "run", "--out", "both.png"]) == 0
-    assert (tmp_path / "both.png").stat().st_size > 1000
+    assert compare.compare(["run", "--out", "both"]) == 0
+    assert (tmp_path / "both" / "curves-probe-constant.png").stat().st_size > 1000
     # A finished run can be asked for its results again.
     assert cli.main(["--resume", "run", "--total-steps", "100"]) == 0
 

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from experiments import statistics as st
+
+
+@pytest.mark.parametrize("runs", [1, 3, 4, 5, 8, 10, 11])
+def test_iqm_is_scipys_trimmed_mean(runs):
+    stats = pytest.importorskip("scipy.stats")
+    scores = np.random.default_rng(runs).normal(size=(runs, 7))
+    np.testing.assert_allclose(st.iqm(scores), stats.trim_mean(scores, 0.25, axis=0))
+
+
+def test_iqm_by_hand():
+    assert st.iqm(np.array([0.0, 1, 2, 3, 4, 5, 6, 100])) == 3.5
+    assert st.iqm(np.array([1.0, 2, 6])) == 3.0
+
+
+def test_bootstrap_is_scipys_within_its_own_noise():
+    stats = pytest.importorskip("scipy.stats")
+    scores = np.random.default_rng(0).normal(size=20)
+    low, high = st.bootstrap([scores], resamples=20_000)
+    other = stats.bootstrap(
+        (scores,),
+        lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    np.testing.assert_allclose([low, high], other, atol=0.03)
+
+
+def test_intervals_cover_at_about_the_stated_rate():
+    """Of the mean of 20 normal runs: the percentile bootstrap is known to be a little too narrow."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(20, 600))  # 600 experiments side by side
+    low, high = st.bootstrap([scores], lambda x: np.mean(x, axis=0), resamples=400)
+    assert 0.90 < np.mean((low < 0) & (high > 0)) < 0.96
+
+
+def test_strata_are_drawn_apart():
+    """Two environments with no spread inside have none together; thrown together they would."""
+    low, high = st.bootstrap([np.zeros(5), np.ones(5)], lambda x: np.mean(x, axis=0))
+    assert low == high == 0.5
+    low, high = st.bootstrap([np.r_[np.zeros(5), np.ones(5)]], lambda x: np.mean(x, axis=0))
+    assert low < 0.4 < 0.6 < high
+
+
+def test_bootstrap_of_curves_and_repeats():
+    scores = np.random.default_rng(0).normal(size=(5, 3))
+    low, high = st.bootstrap([scores])
+    assert low.shape == high.shape == (3,)
+    assert (low <= st.iqm(scores)).all()
+    assert (st.iqm(scores) <= high).all()
+    np.testing.assert_array_equal(low, st.bootstrap([scores])[0])
+    with pytest.raises(ValueError, match="no runs"):
+        st.bootstrap([])
+
+
+def test_by_hand():
+    scores = np.array([1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(
+        st.performance_profile(scores, np.array([0.0, 1.0, 2.5, 4.0])), [1, 0.75, 0.5, 0]
+    )
+    assert st.probability_of_improvement(np.array([2.0, 3.0]), np.array([1.0, 3.0])) == 0.625
+    assert st.optimality_gap(scores, 3.0) == 0.75
+    x, y = np.array([0.0, 1.0, 3.0]), np.array([0.0, 2.0, 2.0])
+    assert st.area_under_curve(x, y) == pytest.approx(5 / 3)
+    assert st.area_under_curve(x[:1], y[:1]) == 0.0
+    assert st.first_reached(x, y, 1.0) == 0.5
+    assert st.first_reached(x, y, 0.0) == 0.0
+    assert np.isnan(st.first_reached(x, y, 3.0))
+
+
+def test_probability_of_improvement_is_mann_whitneys():
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, 9).astype(float), rng.integers(0, 5, 7).astype(float)
+    expected = stats.mannwhitneyu(x, y).statistic / (9 * 7)
+    assert st.probability_of_improvement(x, y) == pytest.approx(expected)
