@@ -138,7 +138,7 @@ def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
             "seconds_to_threshold": lambda c: statistics.first_reached(c.seconds, c.value, goal),
             "optimality_gap": lambda c: goal - min(c.value[-1], goal),
         }
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for (env, label), curves in groups.items():
         for name, measure in metrics.items():
             each = np.array([measure(c) for c in curves])

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,6 @@ def _framed(path: Path) -> Iterator[bytes]:
         at += 16 + size
 
 
-def _curve(fields: dict[str, Any], points: list[tuple[float, ...]], finished: bool) -> Curve:
+def _curve(fields: dict[str, Any], points: Sequence[tuple[float, ...]], finished: bool) -> Curve:
     steps, seconds, value = np.array(points, float).T
     return Curve(fields, steps, seconds, value, finished)
