@@ -26,6 +26,13 @@ _GAIT: tuple[Column, ...] = (  # of runs with a gait report
     ("flight", lambda s: _number(_gait(s, "flight"), ".1%")),
     ("walks", lambda s: _yes_or_no(_gait(s, "walks"))),
 )
+_TOKENS: tuple[Column, ...] = (  # of runs on token tasks
+    ("pass@1", lambda s: f"{s['pass_at_1']:.3f}, from {s['pass_at_1_start']:.3f}"),
+    ("pass@8", lambda s: f"{s['pass_at_8']:.3f}, from {s['pass_at_8_start']:.3f}"),
+    ("KL to reference", lambda s: f"{s['kl_to_reference']:.2f} nats"),
+    ("parameters", lambda s: f"{s['parameters'] / 1e3:.0f} k"),
+    ("tokens/s in training", lambda s: f"{s['tokens_per_second'] / 1e3:.1f} k"),
+)
 _COST: tuple[Column, ...] = (
     ("env steps", lambda s: f"{s['env_steps'] / 1e6:.2f} M"),
     ("wall clock", lambda s: f"{s['wall_clock_s']:.0f} s"),
@@ -39,14 +46,20 @@ def of_runs(
 ) -> str:
     """A row for each run."""
     has_gait = any(summary.get("gait") for summary in summaries)
-    columns = (_RETURN, *(_GAIT if has_gait else ()), *_COST)
+    of_tokens = all("task" in summary for summary in summaries)
+    columns = (_RETURN, *(_GAIT if has_gait else ()), *(_TOKENS if of_tokens else ()), *_COST)
     lines = [f"# {title}", "", "![learning curves](curves.png)", ""]
     lines += _table("run", columns, dict(zip(labels, summaries, strict=True)))
     episodes = " or ".join(map(str, sorted({summary["eval_episodes"] for summary in summaries})))
     what = "Return, survival and gait" if has_gait else "Return"
+    how = f"{what} over {episodes} fresh starts, deterministic policy; "
+    if of_tokens:
+        how = (
+            f"Over {episodes} samples, 8 of each held-out prompt, at the temperature of training; "
+        )
     lines += [
         "",
-        f"{what} over {episodes} fresh starts, deterministic policy; "
+        f"{how}"
         "± is the standard deviation over episodes. Wall clock from the first compilation to the last evaluation.",
         "",
     ]

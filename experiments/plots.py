@@ -62,8 +62,13 @@ def pass_curve(seeds: list[Rows], path: Path, title: str) -> Path:
     return path
 
 
-def comparison(runs: dict[str, list[Rows]], path: Path) -> Path:
-    """The evaluated return of several runs against environment steps: the mean over seeds, each seed faintly."""
+def comparison(
+    runs: dict[str, list[Rows]],
+    path: Path,
+    metric: str = "eval/return",
+    label_y: str = "return, evaluated",
+) -> Path:
+    """A metric of several runs against environment steps: the mean over seeds, each seed faintly."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,12 +77,12 @@ def comparison(runs: dict[str, list[Rows]], path: Path) -> Path:
     ax = figure.subplots()
     for i, (label, seeds) in enumerate(runs.items()):
         color = _PALETTE[i % len(_PALETTE)]
-        curves = [_series(rows, "eval/return") for rows in seeds]
+        curves = [_series(rows, metric) for rows in seeds]
         for curve in curves if len(seeds) > 1 else []:
             ax.plot(*curve, color=color, alpha=0.25, linewidth=0.8)
         ax.plot(*_mean(curves), color=color, linewidth=1.8, marker="o", markersize=3, label=label)
     ax.set_xlabel("environment steps (per seed)")
-    ax.set_ylabel("return, evaluated")
+    ax.set_ylabel(label_y)
     ax.legend(frameon=False, fontsize=9)
     style(ax)
     figure.savefig(path)

@@ -66,7 +66,9 @@ def _publish_runs(flags: PublishFlags) -> None:
         for label, f, c in zip(labels, flags.folders, configs, strict=True)
     }
     flags.out.mkdir(parents=True, exist_ok=True)
-    plots.comparison(curves, flags.out / "curves.png")
+    of_tokens = all("task" in summary for summary in summaries)
+    metric = ("eval/pass_at_1", "pass@1, held-out prompts") if of_tokens else ()
+    plots.comparison(curves, flags.out / "curves.png", *metric)
     page = pages.of_runs(flags.title or "Results", labels, configs, summaries)
     (flags.out / "README.md").write_text(page)
     record = [
