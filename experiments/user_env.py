@@ -16,6 +16,7 @@ import gymnasium
 import jax
 
 from envs.base import Env
+from envs.tokens import Task, make_tokens
 from experiments.suggest import suggestion
 
 REQUIRED = (
@@ -86,7 +87,10 @@ def load(path: Path) -> ModuleType:
 
 
 def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
-    """`make(**kwargs)`. Raises ValueError with one line where that fails or is no environment."""
+    """`make(**kwargs)`; a token task becomes its environment.
+
+    Raises ValueError with one line where that fails or is no environment.
+    """
     path, attribute = _split(name)
     try:
         env = make(**kwargs)
@@ -94,6 +98,8 @@ def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
         raise  # what an environment says of impossible options
     except Exception as error:
         raise ValueError(f"{attribute} cannot be made: {located(error, path.parent)}") from error
+    if isinstance(env, Task):
+        return make_tokens(env)
     problem = not_an_env(env)
     if problem:
         raise ValueError(f"{attribute} in {path} {problem}")

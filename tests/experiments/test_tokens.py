@@ -2,10 +2,11 @@ import itertools
 import json
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints, cli, runner, runs, token_evaluation
+from experiments import checkpoints, cli, runner, runs, spec, token_evaluation
 from experiments.token_evaluation import Samples, pass_at
 
 SMALL = [
@@ -52,6 +53,23 @@ def test_one_command_from_imitation_to_summary(tmp_path, capsys):
     assert {"env_steps", "prompt", "response", "correct"} == set(shown[0])
     assert len(shown[0]["prompt"].split()) == 3
     assert "pass@1" in capsys.readouterr().out
+
+
+def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\n"
+        "from envs.tokens.digits import Sort\n\n\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Descending(Sort):\n"
+        "    digits: int = 2\n\n"
+        "    def solution(self, prompt):\n"
+        "        right = super().solution(prompt)\n"
+        "        return right.at[:-1].set(right[:-1][::-1])\n"
+    )
+    flags = ["--task", "mine.py:Descending", *SMALL[2:], "--total-steps", "48", "--out", "run"]
+    assert cli.main([*flags, "--algo", "sft"], domain="tokens") == 0
+    env = spec.open_run(tmp_path / "run")[1].env
+    assert env.decode(env.solutions(jnp.array([[3, 5]]))[0]) == "3 1 <eos>"
 
 
 def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch):
