@@ -58,7 +58,7 @@ class TokenTask(Protocol):
 class TokenConfig(Sampling):
     """Fields of every learner of token tasks. Raises ValueError, in one line, for impossible values."""
 
-    total_steps: int = 720_000
+    total_steps: int = 716_800
     """tokens of the whole run, every response counted in full length; the learning rate's schedule ends there"""
     num_responses: int = 512
     """responses between updates"""

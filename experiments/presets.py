@@ -80,6 +80,20 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_minibatches": 32,
         "initial_log_std": -0.5,
     },
+    # 200 iterations each, for rewards of every token (--reward process).
+    ("tokens-sort", "ppo"): {
+        "total_steps": 716_800,
+        "num_minibatches": 2,
+        "learning_rate": 2e-3,
+        "gae_lambda": 0.5,
+    },
+    ("tokens-sort", "grpo"): {
+        "total_steps": 1_433_600,
+        "num_responses": 1024,
+        "num_epochs": 2,
+        "learning_rate": 2e-3,
+        "kl_coefficient": 0.02,
+    },
 }
 
 # Token tasks: fields that differ from the defaults, whatever the learner.
