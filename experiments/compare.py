@@ -224,6 +224,9 @@ def label_runs(configs: list[dict[str, Any]]) -> list[str]:
     ]
     names = dict.fromkeys(name for c in flat for name in c)
     differing = [n for n in names if len({str(c.get(n)) for c in flat}) > 1]
+    if len({(c["env"], c["algo"]) for c in flat}) == len(flat):
+        # Learners of different kinds differ in dozens of settings that say nothing more.
+        differing = [n for n in differing if n in ("env", "algo")]
     labels: list[str] = []
     for c in flat:
         told = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
