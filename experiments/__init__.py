@@ -24,6 +24,7 @@ def load(
 
     folder = Path(run)
     spec, algo = specs.open_run(folder)
+    specs.refuse_tokens(folder, spec)
     if not 0 <= seed_index < spec.seeds:
         raise ValueError(f"{folder} has {spec.seeds} seeds, there is no index {seed_index}")
     states, _, _ = specs.load_state(

@@ -48,6 +48,7 @@ def play(argv: Sequence[str]) -> int:
         raise ValueError(f"--episodes must be at least 1, got {flags.episodes}")
     display = Display()
     stored, algo = spec.open_run(flags.run)
+    spec.refuse_tokens(flags.run, stored)
     if not 0 <= flags.seed_index < stored.seeds:
         raise ValueError(
             f"{flags.run} has {stored.seeds} seeds, there is no index {flags.seed_index}"

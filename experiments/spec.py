@@ -105,6 +105,12 @@ def load_state(folder: Path, spec: Spec, algo: Any, warn) -> tuple[Any, dict[str
     return checkpoints.restore(folder / "checkpoints", template, warn)
 
 
+def refuse_tokens(folder: Path, spec: Spec) -> None:
+    """For what acts step by step. Raises ValueError."""
+    if spec.domain == "tokens":
+        raise ValueError(f"{folder} is a run of tokens: what it wrote is in its samples.jsonl")
+
+
 def open_run(folder: Path) -> tuple[Spec, Any]:
     """The spec and the algorithm of a run on disk."""
     spec = Spec.from_json(runs.read_config(folder))

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints, cli, runner, runs, spec, token_evaluation
+import experiments
+from experiments import checkpoints, cli, play, runner, runs, spec, token_evaluation
 from experiments.token_evaluation import Samples, pass_at
 
 SMALL = [
@@ -53,6 +54,9 @@ def test_one_command_from_imitation_to_summary(tmp_path, capsys):
     assert {"env_steps", "prompt", "response", "correct"} == set(shown[0])
     assert len(shown[0]["prompt"].split()) == 3
     assert "pass@1" in capsys.readouterr().out
+    for use in (lambda: play.play(["run"]), lambda: experiments.load("run")):
+        with pytest.raises(ValueError, match="is a run of tokens"):
+            use()
 
 
 def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
