@@ -88,8 +88,6 @@ class TokenReinforce(TokenPolicy):
 class RLOOConfig(TokenConfig):
     group_size: int = 8
     """responses to the same prompt, which are compared with one another"""
-    learning_rate: float = 2e-3
-    """Adam's step size, at first"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -154,13 +152,13 @@ class Rejection(TokenPolicy):
 
 @dataclasses.dataclass(frozen=True)
 class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
-    num_epochs: int = 2
+    num_epochs: int = 1
     """passes over the responses of one iteration"""
     num_minibatches: int = 4
     """parts the responses are dealt into, one gradient step each"""
     gamma: float = 1.0
     """discount"""
-    gae_lambda: float = 1.0
+    gae_lambda: float = 0.95
     """trace decay of generalised advantage estimation"""
     clip_value: float | None = 0.2
     """clip range of the value loss; None: not clipped"""

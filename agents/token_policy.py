@@ -62,11 +62,11 @@ class TokenConfig(Sampling):
     """tokens of the whole run, every response counted in full length; the learning rate's schedule ends there"""
     num_responses: int = 512
     """responses between updates"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Adam's step size, at first"""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear: falls to zero at total_steps"""
-    warmup: float = 0.1
+    warmup: float = 0.05
     """share of total_steps in which the step size rises from zero: Adam's first steps are as long as any, and
     would undo what imitation has taught"""
     max_grad_norm: float | None = 1.0
@@ -79,20 +79,22 @@ class TokenConfig(Sampling):
     """responses over which the weight changes by at most about a fifth"""
     imitation_steps: int = 30
     """gradient steps on an expert's responses before training begins; the result is the reference policy"""
-    imitation_responses: int = 512
+    imitation_responses: int = 128
     """responses of each of these steps"""
-    imitation_learning_rate: float = 5e-3
+    imitation_learning_rate: float = 1.5e-3
     """Adam's step size in these steps"""
     layers: int = 2
     """blocks of the transformer"""
     width: int = 64
     """numbers that represent a token"""
-    heads: int = 4
+    heads: int = 8
     """attention heads"""
-    kv_heads: int = 4
+    kv_heads: int = 8
     """heads of keys and values, shared by groups of attention heads"""
     mlp_width: int = 192
     """units of each block's SwiGLU"""
+    rope_base: float = 100.0
+    """base of the rotary positions' wavelengths: some ten times the length of the sequences"""
     tied: bool = False
     """the output layer is the embedding's transpose"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -118,6 +120,7 @@ class TokenConfig(Sampling):
             heads=self.heads,
             kv_heads=self.kv_heads,
             mlp_width=self.mlp_width,
+            rope_base=self.rope_base,
             tied=self.tied,
             dtype=self.dtype,
         )

@@ -31,12 +31,12 @@ class TransformerConfig:
     vocabulary: int
     layers: int = 2
     width: int = 64
-    heads: int = 4
-    kv_heads: int = 4  # keys and values are shared by heads / kv_heads queries
+    heads: int = 8
+    kv_heads: int = 8  # keys and values are shared by heads / kv_heads queries
     mlp_width: int = 192  # units of each SwiGLU
     tied: bool = False  # the head is the embedding's transpose
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
-    rope_base: float = 10_000.0
+    rope_base: float = 100.0  # the slowest pair of coordinates turns by 1 in nearly so many tokens
 
     def __post_init__(self):
         for name in ("vocabulary", "layers", "width", "heads", "kv_heads", "mlp_width"):
@@ -78,7 +78,7 @@ class _Attention(nnx.Module):
         self.query = _linear(config, width, config.heads * head, rngs)
         self.key = _linear(config, width, config.kv_heads * head, rngs)
         self.value = _linear(config, width, config.kv_heads * head, rngs)
-        self.out = _linear(config, config.heads * head, width, rngs, gain=0.0)
+        self.out = _linear(config, config.heads * head, width, rngs)
 
     def project(self, x, positions):
         """Queries [N, L, heads, head], keys and values [N, L, kv_heads, head]."""
@@ -111,7 +111,7 @@ class _Block(nnx.Module):
         self.norm_mlp = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
         self.gate = _linear(config, config.width, config.mlp_width, rngs)
         self.up = _linear(config, config.width, config.mlp_width, rngs)
-        self.down = _linear(config, config.mlp_width, config.width, rngs, gain=0.0)
+        self.down = _linear(config, config.mlp_width, config.width, rngs)
 
     def mlp(self, x):
         x = self.norm_mlp(x)
@@ -202,13 +202,24 @@ def num_parameters(params: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
 
 
+class _Linear(nnx.Linear):
+    """Rows [..., inputs] to [..., outputs], without a bias, in two dimensions.
+
+    The barriers keep XLA's CPU compiler from writing a transposed copy of the activations, element by element, for
+    each gradient of a kernel: with them an iteration of PPO or GRPO takes a fifth less time.
+    """
+
+    def __call__(self, x):
+        rows = jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
+        return jax.lax.optimization_barrier(super().__call__(rows)).reshape(*x.shape[:-1], -1)
+
+
 def _linear(
     config: TransformerConfig, inputs: int, outputs: int, rngs: nnx.Rngs, gain: float = 1.0
-) -> nnx.Linear:
-    """With gain 0, a block adds nothing at first: the way from embedding to head is open."""
+) -> _Linear:
     normal = nnx.initializers.normal(gain * inputs**-0.5)
     dtype = DTYPES[config.dtype]
-    return nnx.Linear(inputs, outputs, use_bias=False, dtype=dtype, kernel_init=normal, rngs=rngs)
+    return _Linear(inputs, outputs, use_bias=False, dtype=dtype, kernel_init=normal, rngs=rngs)
 
 
 def _rotation(positions, config):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from envs.tokens.task import EOS, FIRST, SPECIAL, Task, Verdict, against, ends
 
 DIGITS = tuple("0123456789")
-PLUS, EQUALS = FIRST + 10, FIRST + 11
+EQUALS, PLUS = FIRST + 10, FIRST + 11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +26,21 @@ class _Digits(Task):
 
     @property
     def vocabulary(self):
-        return (*SPECIAL, *DIGITS)
+        return (*SPECIAL, *DIGITS, "=")
 
     @property
     def prompt_length(self):
-        return self.digits
+        return self.digits + 1
 
     @property
     def response_length(self):
         return self.digits + 1
 
     def sample(self, key):
-        return jax.random.randint(key, (self.digits,), FIRST, FIRST + 10, jnp.int32)
+        digits = jax.random.randint(key, (self.digits,), FIRST, FIRST + 10, jnp.int32)
+        # A last token that is no digit: the place where the answer begins is not also one of the things to be sorted.
+        # Without it imitation needs twice the steps.
+        return jnp.append(digits, EQUALS).astype(jnp.int32)
 
     def verify(self, prompt, response, length):
         return against(self.solution(prompt), response, length, _formed(response, length))
@@ -48,7 +51,7 @@ class Sort(_Digits):
     """The digits in ascending order."""
 
     def solution(self, prompt):
-        return jnp.append(jnp.sort(prompt), EOS).astype(jnp.int32)
+        return jnp.append(jnp.sort(prompt[:-1]), EOS).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Reverse(_Digits):
     """The digits backwards."""
 
     def solution(self, prompt):
-        return jnp.append(prompt[::-1], EOS).astype(jnp.int32)
+        return jnp.append(prompt[-2::-1], EOS).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Add(Task):
 
     @property
     def vocabulary(self):
-        return (*SPECIAL, *DIGITS, "+", "=")
+        return (*SPECIAL, *DIGITS, "=", "+")
 
     @property
     def prompt_length(self):

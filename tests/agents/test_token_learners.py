@@ -20,6 +20,7 @@ SMALL = {
     "num_responses": 16,
     "imitation_steps": 3,
     "imitation_responses": 16,
+    "imitation_learning_rate": 0.02,
     "layers": 1,
     "width": 16,
     "heads": 2,

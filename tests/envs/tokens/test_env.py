@@ -76,7 +76,7 @@ def test_step_by_step_as_at_once(task, kind):
 def test_gymnasium_calls_no_response_truncated(last):
     env = gymnasium.make("stride/tokens-sort")
     obs, _ = env.reset(seed=0)
-    assert obs.shape == (13,)
+    assert obs.shape == (14,)
     shown = [env.step(action)[2:4] for action in [5] * 6 + [last]]
     assert shown == [(False, False)] * 6 + [(True, False)]
 

@@ -110,9 +110,9 @@ def test_nobody_is_right_by_chance_more_than_he_should_be(name):
 def judge(name, prompt, response):
     kind = name.rstrip("-0123456789")
     if kind == "sort":
-        return response == sorted(prompt)
+        return response == sorted(prompt[:-1])
     if kind == "reverse":
-        return response == prompt[::-1]
+        return response == prompt[-2::-1]
     if kind == "add":
         return _sum(prompt) == "".join(response)
     if kind == "countdown":
@@ -255,7 +255,7 @@ def test_token_by_token_it_is_worth_the_same(kind):
 def test_names():
     assert {"sort", "add", "reverse", "countdown", "graph-path", "bandit"} <= set(task_names())
     assert envs.make("tokens-sort-4").task == Sort(4)
-    assert make_tokens("sort").prompt_length == 6
+    assert make_tokens("sort").prompt_length == 7
 
 
 @pytest.mark.parametrize(
