@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments import plots, sources, statistics
+from experiments import plots, profiles, sources, statistics
 from experiments.cli import parse_flags, run_main
 from experiments.console import Display
 from experiments.sources import Curve
@@ -39,6 +39,11 @@ class CompareFlags:
     """against environment steps or wall clock"""
     threshold: float | None = None
     """adds the time at which it is first reached, and by how much runs fall short of it in the end"""
+    smooth: int = 0
+    """curves in figures are a moving average of so many evaluations; 0: as measured. Scores never are"""
+    normalize: Path | None = None
+    """CSV with env, low and high: returns that count as 0 and as 1 in what is over all environments; those that it
+    lacks count from random actions to the best published number"""
     out: Path = Path("comparison")
     """folder of figures, scores.csv and README.md"""
 
@@ -52,31 +57,46 @@ def compare(argv: Sequence[str]) -> int:
     flags = parse_flags(CompareFlags, argv, None, "Compares learning curves.")
     if not flags.paths:
         raise ValueError("which runs? give their folders")
+    if flags.smooth < 0:
+        raise ValueError(f"--smooth {flags.smooth}: a number of evaluations, or 0")
+    ranges = profiles.read_ranges(flags.normalize) if flags.normalize else {}
     found = sources.read(flags.paths, flags.metric)
     groups = grouped(found.curves, flags.by.split(","))
-    notes = [*found.notes, *_unequal(groups)]
+    together, left_out = profiles.together(groups, ranges, flags.metric)
+    notes = [*found.notes, *_unequal(groups), *left_out]
     flags.out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for env in dict.fromkeys(env for env, _ in groups):
         of_env = {label: curves for (e, label), curves in groups.items() if e == env}
         pictures[env] = f"curves-{short_name(env) or 'all'}"
-        title = f"{short_name(env)}: IQM and 95% bootstrap band, mean dashed; not smoothed"
-        bands = {label: band(curves, flags.x) for label, curves in of_env.items()}
+        what = f"IQM and 95% bootstrap band, mean dashed; {_smoothing(flags.smooth)}"
+        title = f"{short_name(env)}\n{what}"
+        bands = {
+            label: band([smoothed(c, flags.smooth) for c in curves], flags.x)
+            for label, curves in of_env.items()
+        }
         for suffix in ("png", "svg"):
             plots.interval_bands(
                 bands, flags.out / f"{pictures[env]}.{suffix}", title, flags.x, flags.metric
             )
     rows = scores(groups, flags.threshold)
+    if together:
+        over_all = profiles.rows(together)
+        rows += over_all
+        drawn = profiles.draw(together, over_all, flags.out, flags.metric)
+        pictures |= {f"over all: {name}": name for name in drawn}
     with (flags.out / "scores.csv").open("w", newline="") as f:
         csv.writer(f).writerows([HEADER, *rows])
-    (flags.out / "README.md").write_text(page(rows, groups, pictures, notes, flags.metric))
+    (flags.out / "README.md").write_text(
+        page(rows, groups, pictures, notes, flags.metric, together)
+    )
     display = Display()
     display.table(
         f"final {flags.metric}: IQM (95% interval)",
         [
             (f"{short_name(row[0])}, {row[1]}", f"{row[3]} ({row[5]} to {row[6]}), {row[7]} seeds")
             for row in rows
-            if row[2] == "final"
+            if row[2] in ("final", "normalised_final")
         ],
     )
     for note in notes:
@@ -124,6 +144,19 @@ def band(curves: list[Curve], x: str) -> tuple[np.ndarray, ...]:
     return grid, statistics.iqm(values), values.mean(0), low, high
 
 
+def smoothed(curve: Curve, n: int) -> Curve:
+    """Each value the mean of the last `n` up to it, fewer at the beginning; 0 leaves the curve as it is."""
+    if n < 2:
+        return curve
+    total, end = np.cumsum([0.0, *curve.value]), np.arange(1, len(curve.value) + 1)
+    begin = np.maximum(end - n, 0)
+    return dataclasses.replace(curve, value=(total[end] - total[begin]) / (end - begin))
+
+
+def _smoothing(n: int) -> str:
+    return f"moving average of {n} evaluations" if n > 1 else "not smoothed"
+
+
 def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
     """Rows of scores.csv."""
     metrics: dict[str, Callable[[Curve], float]] = {
@@ -158,6 +191,7 @@ def page(
     pictures: dict[str, str],
     notes: list[str],
     metric: str,
+    together: profiles.Together | None = None,
 ) -> str:
     lines = [f"# Comparison of {metric}", ""]
     lines += [f"![{env}]({name}.png)\n" for env, name in pictures.items()]
@@ -168,7 +202,11 @@ def page(
         "IQM: mean without the lowest and highest quarter of the seeds (with three or fewer, the mean).",
         "",
     ]
+    if together:
+        lines += [_together(together), ""]
     better = _improvements(groups)
+    if together:
+        better += _square("all", list(together.curves), profiles.improvements(together))
     if better:
         lines += [
             "Probability that a run of the row ends higher than one of the column:",
@@ -180,6 +218,17 @@ def page(
     return "\n".join(lines)
 
 
+def _together(together: profiles.Together) -> str:
+    ranges = ", ".join(
+        f"{short_name(env)} {low:g} to {high:g}" for env, (low, high) in together.ranges.items()
+    )
+    return (
+        f"env all: normalised scores, 0 to 1 from the low to the high end of each environment's range ({ranges}); "
+        "unless given with --normalize, that is from random actions to the best published number of any algorithm. "
+        f"{profiles.GAP}: by how much final scores fall short of 1, on average."
+    )
+
+
 def _improvements(groups: Groups) -> list[str]:
     lines: list[str] = []
     for env in dict.fromkeys(env for env, _ in groups):
@@ -188,20 +237,24 @@ def _improvements(groups: Groups) -> list[str]:
             for (e, label), curves in groups.items()
             if e == env
         }
-        if len(final) < 2:
-            continue
-        lines += [
-            f"| {short_name(env)} | " + " | ".join(final) + " |",
-            "|---" * (len(final) + 1) + "|",
-        ]
-        for label, x in final.items():
-            cells = [
-                "" if other == label else f"{statistics.probability_of_improvement(x, y):.2f}"
-                for other, y in final.items()
-            ]
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
-        lines.append("")
+        chances = {
+            (a, b): statistics.probability_of_improvement(x, y)
+            for a, x in final.items()
+            for b, y in final.items()
+        }
+        lines += _square(short_name(env), list(final), chances)
     return lines
+
+
+def _square(corner: str, labels: list[str], chances: dict[tuple[str, str], float]) -> list[str]:
+    """A table of rows against columns; none of a single label."""
+    if len(labels) < 2:
+        return []
+    lines = [f"| {corner} | " + " | ".join(labels) + " |", "|---" * (len(labels) + 1) + "|"]
+    for a in labels:
+        cells = ["" if a == b else f"{chances[a, b]:.2f}" for b in labels]
+        lines.append(f"| {a} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
 
 
 def _unequal(groups: Groups) -> list[str]:

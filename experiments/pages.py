@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import evaluate
+from experiments import evaluate, published
 from experiments.console import duration, si
+from experiments.published import Comparison
 from experiments.spec import short_name
 
 Record = dict[str, Any]
@@ -39,6 +40,23 @@ _COST: tuple[Column, ...] = (
     ("of it compiling", lambda s: f"{s['compile_s']:.0f} s"),
     ("steps/s in training", lambda s: f"{s['steps_per_second'] / 1e3:.1f} k"),
 )
+
+_AGAINST = (
+    "Ours is the IQM over seeds by the metric of the published number (with three seeds or fewer that is the mean), "
+    "with the best number of each metric that is known here. Above: the published number is below our interval; "
+    "below: it is above it; within: otherwise. The interval is a percentile bootstrap over seeds; with two seeds it "
+    "is their range and with one there is none, so that these verdicts say little; with three it is hardly more than "
+    "the range."
+)
+_VERSIONS = (
+    "Published numbers are of versions v2 to v4 of MuJoCo's tasks. v5 differs in rewards and healthy ranges for "
+    "Walker2d, Ant and Humanoid, hardly for HalfCheetah and Hopper."
+)
+_BESIDE = (
+    *("environment", "algorithm", "metric", "ours", "95% interval", "seeds", "published"),
+    *("source, version", "steps, ours / theirs", "ours is"),
+)
+_BUDGET = {"fewer": ", fewer", "as many": "", "more": ", more"}
 
 
 def of_runs(
@@ -104,6 +122,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
     for heading, (what, texts) in tables.items():
         lines += [f"## {heading}", "", what, "", *_grid(texts), ""]
     lines += _gait_tables(cells)
+    lines += against_published(records)
     lines += ["## Learning curves", "", "Median and interquartile range over seeds.", ""]
     lines += [f"![{short_name(env)}]({picture})" for env, picture in pictures.items()]
     lines += ["", "## How they were made", ""]
@@ -124,6 +143,56 @@ def _gait_tables(cells: dict[tuple[str, str], list[Record]]) -> list[str]:
         lines += [f"## Gait, {short_name(env)}", "", what, ""]
         lines += [*_table("algorithm", (_RETURN, *_GAIT), mean), ""]
     return lines
+
+
+def against_published(records: list[Record]) -> list[str]:
+    """A section; no line where nothing of it has been published."""
+    compared, alone = published.against(records)
+    if not compared:
+        return []
+    lines = ["## Against published numbers", "", _AGAINST, ""]
+    names = {c.best.metric: published.METRICS[c.best.metric] for c in compared}
+    lines += [f"- {name}: {what}" for name, what in names.items()]
+    lines += [""]
+    lines += ["| " + " | ".join(_BESIDE) + " |", "|---" * len(_BESIDE) + "|"]
+    lines += ["| " + " | ".join(_beside(c)) + " |" for c in compared]
+    lines += ["", _share(compared), ""]
+    sources = dict.fromkeys(c.best.source for c in compared)
+    lines += [f"- {source}: {published.SOURCES[source]}." for source in sources]
+    if any(published.task(c.env)[1] != c.best.version for c in compared):
+        lines += [f"- {_VERSIONS}"]
+    if alone:
+        lacking = ", ".join(f"{algo} on {short_name(env)}" for env, algo in alone)
+        lines += [f"- No published number is known here for {lacking}."]
+    return [*lines, ""]
+
+
+def _beside(c: Comparison) -> tuple[str, ...]:
+    interval = f"{_figure(c.low)} to {_figure(c.high)}" if c.seeds > 1 else "-"
+    return (
+        short_name(c.env),
+        c.algo,
+        c.best.metric,
+        _figure(c.value),
+        f"{interval} (range)" if c.seeds == 2 else interval,
+        str(c.seeds),
+        f"{c.best.value:g}",
+        f"{c.best.source}, {c.best.version}",
+        f"{si(c.steps)} / {si(c.best.budget)}{_BUDGET[c.budget]}",
+        c.verdict,
+    )
+
+
+def _share(compared: list[Comparison]) -> str:
+    def share(of: list[Comparison]) -> str:
+        reached = sum(c.verdict != "below" for c in of)
+        return f"{reached} of {len(of)} ({reached / len(of):.0%})"
+
+    text = f"At or above the published number (above or within): {share(compared)}"
+    fair = [c for c in compared if c.budget != "more"]
+    if fair and len(fair) < len(compared):
+        text += f"; of those with no more steps than the published runs had: {share(fair)}"
+    return f"{text}."
 
 
 def _table(corner: str, columns: tuple[Column, ...], rows: dict[str, dict[str, Any]]) -> list[str]:

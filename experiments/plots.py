@@ -1,4 +1,4 @@
-"""Learning curves as PNG."""
+"""Learning curves and statistics of runs as figures."""
 
 from __future__ import annotations
 
@@ -109,6 +109,57 @@ def interval_bands(
     ax.set_ylabel(y)
     ax.legend(frameon=False, fontsize=9)
     style(ax)
+    figure.savefig(path)
+    return path
+
+
+def profiles(curves: dict[str, tuple[np.ndarray, ...]], path: Path, title: str) -> Path:
+    """Each of (normalised score, share of runs above it, low end, high end); marks where the score is 1."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    ax.axvline(1, color=_GREY, linewidth=0.8, linestyle=":")
+    for i, (label, (scores, share, low, high)) in enumerate(curves.items()):
+        color, line = _PALETTE[i % len(_PALETTE)], ("-", "--")[i // len(_PALETTE) % 2]
+        ax.fill_between(scores, low, high, color=color, alpha=0.18, linewidth=0, step="post")
+        ax.plot(
+            scores, share, line, color=color, linewidth=1.8, label=label, drawstyle="steps-post"
+        )
+    ax.set_title(title, fontsize=10, fontweight="bold", loc="left")
+    ax.set_xlabel("normalised score")
+    ax.set_ylabel("share of runs above it")
+    ax.set_ylim(-0.02, 1.02)
+    ax.legend(frameon=False, fontsize=9)
+    style(ax)
+    figure.savefig(path)
+    return path
+
+
+def intervals(panels: dict[str, dict[str, tuple[float, ...]]], path: Path, title: str) -> Path:
+    """A panel for each heading, in it a bar for each label: (middle, low end, high end)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = list(next(iter(panels.values())))
+    figure = Figure(figsize=(8, 1.6 + 0.4 * len(labels)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10, fontweight="bold", x=0.02, ha="left")
+    for ax, (heading, of) in zip(
+        figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
+    ):
+        for i, label in enumerate(labels):
+            middle, low, high = of[label]
+            ax.barh(i, high - low, 0.5, low, color=_PALETTE[i % len(_PALETTE)], alpha=0.45)
+            ax.vlines(middle, i - 0.25, i + 0.25, color=_PALETTE[i % len(_PALETTE)], linewidth=2.2)
+        style(ax)
+        ax.use_sticky_edges = False  # bars would end at the frame
+        ax.margins(x=0.08)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
+        ax.set_xlabel(heading)
     figure.savefig(path)
     return path
 

@@ -53,10 +53,10 @@ def bootstrap(
 
 
 def performance_profile(
-    scores: Float[Array, " runs"], thresholds: Float[Array, " points"]
-) -> Float[Array, " points"]:
-    """Share of runs above each threshold. Sec. 4.2."""
-    return np.mean(scores[:, None] > thresholds, axis=0)
+    scores: Float[Array, "runs *more"], thresholds: Float[Array, " points"]
+) -> Float[Array, "*more points"]:
+    """Share of runs above each threshold: with those of all environments the score distribution of sec. 4.2."""
+    return np.mean(scores[..., None] > thresholds, axis=0)
 
 
 def probability_of_improvement(x: Float[Array, " n"], y: Float[Array, " m"]) -> float:

@@ -70,6 +70,50 @@ def test_from_runs_to_scores(tmp_path, capsys):
     assert "3 seeds" in capsys.readouterr().out
 
 
+def test_several_environments_are_aggregated(tmp_path, capsys):
+    for env, high in (("CartPole-v1", 500.0), ("Acrobot-v1", -73.5)):
+        for seed in (0, 1):
+            make_run(tmp_path / f"runs/{env}{seed}", env=env, seed=seed, values=(0.0, high))
+    assert compare(["runs", "--out", "out"]) == 0
+    row = table(tmp_path / "out/scores.csv")["all", "ppo", "normalised_final"]
+    assert (row["iqm"], row["seeds"]) == ("1", "4")
+    page = (tmp_path / "out/README.md").read_text()
+    assert "(Acrobot-v1 -497.1 to -73.5, CartPole-v1 22.9 to 500)" in page
+    for name in ("profiles", "aggregates"):
+        assert f"]({name}.png)" in page
+        assert (tmp_path / f"out/{name}.svg").stat().st_size > 5000
+    assert "all, ppo" in capsys.readouterr().out
+
+    (tmp_path / "mine.csv").write_text("env,low,high\nCartPole-v1,0,1000\nAcrobot-v1,-147,0\n")
+    assert compare(["runs", "--normalize", "mine.csv", "--out", "out"]) == 0
+    row = table(tmp_path / "out/scores.csv")["all", "ppo", "normalised_final"]
+    assert row["iqm"] == "0.5"
+
+
+def test_environments_without_reference_are_told_of(tmp_path, capsys):
+    for env in ("X", "Y"):
+        make_run(tmp_path / env, env=env)
+    assert compare(["X", "Y", "--out", "out"]) == 0
+    assert not any(env == "all" for env, *_ in table(tmp_path / "out/scores.csv"))
+    assert not (tmp_path / "out/profiles.png").exists()
+    assert "not in what is over all environments: X, Y" in capsys.readouterr().err
+
+
+def test_smoothing_is_of_curves_and_said(tmp_path):
+    make_run(tmp_path / "a", values=(0.0, 4.0, 8.0, 100.0))
+    (curve,) = read([tmp_path / "a"], METRIC).curves
+    np.testing.assert_allclose(module.smoothed(curve, 2).value, [0, 2, 6, 54])
+    np.testing.assert_allclose(module.smoothed(curve, 9).value, [0, 2, 4, 28])
+    for n in (0, 1):
+        assert module.smoothed(curve, n) is curve
+    assert compare(["a", "--smooth", "3", "--out", "out"]) == 0
+    assert table(tmp_path / "out/scores.csv")["CartPole-v1", "ppo", "final"]["mean"] == "100"
+    svg = (tmp_path / "out/curves-CartPole-v1.svg").read_text()
+    assert "moving average of 3 evaluations" in svg
+    assert compare(["a", "--out", "out"]) == 0
+    assert "not smoothed" in (tmp_path / "out/curves-CartPole-v1.svg").read_text()
+
+
 def test_settings_tell_runs_apart(tmp_path):
     for i, rate in enumerate((0.1, 0.2)):
         make_run(tmp_path / f"r{i}", learning_rate=rate, values=(0.0, 10.0 * i))
@@ -154,6 +198,8 @@ def test_records(tmp_path):
         (["a", "--metric", "eval/retrun"], "no metric eval/retrun; there is eval/return"),
         (["short.csv"], "lacks the column seed"),
         (["words.csv"], "words.csv, line 2: not a number"),
+        (["a", "--smooth", "-1"], "--smooth -1"),
+        (["a", "--normalize", "nowhere.csv"], "nowhere.csv cannot be read"),
         (["new"], "no value of eval/return yet"),
         (["a.txt"], "is none of: run folder"),
     ],

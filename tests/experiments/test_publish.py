@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import agents
-from experiments import cli, pages, plots, publish, runs
+from experiments import cli, pages, plots, publish, records, runs
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -75,6 +75,16 @@ def test_the_walkers_page_is_made_as_ever(name):
     page = (folder / "README.md").read_text()
     title = page.splitlines()[0].removeprefix("# ")
     assert pages.of_runs(title, labels, configs, summaries) == page
+
+
+@pytest.mark.parametrize("name", ["classic", "mujoco"])
+def test_the_suites_pages_are_made_of_their_records(name):
+    folder = ROOT / "results" / name
+    title, found = records.read(folder / "records.json")
+    pictures = {r["env"]: f"curves-{r['env']}.png" for r in found}
+    page = (folder / "README.md").read_text()
+    assert pages.of_suite(title, found, pictures) == page
+    assert "## Against published numbers" in page
 
 
 def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):

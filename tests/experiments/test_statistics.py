@@ -1,7 +1,18 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from experiments import statistics as st
+
+# The file says how it was made.
+RLIABLE = json.loads((Path(__file__).parent / "fixtures" / "rliable.json").read_text())
+_DRAW = np.random.default_rng(RLIABLE["seed"])
+DRAWN = {  # [runs, environments]
+    "x": _DRAW.integers(0, 151, (9, 4)) / 100,
+    "y": _DRAW.integers(0, 121, (6, 4)) / 100,
+}
 
 
 @pytest.mark.parametrize("runs", [1, 3, 4, 5, 8, 10, 11])
@@ -78,3 +89,31 @@ def test_probability_of_improvement_is_mann_whitneys():
     x, y = rng.integers(0, 5, 9).astype(float), rng.integers(0, 5, 7).astype(float)
     expected = stats.mannwhitneyu(x, y).statistic / (9 * 7)
     assert st.probability_of_improvement(x, y) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_of_several_environments_it_is_rliables(name):
+    theirs, (scores, taus) = RLIABLE[name], (DRAWN[name], np.linspace(0, 1.5, 13))
+    pooled, strata = scores.ravel(), list(scores.T)
+    np.testing.assert_allclose(st.iqm(pooled), theirs["iqm"])
+    np.testing.assert_allclose(st.optimality_gap(pooled, 1.0), theirs["optimality_gap"])
+    np.testing.assert_allclose(st.performance_profile(pooled, taus), theirs["profile"])
+    # Intervals are drawn at random by both: within their own noise.
+    for found, expected in (
+        (st.bootstrap(strata, resamples=20_000), "iqm_interval"),
+        (
+            st.bootstrap(strata, lambda s: st.optimality_gap(s, 1.0), resamples=20_000),
+            "optimality_gap_interval",
+        ),
+    ):
+        np.testing.assert_allclose(found, theirs[expected], atol=0.01)
+    band = st.bootstrap(strata, lambda s: st.performance_profile(s, taus), resamples=5000)
+    # Of a share the quantiles are steps of one run.
+    np.testing.assert_allclose(band, theirs["profile_band"], atol=1.01 / len(pooled))
+
+
+def test_improvement_over_several_environments_is_rliables():
+    chances = [
+        st.probability_of_improvement(x, y) for x, y in zip(DRAWN["x"].T, DRAWN["y"].T, strict=True)
+    ]
+    np.testing.assert_allclose(np.mean(chances), RLIABLE["improvement"])
