@@ -63,7 +63,7 @@ def compare(argv: Sequence[str]) -> int:
     found = sources.read(flags.paths, flags.metric)
     groups = grouped(found.curves, flags.by.split(","))
     together, left_out = profiles.together(groups, ranges, flags.metric)
-    notes = [*found.notes, *_unequal(groups), *left_out]
+    notes = [*found.notes, *unequal(groups), *left_out]
     flags.out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for env in dict.fromkeys(env for env, _ in groups):
@@ -257,7 +257,7 @@ def _square(corner: str, labels: list[str], chances: dict[tuple[str, str], float
     return [*lines, ""]
 
 
-def _unequal(groups: Groups) -> list[str]:
+def unequal(groups: Groups) -> list[str]:
     notes = []
     for (env, label), curves in groups.items():
         ends = {c.steps[-1] for c in curves}

@@ -44,7 +44,7 @@ def read(paths: Iterable[Path], metric: str) -> Found:
         if not path.exists():
             raise ValueError(f"there is no {path}")
         before = len(found.curves) + len(found.notes)
-        for source in _sources(path):
+        for source in sources_in(path):
             if source.resolve() in seen:
                 found.notes.append(f"{source} was given twice and counts once")
                 continue
@@ -61,7 +61,7 @@ def read(paths: Iterable[Path], metric: str) -> Found:
     return found
 
 
-def _sources(path: Path) -> list[Path]:
+def sources_in(path: Path) -> list[Path]:
     if path.is_file() or (path / "config.json").exists():
         return [path]
     folders = sorted(p.parent for p in path.rglob("config.json"))
