@@ -21,7 +21,15 @@ from typing import Any
 
 from experiments import checkpoints, cli, options, runs
 from experiments.presets import preset
-from experiments.spec import algorithm, env_factory, full_name, short_name
+from experiments.spec import (
+    TOKENS,
+    Domain,
+    algorithm,
+    domain_of,
+    env_factory,
+    full_name,
+    short_name,
+)
 from experiments.suggest import suggestion
 
 SHIPPED = Path(__file__).parent / "grids"
@@ -52,16 +60,23 @@ class Cell:
     def folder(self) -> Path:
         return Path(short_name(self.env)) / self.algo
 
+    @property
+    def domain(self) -> Domain:
+        return domain_of(self.env)
+
+    @property
+    def config_type(self) -> type:
+        return algorithm(self.algo, self.domain).Config
+
     def argv(self) -> list[str]:
-        """Its flags on the command line of `train`, without the seeds."""
+        """Its flags on the command line of `program`, without the seeds."""
         given = {} if self.total_steps is None else {"total_steps": self.total_steps}
-        return ["--env", self.env, "--algo", self.algo, *as_flags({**given, **self.flags})]
+        names = [*environment_flag(self.env, self.domain), "--algo", self.algo]
+        return [*names, *as_flags({**given, **self.flags})]
 
     def steps(self) -> int:
         """Environment steps of each seed, but for rounding up to whole iterations."""
-        return (
-            self.total_steps or preset(self.env, self.algo, algorithm(self.algo).Config).total_steps
-        )
+        return self.total_steps or preset(self.env, self.algo, self.config_type).total_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +179,16 @@ def finished(folder: Path) -> bool:
     return (folder / "summary.json").exists()
 
 
+def program(domain: Domain) -> str:
+    """The module that trains."""
+    return "experiments.tokens" if domain == "tokens" else "experiments.train"
+
+
+def environment_flag(env: str, domain: Domain) -> list[str]:
+    """What tells `program` the environment."""
+    return ["--task", env.removeprefix(TOKENS)] if domain == "tokens" else ["--env", env]
+
+
 def as_flags(values: Mapping[str, Any]) -> list[str]:
     """{"learning_rate": 0.1, "verbose": False, "sizes": (8, 8)} as on a command line."""
     found: list[str] = []
@@ -193,7 +218,7 @@ def _cells(block: dict[str, Any], path: Path) -> list[Cell]:
 
 
 def _check_flags(cell: Cell, what: str) -> None:
-    config_type, factory = algorithm(cell.algo).Config, env_factory(cell.env)
+    config_type, factory = cell.config_type, env_factory(cell.env)
     settings = {field.name for field in dataclasses.fields(config_type)}
     of_env = options.flags(factory, settings | RESERVED).names
     for name in cell.flags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +123,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
     for heading, (what, texts) in tables.items():
         lines += [f"## {heading}", "", what, "", *_grid(texts), ""]
     lines += _gait_tables(cells)
+    lines += _token_tables(cells)
     lines += against_published(records)
     lines += ["## Learning curves", "", "Median and interquartile range over seeds.", ""]
     lines += [f"![{short_name(env)}]({picture})" for env, picture in pictures.items()]
@@ -132,8 +134,43 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
     return "\n".join(lines)
 
 
+def _token_tables(cells: dict[tuple[str, str], list[Record]]) -> list[str]:
+    told = {at: [r["report"] for r in seeds] for at, seeds in cells.items() if _of_tokens(seeds)}
+    if not told:
+        return []
+    rows = {
+        f"{short_name(env)}, {algo}": {
+            "seeds": str(len(found)),
+            "pass@1": _from_to(found, "pass_at_1"),
+            "pass@8": _from_to(found, "pass_at_8"),
+            "KL to reference": f"{_median(found, 'kl_to_reference'):.2f} nats",
+        }
+        for (algo, env), found in told.items()
+    }
+    columns = tuple((name, operator.itemgetter(name)) for name in next(iter(rows.values())))
+    what = "Of samples at the temperature of training, to held-out prompts; after imitation, and in the end; medians."
+    return ["## Correct responses", "", what, "", *_table("task, algorithm", columns, rows), ""]
+
+
+def _of_tokens(seeds: list[Record]) -> bool:
+    return all("pass_at_1" in (r["report"] or {}) for r in seeds)
+
+
+def _from_to(found: list[dict[str, Any]], key: str) -> str:
+    ends = sorted(r[key] for r in found)
+    spread = f" ({ends[0]:.3f} to {ends[-1]:.3f})" if len(ends) > 1 else ""
+    return f"{_median(found, key + '_start'):.3f}, then {_median(found, key):.3f}{spread}"
+
+
+def _median(found: list[dict[str, Any]], key: str) -> float:
+    return float(np.median([r[key] for r in found]))
+
+
 def _gait_tables(cells: dict[tuple[str, str], list[Record]]) -> list[str]:
-    reports = {at: [r["report"] for r in seeds if r["report"]] for at, seeds in cells.items()}
+    reports = {
+        at: [r["report"] for r in seeds if r["report"] and "gait" in r["report"]]
+        for at, seeds in cells.items()
+    }
     lines: list[str] = []
     for env in dict.fromkeys(env for (_, env), found in reports.items() if found):
         mean = {

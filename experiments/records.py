@@ -58,7 +58,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
             "train_return_last_100": last_episodes(rows),
             "evaluations": evaluations,
             "train_curve": thinned(rows),
-            "report": report if report["gait"] else None,
+            "report": report if report.get("gait") or "pass_at_1" in report else None,
         }
         found.append({**shared, "seed": report["seed"], **_rounded(figures)})
     return found
@@ -151,8 +151,9 @@ def command(config: dict[str, Any]) -> str:
     """What trains this run again, whatever presets may then be."""
     seeds = {"seed": config["seed"], "seeds": config["seeds"]}
     flags = grid.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
-    names = ["--env", _portable(config["env"]), "--algo", config["algo"]]
-    return " ".join(["python -m experiments.train", *names, *flags])
+    domain = config.get("domain", "control")
+    names = [*grid.environment_flag(_portable(config["env"]), domain), "--algo", config["algo"]]
+    return " ".join([f"python -m {grid.program(domain)}", *names, *flags])
 
 
 def _changed_options(config: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,10 @@ def token_env(task: str) -> str:
     return task if user_env.is_file(task) else TOKENS + task
 
 
+def domain_of(env: str) -> Domain:
+    return "tokens" if env.startswith(TOKENS) else "control"
+
+
 def full_name(env: str) -> str:
     """The name under which it is found from any folder: a file's path is made absolute."""
     return user_env.absolute(env) if user_env.is_file(env) else env

@@ -3,7 +3,7 @@ import json
 import pytest
 
 import agents
-from experiments import records, runs
+from experiments import pages, records, runs
 from tests.experiments import stub
 
 ROWS = [
@@ -120,3 +120,29 @@ def test_an_unfinished_run_has_no_record(tmp_path):
     assert records.collect(tmp_path / "suite") == []
     with pytest.raises(ValueError, match="not finished"):
         records.record(folder)
+
+
+def test_a_run_of_tokens_is_told_by_its_share_of_correct_responses(tmp_path):
+    found = []
+    for seed, reached in ((0, 0.5), (1, 0.75), (2, 1.0)):
+        folder = make_run(tmp_path / str(seed), seeds=1, seed=seed)
+        config = runs.read_config(folder)
+        config |= {"env": "tokens-sort", "env_kwargs": {}, "domain": "tokens", "algo": "grpo"}
+        config["config"] = {"kl_coefficient": 0.5}
+        runs.write_json(folder / "config.json", config)
+        summary = json.loads((folder / "summary.json").read_text())
+        for report in summary["per_seed"]:
+            report |= {"pass_at_1_start": 0.1, "pass_at_1": reached, "kl_to_reference": 2.0}
+            report |= {"pass_at_8_start": 0.4, "pass_at_8": 1.0}
+            del report["gait"]
+        runs.write_json(folder / "summary.json", summary)
+        found += records.record(folder)
+    assert found[0]["command"] == (
+        "python -m experiments.tokens --task sort --algo grpo --seed 0 --seeds 1 --kl-coefficient 0.5"
+    )
+    page = pages.of_suite("Tokens", found, {})
+    assert (
+        "| tokens-sort, grpo | 3 | 0.100, then 0.750 (0.500 to 1.000) | 0.400, then 1.000" in page
+    )
+    assert "2.00 nats" in page
+    assert "Gait" not in page

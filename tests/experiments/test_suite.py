@@ -291,7 +291,7 @@ def test_bad_input_is_one_line_before_anything_runs(launched, tmp_path, argv, co
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["classic", "mujoco", "walker"])
+@pytest.mark.parametrize("name", ["classic", "mujoco", "walker", "tokens"])
 def test_shipped_grids_name_what_there_is(name, monkeypatch):
     for algo in ALGORITHMS:
         monkeypatch.setitem(agents.ALGORITHMS, algo, agents.ALGORITHMS.get(algo, stub.Stub))
@@ -401,3 +401,12 @@ def test_a_real_suite_stops_and_goes_on(tmp_path, number):
     total = runs.read_config(folder)["config"]["total_steps"]
     assert after[-1]["env_steps"] == total >= STEPS > before[-1]["env_steps"]
     assert [r["seed"] for r in records.read(tmp_path / "out" / "records.json")[1]] == [0, 1]
+
+
+def test_token_tasks_are_trained_by_their_own_program():
+    (cell,) = grid.product(["tokens-sort-4"], ["dr-grpo"], total_steps=1000)
+    grid.check([cell])
+    assert cell.argv() == ["--task", "sort-4", "--algo", "dr-grpo", "--total-steps", "1000"]
+    assert grid.program(cell.domain) == "experiments.tokens"
+    with pytest.raises(ValueError, match="unknown algorithm 'sac'"):
+        grid.check(grid.product(["tokens-sort"], ["sac"]))
