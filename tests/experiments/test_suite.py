@@ -297,7 +297,7 @@ def test_shipped_grids_name_what_there_is(name, monkeypatch):
         monkeypatch.setitem(agents.ALGORITHMS, algo, agents.ALGORITHMS.get(algo, stub.Stub))
     cells = grid.load(name)
     grid.check(cells)
-    assert {cell.algo for cell in cells} <= {*ALGORITHMS}
+    assert {cell.algo for cell in cells} <= {*ALGORITHMS, *agents.TOKEN_ALGORITHMS}
     assert {cell.env for cell in cells} <= {*envs.names()}
 
 
