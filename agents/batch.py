@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 
 class Batch(NamedTuple):
@@ -63,6 +63,22 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
 def minibatches(tree: Any, order: Array) -> Any:
     """Picks columns: leaves [T, N, ...] and `order` [M, B] to leaves [M, T, B, ...]."""
     return jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), tree)
+
+
+def mean_over_parts(
+    f: Callable[[Any], Any], tree: Any, mask: Bool[Array, "T N"], parts: int
+) -> Any:
+    """f(part) averaged over equal parts of the columns of `tree`, each counting with its unmasked steps: for an f that
+    returns means over these, what f would return for all at once."""
+    if parts == 1:
+        return f(tree)
+
+    def sums(part):
+        steps = jnp.sum(part[1]).astype(jnp.float32)
+        return steps, jax.tree.map(lambda x: steps * x, f(part[0]))
+
+    steps, total = sum_over_parts(sums, (tree, mask), parts)
+    return jax.tree.map(lambda x: x / jnp.maximum(steps, 1.0), total)
 
 
 def sum_over_parts(f: Callable[[Any], Any], tree: Any, parts: int) -> Any:

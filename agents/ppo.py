@@ -23,7 +23,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches, random_order
+from agents.batch import (
+    Batch,
+    Evaluation,
+    Targets,
+    flatten_time,
+    mean_over_parts,
+    minibatches,
+    random_order,
+)
 from agents.core import kl, policy_losses, returns, value_losses
 from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
 from agents.settings import Settings, require
@@ -40,6 +48,8 @@ class PPOSettings(Settings):
     """passes over the data of one rollout"""
     num_minibatches: int = 8
     """parts the data is cut into, one gradient step each"""
+    micro_batches: int = 1
+    """parts of a minibatch that pass through the network one after another: less memory, the same step"""
     gae_lambda: float = 0.95
     """trace decay of generalised advantage estimation"""
     objective: Literal["clip", "kl"] = "clip"
@@ -63,20 +73,26 @@ class PPOSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least_one("num_epochs", "num_minibatches")
+        self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
         self.require_positive("clip_ratio", "kl_target", "clip_value", "stop_kl")
         self.require_share("gae_lambda")
+
+    def require_parts(self, name: str, columns: int) -> None:
+        parts = self.micro_batches
+        cut = f"num_minibatches = {self.num_minibatches}" + (
+            f" times micro_batches = {parts}" if parts > 1 else ""
+        )
+        require(
+            columns % (self.num_minibatches * parts) == 0,
+            f"{name} = {columns} does not divide into {cut}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig(PPOSettings, OnPolicyConfig):
     def __post_init__(self):
         super().__post_init__()
-        require(
-            self.num_envs * self.num_steps % self.num_minibatches == 0,
-            f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "
-            f"num_minibatches = {self.num_minibatches}",
-        )
+        self.require_parts("num_envs x num_steps", self.num_envs * self.num_steps)
 
 
 @flax.struct.dataclass
@@ -164,8 +180,6 @@ def update(
     def loss(params: Params, batch: Batch, targets: Targets, old: Any):
         new = evaluate(params, batch.obs, batch.action)
         advantage = targets.advantage
-        if config.whiten_advantages:
-            advantage = returns.masked_whiten(advantage, batch.mask)
         ratio = policy_losses.importance_ratio(new.logp, batch.logp)
         # Samples come from pi_old, so this is KL(pi_old || pi).
         kl_estimate = kl.k3(batch.logp, new.logp)
@@ -205,7 +219,16 @@ def update(
 
     def gradient_step(carry, data):
         params, opt_state, stopped = carry
-        grads, metrics = jax.grad(loss, has_aux=True)(params, *data)
+        batch, targets, old = data
+        if config.whiten_advantages:
+            white = returns.masked_whiten(targets.advantage, batch.mask)
+            targets = targets._replace(advantage=white)
+        grads, metrics = mean_over_parts(
+            lambda part: jax.grad(loss, has_aux=True)(params, *part),
+            (batch, targets, old),
+            batch.mask,
+            config.micro_batches,
+        )
         updates, new_opt_state = optimizer.update(grads, opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
         if config.stop_kl is not None:

@@ -166,7 +166,7 @@ class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
     def __post_init__(self):
         super().__post_init__()
         self.require_share("gamma")
-        require_parts(self, self.num_minibatches)
+        self.require_parts("num_responses", self.num_responses)
 
 
 class TokenPPO(TokenPolicy):
@@ -288,11 +288,4 @@ def require_whole_groups(config: Any) -> None:
     require(
         config.num_responses % config.group_size == 0,
         f"num_responses = {config.num_responses} does not divide into groups of group_size = {config.group_size}",
-    )
-
-
-def require_parts(config: Any, parts: int) -> None:
-    require(
-        config.num_responses % parts == 0,
-        f"num_responses = {config.num_responses} does not divide into num_minibatches = {parts}",
     )

@@ -14,6 +14,8 @@ With `--tasks`, other tasks are measured against rivals at 1024 environments: `H
 under jit, `HalfCheetah-v5/sync` Gymnasium's SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax`
 gymnax. `HalfCheetah-v5/of_envpool` is how many times faster ours is. Rivals live in an environment of their own, for
 they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax six "gymnasium[mujoco]").
+
+With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/bench_tokens.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import tyro
 
 from agents.ppo import PPOConfig
 from experiments.bench_gpu import bench_gpu
+from experiments.bench_tokens import bench_tokens
 from experiments.cli import parse_flags, run_main
 from experiments.presets import preset
 from experiments.rivals import against_rivals
@@ -65,6 +68,8 @@ class BenchFlags:
     """measure these tasks against rivals instead, say HalfCheetah-v5 Hopper-v5 CartPole-v1"""
     rivals_python: Path | None = None
     """interpreter of an environment with envpool and gymnax (None: SyncVectorEnv alone)"""
+    tokens: bool = False
+    """measure writing and learning on tokens instead"""
     gpu: bool = False
     """measure the mjx engine on a GPU instead: environments, training, growth with environments and seeds"""
 
@@ -80,6 +85,9 @@ def bench(args: BenchFlags) -> None:
         if jax.default_backend() == "cpu":
             raise ValueError("--gpu: JAX finds no GPU here (install the extra: stride-rl[cuda])")
         bench_gpu(save=lambda figures: _save(args.json, figures))
+        return
+    if args.tokens:
+        _save(args.json, bench_tokens(args.rounds, args.seconds))
         return
     figures: dict[str, float] = {}
     if args.tasks:

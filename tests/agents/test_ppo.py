@@ -189,6 +189,19 @@ class TestUpdate:
         got, _, _ = run_update(ONE_STEP, params, *flipped, evaluate)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
 
+    @pytest.mark.parametrize("objective", ["clip", "kl"])
+    def test_micro_batches_do_not_show(self, objective):
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(4))
+        # Uneven numbers of steps in the parts, for means of means would be wrong.
+        batch = batch._replace(mask=batch.mask & (jnp.arange(24) % 5 != 0) & (jnp.arange(24) > 5))
+        whole = dataclasses.replace(ONE_STEP, objective=objective, num_minibatches=2)
+        parts = dataclasses.replace(whole, micro_batches=4)
+        expected, _, told = run_update(whole, params, batch, targets, evaluate)
+        got, _, metrics = run_update(parts, params, batch, targets, evaluate)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), got, expected)
+        for name in told:
+            np.testing.assert_allclose(metrics[name], told[name], rtol=1e-4, atol=1e-5)
+
     def test_stop_kl_skips_what_remains(self):
         # The first epoch moves far beyond the bound, so it is the last one that counts.
         config = dataclasses.replace(SMALL, num_epochs=10, num_minibatches=1, stop_kl=1e-6)
