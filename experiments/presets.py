@@ -87,7 +87,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         # Without it some seeds settle too early: 0.81 in place of 0.94.
         "entropy_coefficient": 0.01,
     },
-    ("tokens-sort", "grpo"): {"kl_coefficient": 0.02},
+    ("tokens-sort", "grpo"): {"kl_coefficient": 0.02, "entropy_coefficient": 0.01},
 }
 
 # Token tasks: fields that differ from the defaults, whatever the learner.
