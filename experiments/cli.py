@@ -222,7 +222,7 @@ def _parse(
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
     }
     of_env = options.flags(env_factory(env), taken, kept)
-    parts = [("run", run), ("environment", of_env.default), (algo, config)]
+    parts = [("run", run), ("environment", of_env.default), (algo.replace("-", "_"), config)]
     if which is not None:
         parts.insert(0, ("which", which))
     arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])

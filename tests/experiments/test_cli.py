@@ -20,6 +20,9 @@ TINY = [
 ]
 
 
+TABULAR = ("agents.tabular", "agents.dynamic_programming")
+
+
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch, tmp_path):
     monkeypatch.setitem(agents.ALGORITHMS, "stub", stub.Stub)
@@ -173,3 +176,18 @@ def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monke
     assert "reward/forward" in rows[0]
     assert play.play(["run", "--seed-index", "1", "--episodes", "3"]) == 0
     assert (tmp_path / "run" / "play.gif").exists()
+
+
+@pytest.mark.parametrize("algo", agents.ALGORITHMS)
+def test_every_algorithm_has_its_flags(algo):
+    env = "FrozenLake-v1" if agents.ALGORITHMS[algo].__module__ in TABULAR else "Pendulum-v1"
+    _, spec, learner, _, _ = cli.prepare(["--env", env, "--algo", algo, "--seed", "3"], None)
+    assert (spec.algo, spec.seed) == (algo, 3)
+    assert isinstance(spec.config, learner.Config)
+
+
+@pytest.mark.parametrize("algo", agents.TOKEN_ALGORITHMS)
+def test_every_learner_of_tokens_has_its_flags(algo):
+    argv = ["--algo", algo, "--task", "sort-4", "--temperature", "0.5"]
+    _, spec, _, _, _ = cli.prepare(argv, None, "tokens")
+    assert (spec.algo, spec.env, spec.config.temperature) == (algo, "tokens-sort-4", 0.5)
