@@ -95,6 +95,9 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
     counts = {len(seeds) for seeds in cells.values()}
     varied = len(counts) > 1
     episodes = " or ".join(map(str, sorted({r["final"]["episodes"] for r in records})))
+    how = f"the trained, deterministic policy over {episodes} fresh starts"
+    if _of_tokens(records):
+        how = f"{episodes} responses to held-out prompts, sampled at the temperature of training"
 
     def spread(value: Callable[[Record], float | None]) -> dict[tuple[str, str], str]:
         return {at: _spread([value(r) for r in seeds], varied) for at, seeds in cells.items()}
@@ -102,7 +105,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
     of_seeds = f"; {counts.pop()} seeds each" if not varied else "; n: the number of seeds"
     tables = {
         "Final evaluation": (
-            f"Mean return of the trained, deterministic policy over {episodes} fresh starts.",
+            f"Mean return of {how}.",
             spread(lambda r: r["final"]["mean"]),
         ),
         "Best evaluation": (
