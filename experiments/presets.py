@@ -88,6 +88,12 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "entropy_coefficient": 0.01,
     },
     ("tokens-sort", "grpo"): {"kl_coefficient": 0.02, "entropy_coefficient": 0.01},
+    ("tokens-add", "grpo"): {
+        "total_steps": 819_200,
+        "imitation_steps": 150,
+        "kl_coefficient": 0.02,
+        "entropy_coefficient": 0.01,
+    },
 }
 
 # Token tasks: fields that differ from the defaults, whatever the learner.
