@@ -239,7 +239,7 @@ def test_one_token_is_a_bandit_of_control():
 
 
 def test_imitation_lowers_the_experts_surprise():
-    algo = learner("sft", learning_rate=0.01, warmup=0.0)
+    algo = learner("sft", learning_rate=0.01, warmup=0.0, imitation_steps=0)
     state = jax.jit(algo.init)(jax.random.key(0))
     _, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, length=40))(state)
     loss = metrics["loss/policy"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import experiments
+from envs.tokens.digits import EQUALS
 from experiments import checkpoints, cli, play, runner, runs, spec, token_evaluation
 from experiments.token_evaluation import Samples, pass_at
 
@@ -52,7 +53,7 @@ def test_one_command_from_imitation_to_summary(tmp_path, capsys):
     assert found[0]["eval/pass_at_1"] == summary["per_seed"][1]["pass_at_1_start"]
     shown = rows(tmp_path / "run/seed_1", "samples.jsonl")
     assert {"env_steps", "prompt", "response", "correct"} == set(shown[0])
-    assert len(shown[0]["prompt"].split()) == 3
+    assert len(shown[0]["prompt"].split()) == 4  # three digits and the mark
     assert "pass@1" in capsys.readouterr().out
     for use in (lambda: play.play(["run"]), lambda: experiments.load("run")):
         with pytest.raises(ValueError, match="is a run of tokens"):
@@ -73,7 +74,7 @@ def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
     flags = ["--task", "mine.py:Descending", *SMALL[2:], "--total-steps", "48", "--out", "run"]
     assert cli.main([*flags, "--algo", "sft"], domain="tokens") == 0
     env = spec.open_run(tmp_path / "run")[1].env
-    assert env.decode(env.solutions(jnp.array([[3, 5]]))[0]) == "3 1 <eos>"
+    assert env.decode(env.solutions(jnp.array([[3, 5, EQUALS]]))[0]) == "3 1 <eos>"
 
 
 def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch):
