@@ -213,6 +213,12 @@ def peak(scores: np.ndarray) -> np.ndarray:
     return statistics.iqm(scores).max(axis=-1)
 
 
+def best_of(seeds: list[Record]) -> float:
+    """The "max" of METRICS; NaN where nothing was evaluated."""
+    scores = _curves(seeds)
+    return float(peak(scores)) if scores.size else float("nan")
+
+
 def interval(scores: np.ndarray) -> tuple[float, float]:
     """Of the peak of `scores` [seeds, points]: a bootstrap interval of three seeds or more; of fewer, which resampling
     says nothing of, the range at the peak."""

@@ -11,7 +11,7 @@ from envs.tokens.countdown import Countdown
 from envs.tokens.digits import Add, Bandit, Reverse, Sort
 from envs.tokens.env import TokenEnv
 from envs.tokens.graph_path import GraphPath
-from envs.tokens.task import RewardKind, Split, Task
+from envs.tokens.task import RewardKind, Split, Task, require_splits
 
 __all__ = ["Task", "TokenEnv", "make_task", "make_tokens", "register_task", "task_names"]
 
@@ -63,9 +63,11 @@ def make_tokens(task: str | Task, reward: RewardKind = "exact", split: Split = "
         right).
       split: where episodes take their prompts from, train or held-out.
 
-    Raises ValueError for any others.
+    Raises ValueError for any others, and for a task with too few prompts to hold some out.
     """
-    return TokenEnv(task if isinstance(task, Task) else make_task(task), reward, split)
+    task = task if isinstance(task, Task) else make_task(task)
+    require_splits(task)
+    return TokenEnv(task, reward, split)
 
 
 def _factory(name: str) -> Callable[..., Task]:

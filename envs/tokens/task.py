@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 PAD, EOS, FIRST = 0, 1, 2
 SPECIAL = ("<pad>", "<eos>")
 HELD_OUT = 8  # one prompt in so many is held out
+_SAMPLES = 1024  # prompts that a look at the splits takes
 
 Split = Literal["train", "held-out"]
 RewardKind = Literal["exact", "process", "rule"]
@@ -70,7 +71,7 @@ class Task(abc.ABC):
 def prompts(task: Task, key: PRNGKeyArray, n: int, split: Split) -> Int[Array, "n P"]:
     """Random prompts of one split. No prompt is in both, for its tokens decide.
 
-    Draws until all belong to the split, for ever if none does: a task of a few dozen prompts should not have `splits`.
+    Draws until all belong to the split, for ever if none does: see `require_splits`.
     """
 
     def draw(key):
@@ -85,6 +86,19 @@ def prompts(task: Task, key: PRNGKeyArray, n: int, split: Split) -> Int[Array, "
 
     first_key, key = jax.random.split(key)
     return jax.lax.while_loop(lambda c: ~jnp.all(c[2]), again, (key, *draw(first_key)))[1]
+
+
+def require_splits(task: Task) -> None:
+    """Raises ValueError where a split is empty: a task of a few dozen prompts should not have `splits`."""
+    if not task.splits:
+        return
+    found = jax.jit(jax.vmap(task.sample))(jax.random.split(jax.random.key(0), _SAMPLES))
+    for split in get_args(Split):
+        if not in_split(task, found, split).any():
+            raise ValueError(
+                f"of {_SAMPLES} prompts of {type(task).__name__} none is in the split {split}: a task of so few "
+                "prompts should set splits = False"
+            )
 
 
 def in_split(task: Task, prompt: Int[Array, "*batch P"], split: Split) -> Bool[Array, "*batch"]:

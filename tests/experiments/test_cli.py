@@ -161,7 +161,8 @@ def test_the_viewer_needs_a_screen(monkeypatch):
 
 def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 8)
-    flags = ["--total-steps", "32", *TINY, "--seeds", "2", "--out", "run"]
+    flags = ["--total-steps", "32", "--max-episode-steps", "20", *TINY]
+    flags += ["--seeds", "2", "--out", "run"]
     assert cli.main(flags, "walker") == 0
     out = capsys.readouterr().out
     for word in ("stance slip", "survival", "run/curve.png", "run/video.gif"):

@@ -73,7 +73,7 @@ def compiled(env):
 
 def rollout(look, env, actions):
     """Pairs of states and actions from standing."""
-    state = jax.vmap(env.initial)(jax.random.split(jax.random.key(0), N))
+    state = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), N))
     pairs = []
     for action in actions:
         pairs.append((state, action))
@@ -182,7 +182,7 @@ def test_free_runs_stay_together_for_a_while(engines, torques, horizon):
     (env, native), (_, mjx) = engines
     hold = {"none": 0, "anew each step": 1, "held 4 steps": 4}[torques]
     actions = held_torques(hold, 5, 100) if hold else np.zeros((100, N, 6))
-    state = twin = jax.vmap(env.initial)(jax.random.split(jax.random.key(7), N))
+    state = twin = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(7), N))
     apart = np.full(N, len(actions))
     for t, action in enumerate(actions):
         state, twin = native(state, action)[0], mjx(twin, action)[0]

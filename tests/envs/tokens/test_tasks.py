@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import operator
 
@@ -169,6 +170,21 @@ def test_no_prompt_is_in_both_splits(name):
     share = in_split(task, every, "held-out").mean()
     assert 0.09 < share < 0.16
     assert (in_split(task, every, "held-out") ^ in_split(task, every, "train")).all()
+
+
+@dataclasses.dataclass(frozen=True)
+class One(Sort):
+    """Always the same prompt."""
+
+    def sample(self, key):
+        return super().sample(jax.random.key(0))
+
+
+def test_a_task_with_nothing_to_hold_out_is_refused():
+    with pytest.raises(
+        ValueError, match=r"of 1024 prompts of One none is in the split .* splits = False"
+    ):
+        make_tokens(One(digits=3))
 
 
 def test_prompts_follow_from_the_key():
