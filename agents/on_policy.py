@@ -220,8 +220,11 @@ class OnPolicy:
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         if self.config.learning_rate_schedule == "constant":
             return jnp.asarray(self.config.learning_rate)
-        progress = jnp.minimum(env_steps / self.config.total_steps, 1.0)
-        return self.config.learning_rate * (1.0 - progress)
+        return self.config.learning_rate * self.left(env_steps)
+
+    def left(self, env_steps: Array) -> Float[Array, ""]:
+        """The share of the run that is still to come."""
+        return 1.0 - jnp.minimum(env_steps / self.config.total_steps, 1.0)
 
 
 def gae_targets(batch: Batch, gamma: float, gae_lambda: float) -> Targets:

@@ -13,7 +13,7 @@ PPO turns the constraint into a clip or a penalty; here it is kept, at every upd
 | g | gradient of L at theta_old | `gradient` |
 | F | Fisher matrix: Hessian of the mean KL at theta_old (plus damping); never formed, only multiplied | `product` |
 | x | natural gradient, F x = g, by conjugate gradient | `direction` |
-| delta | bound on the mean KL | `config.max_kl` |
+| delta | bound on the mean KL | `max_kl` |
 | beta | sqrt(2 delta / x^T F x): the step at which the quadratic model of the KL reaches delta | `natural_step_size` |
 | alpha^j | share of the step that the line search takes: the first with L > 0 and KL <= delta | `found.fraction` |
 
@@ -50,7 +50,9 @@ class TRPOConfig(OnPolicyConfig):
     gae_lambda: float = 0.95
     """trace decay of generalised advantage estimation"""
     max_kl: float = 0.01
-    """bound on the mean KL(old || new) of each update, in nats"""
+    """bound on the mean KL(old || new) of each update, in nats, at first"""
+    max_kl_schedule: Literal["linear", "constant"] = "constant"
+    """linear: falls to zero at total_steps, as learning rates do; the paper's is constant"""
     damping: float = 0.1
     """multiple of the identity that is added to the Fisher matrix"""
     fisher_fraction: float = 1.0
@@ -73,6 +75,7 @@ class TRPOConfig(OnPolicyConfig):
             "cg_iterations", "line_search_trials", "value_epochs", "num_minibatches"
         )
         self.require_positive("max_kl", "fisher_fraction")
+        self.require_one_of("max_kl_schedule", "linear", "constant")
         self.require_share("gae_lambda", "fisher_fraction")
         require(self.damping >= 0, f"damping must not be negative, got {self.damping}")
         require(
@@ -110,7 +113,7 @@ class TRPO(OnPolicy):
         batch = self.batch(state, steps)
         targets = gae_targets(batch, self.config.gamma, self.config.gae_lambda)
         update_key, key = jax.random.split(state.key)
-        learning_rate = self.learning_rate(state.env_steps)
+        learning_rate, max_kl = self.learning_rate(state.env_steps), self.max_kl(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
@@ -120,10 +123,16 @@ class TRPO(OnPolicy):
             value=self.value,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
+            max_kl=max_kl,
             config=self.config,
         )
         state = self.finish(state, steps, params, opt_state, key=key)
-        return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
+        metrics |= {"learning_rate": learning_rate, "max_kl": max_kl}
+        return state, {**rollout_metrics, **metrics}
+
+    def max_kl(self, env_steps: Array) -> Float[Array, ""]:
+        share = self.left(env_steps) if self.config.max_kl_schedule == "linear" else 1.0
+        return jnp.asarray(self.config.max_kl * share)
 
 
 def update(
@@ -137,6 +146,7 @@ def update(
     value: Callable[[Params, Any], Array],
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
+    max_kl: Float[Array, ""],
     config: TRPOConfig,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """One natural step of the policy; then epochs of minibatch gradient steps of the value function.
@@ -156,7 +166,13 @@ def update(
     """
     policy_key, value_key = jax.random.split(key)
     actor, policy_metrics = natural_step(
-        params, policy_key, batch, targets.advantage, distribution=distribution, config=config
+        params,
+        policy_key,
+        batch,
+        targets.advantage,
+        distribution=distribution,
+        max_kl=max_kl,
+        config=config,
     )
     critic, opt_state, value_metrics = fit_values(
         params,
@@ -180,6 +196,7 @@ def natural_step(
     advantage: Float[Array, "T N"],
     *,
     distribution: Callable[[Params, Any], Any],
+    max_kl: Float[Array, ""],
     config: TRPOConfig,
 ) -> tuple[Params, dict[str, Array]]:
     """The actor's new parameters; the old ones if no trial of the line search is better and within the bound."""
@@ -209,13 +226,13 @@ def natural_step(
     direction, residual = natural_gradient.conjugate_gradient(
         product, gradient, config.cg_iterations
     )
-    size = natural_gradient.natural_step_size(direction, product(direction), config.max_kl)
+    size = natural_gradient.natural_step_size(direction, product(direction), max_kl)
     step = jax.tree.map(lambda x: size * x, direction)
     found = natural_gradient.backtracking_line_search(
         loss_and_kl,
         actor,
         step,
-        config.max_kl,
+        max_kl,
         config.line_search_trials,
         config.line_search_shrink,
     )

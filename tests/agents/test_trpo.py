@@ -62,6 +62,19 @@ class TestProbes:
         assert taken[:10].all()
         assert not taken[-1]
 
+    def test_the_trust_region_can_shrink(self):
+        changes = {
+            "max_kl_schedule": "linear",
+            "total_steps": 20 * SMALL.num_envs * SMALL.num_steps,
+        }
+        config = dataclasses.replace(SMALL, **changes)
+        algo = TRPO(config, probes.RewardIsAction())
+        steps = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, None, 20))
+        _, metrics = steps(algo.init(jax.random.key(0)))
+        expected = SMALL.max_kl * (1 - np.arange(20) / 20)
+        np.testing.assert_allclose(metrics["max_kl"], expected, rtol=1e-5)
+        assert_trust_region_is_kept(metrics, expected)
+
     def test_continuous_action(self):
         algo, state, metrics = train(probes.RewardIsAction(continuous=True), iterations=60)
         action = algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True)
@@ -127,6 +140,7 @@ def run_update(policy, params, batch, targets, config=EXACT, key=None):
         value=value,
         optimizer=optimizer,
         learning_rate=jnp.asarray(0.1),
+        max_kl=jnp.asarray(config.max_kl),
         config=config,
     )
 
