@@ -42,10 +42,14 @@ def keys(seed: int, first: int, n: int) -> PRNGKeyArray:
     return jax.random.split(jax.random.fold_in(key, first), n)
 
 
+def has_gait(env: Env) -> bool:
+    return isinstance(env, Walker)
+
+
 def records(env: Env) -> int:
     """Of how many episodes the states are wanted: of the walker's all, for the gait report; of others a few, for the
     video; of none, where there is nothing to see."""
-    if isinstance(env, Walker):
+    if has_gait(env):
         return ALL
     return 0 if env.render_fps is None else SHOWN
 
@@ -152,7 +156,7 @@ def report(env: Env, episodes: Episodes) -> dict[str, Any]:
         "distance_m": None,
         "gait": None,
     }
-    if isinstance(env, Walker):
+    if has_gait(env):
         measures = gait.analyse(episodes.states, episodes.alive, episodes.returns)
         found["distance_m"] = measures["distance"]
         found["gait"] = {"walks": gait.walks(measures), **measures}

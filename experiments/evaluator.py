@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from envs.base import Env
 from experiments import evaluate, metrics, token_evaluation
 from experiments.spec import Domain
+
+FINAL_BATCHES = 4
+GAIT_EPISODES = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +22,8 @@ class Evaluator:
 
     at_start: bool  # also before training
     episodes: Callable[[int, Any], int]  # (total steps, algorithm): how many at each mark
+    # (algorithm, episodes at a mark): the final evaluation has so many times those of a mark
+    final_batches: Callable[[Any, int], int]
     run: Callable[[Any, Any, Any], Any]  # (algorithm, state, keys): pure, for one seed
     concatenate: Callable[[list[Any]], Any]
     row: Callable[[Any], dict[str, float]]  # columns of metrics.jsonl
@@ -36,9 +42,16 @@ def evaluation_episodes(total_steps: int, max_episode_steps: int) -> int:
     return int(np.clip(share, 16, 128))
 
 
+def final_batches(env: Env, episodes: int) -> int:
+    """A gait is judged by GAIT_EPISODES at least, however few a mark has."""
+    enough = -(-GAIT_EPISODES // episodes) if evaluate.has_gait(env) else 1
+    return max(FINAL_BATCHES, enough)
+
+
 _CONTROL = Evaluator(
     at_start=False,
     episodes=lambda total, algo: evaluation_episodes(total, algo.env.max_episode_steps),
+    final_batches=lambda algo, episodes: final_batches(algo.env, episodes),
     run=lambda algo, state, keys: evaluate.run_episodes(
         algo, state, keys, evaluate.records(algo.env)
     ),
@@ -50,6 +63,7 @@ _CONTROL = Evaluator(
 _TOKENS = Evaluator(
     at_start=True,  # what imitation alone can do
     episodes=lambda total_steps, algo: token_evaluation.PROMPTS,
+    final_batches=lambda algo, episodes: FINAL_BATCHES,
     run=token_evaluation.sample,
     concatenate=token_evaluation.concatenate,
     row=token_evaluation.row,

@@ -34,8 +34,9 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     """Writes summary.json and returns it. Scalars are means over seeds."""
     progress = finished.progress
     steps = env_steps(algo, progress.iteration)
-    report = evaluator(spec.domain).report
-    per_seed = [report(algo, episodes) for episodes in finished.episodes]
+    evaluating = evaluator(spec.domain)
+    per_seed = [evaluating.report(algo, episodes) for episodes in finished.episodes]
+    at_mark = evaluating.episodes(spec.config.total_steps, algo)
     if spec.domain == "tokens":
         for i, found in enumerate(per_seed):
             found |= _of_tokens(folder, spec, finished, i)
@@ -49,6 +50,8 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         "compile_s": progress.compile_s,
         # Of all seeds together, while training: without compilation, evaluation and checkpoints.
         "steps_per_second": steps * spec.seeds / max(progress.train_s, 1e-9),
+        # How many times the episodes of an evaluation during training the final one had.
+        "eval_batches": evaluating.final_batches(algo, at_mark),
         **evaluate.mean_of(per_seed),
         **(_of_token_run(spec, algo, finished, per_seed) if spec.domain == "tokens" else {}),
         "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments import grid, options, runs, user_env
-from experiments.runner import FINAL_BATCHES
+from experiments.evaluator import FINAL_BATCHES
 from experiments.spec import algorithm, env_factory
 
 CURVE_POINTS = 100
@@ -47,7 +47,8 @@ def record(folder: Path) -> list[dict[str, Any]]:
     found = []
     for i, report in enumerate(summary["per_seed"]):
         rows = runs.read_rows(runs.metrics_file(folder, config["seeds"], i))
-        evaluations = _evaluations(rows, report["eval_episodes"])
+        batches = summary.get("eval_batches", FINAL_BATCHES)  # older runs do not tell
+        evaluations = _evaluations(rows, report["eval_episodes"], batches)
         figures = {
             "final": {
                 "mean": report["eval_return_mean"],
@@ -177,10 +178,10 @@ def _portable(env: str) -> str:
     return Path(env).name if user_env.is_file(env) else env
 
 
-def _evaluations(rows: Rows, final_episodes: int) -> list[tuple[int, float, int]]:
+def _evaluations(rows: Rows, final_episodes: int, batches: int) -> list[tuple[int, float, int]]:
     marks = [row for row in rows if row.get("eval/return") is not None]
     return [
-        (row["env_steps"], row["eval/return"], final_episodes // (1 if i == 1 else FINAL_BATCHES))
+        (row["env_steps"], row["eval/return"], final_episodes // (1 if i == 1 else batches))
         for i, row in zip(range(len(marks), 0, -1), marks, strict=True)
     ]
 

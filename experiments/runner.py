@@ -31,7 +31,6 @@ from experiments.tracking import Track
 
 CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
 CHECKPOINT_SECONDS = 10.0  # and at most a chunk and an evaluation more
-FINAL_BATCHES = 4  # the final evaluation has so many times the episodes of the others
 
 
 class RunInterruptedError(Exception):
@@ -104,6 +103,7 @@ class _Loop:
         self.marks = metrics.evaluation_marks(self.total)
         self.evaluator = evaluator(spec.domain)
         self.eval_episodes = self.evaluator.episodes(spec.config.total_steps, algo)
+        self.final_batches = self.evaluator.final_batches(algo, self.eval_episodes)
         self.progress = Progress()
         self.states: Any = None
         self.rollout_share: float | None = None
@@ -117,7 +117,7 @@ class _Loop:
             keys = initial_keys(self.spec)
             self.states = self._call(self.programs.init, keys)
             if self.evaluator.at_start:
-                self._write_start(self._evaluate(FINAL_BATCHES))
+                self._write_start(self._evaluate(self.final_batches))
             self._save()
         self.display.start(self._env_steps(self.total), self._env_steps())
         chunk, episodes = 1, None
@@ -127,7 +127,7 @@ class _Loop:
             n = min(chunk, upcoming - self.progress.iteration)
             seconds = self._advance(n)
             if self.progress.iteration == self.total:
-                episodes = self._evaluate(FINAL_BATCHES)
+                episodes = self._evaluate(self.final_batches)
             elif self.progress.iteration in self.marks:
                 episodes = self._evaluate(1)
             else:
@@ -138,7 +138,7 @@ class _Loop:
                 self._save()
             chunk = int(np.clip(CHUNK_SECONDS * n / seconds, 1, min(4 * chunk, MAX_CHUNK)))
         # Resumed after the last iteration, there is nothing left but to look at the result.
-        episodes = episodes or self._evaluate(FINAL_BATCHES)
+        episodes = episodes or self._evaluate(self.final_batches)
         self._settle_clocks()
         return Finished(self.states, self.progress, episodes)
 

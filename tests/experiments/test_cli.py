@@ -3,7 +3,7 @@ import json
 import pytest
 
 import agents
-from experiments import cli, compare, evaluator, play, runner, runs
+from experiments import cli, compare, evaluator, play, runs
 from tests.experiments import stub
 
 TINY = [
@@ -160,7 +160,8 @@ def test_the_viewer_needs_a_screen(monkeypatch):
 
 
 def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 8)
+    monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
+    monkeypatch.setattr(evaluator, "GAIT_EPISODES", 24)
     flags = ["--total-steps", "32", "--max-episode-steps", "20", *TINY]
     flags += ["--seeds", "2", "--out", "run"]
     assert cli.main(flags, "walker") == 0
@@ -168,7 +169,7 @@ def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monke
     for word in ("stance slip", "survival", "run/curve.png", "run/video.gif"):
         assert word in out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["eval_episodes"] == 8 * runner.FINAL_BATCHES
+    assert (summary["eval_episodes"], summary["eval_batches"]) == (24, 6)
     assert summary["distance_m"] == pytest.approx(summary["gait"]["distance"])
     assert {"walks", "survival", "alternation"} <= set(summary["per_seed"][1]["gait"])
     rows = runs.read_rows(tmp_path / "run" / "seed_1" / "metrics.jsonl")

@@ -8,7 +8,7 @@ import pytest
 
 import experiments
 from envs.tokens.digits import EQUALS
-from experiments import checkpoints, cli, play, runner, runs, spec, token_evaluation
+from experiments import checkpoints, cli, evaluator, play, runner, runs, spec, token_evaluation
 from experiments.token_evaluation import Samples, pass_at
 
 SMALL = [
@@ -45,7 +45,7 @@ def test_one_command_from_imitation_to_summary(tmp_path, capsys):
     )
     assert not set(wanted.split()) - set(summary)
     assert summary["task"] == "sort-3"
-    assert summary["eval_prompts"] == 16 * runner.FINAL_BATCHES
+    assert summary["eval_prompts"] == 16 * evaluator.FINAL_BATCHES
     assert 0 < summary["tokens_generated"] <= 2 * 16 * 4 * 3
     assert (tmp_path / "run/curve.png").stat().st_size > 1000
     found = rows(tmp_path / "run/seed_1")
