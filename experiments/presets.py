@@ -35,6 +35,17 @@ _PENDULUM: dict[str, Any] = {
     "hidden_sizes": (128, 128),
 }
 
+# The walker by on-policy learners: as for PPO, below.
+_WALKER: dict[str, Any] = {"gamma": 0.98, "hidden_sizes": (128, 128), "initial_log_std": -1.0}
+# The walker by learners with a replay buffer: one gradient step for eight steps of 64 robots.
+_WALKER_REPLAY: dict[str, Any] = {
+    "num_envs": 64,
+    "update_ratio": 0.125,
+    "learning_rate_schedule": "linear",
+    "gamma": 0.98,
+    "hidden_sizes": (128, 128),
+}
+
 # (environment or family, algorithm): fields of the algorithm's Config that differ from its defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): {
@@ -51,6 +62,63 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "hidden_sizes": (128, 128),
         # Torques saturate at 1: with the usual deviation of 1 every policy dives for the first million steps.
         "initial_log_std": -1.0,
+    },
+    ("walker", "trpo"): _WALKER
+    | {
+        "total_steps": 7_000_000,
+        "num_envs": 512,
+        "num_steps": 16,
+        "max_kl": 0.03,
+        "max_kl_schedule": "linear",
+        # As deviations shrink the Fisher matrix grows: with 10 products the improvement of a step is half of this.
+        "cg_iterations": 25,
+        "fisher_fraction": 0.25,
+        "learning_rate_schedule": "linear",
+        "value_epochs": 3,
+        "num_minibatches": 4,
+    },
+    ("walker", "a2c"): _WALKER
+    | {
+        "total_steps": 5_000_000,
+        "num_envs": 256,
+        "optimizer": "adam",
+        "estimator": "gae",
+        "entropy_coefficient": 0.0,
+    },
+    ("walker", "reinforce"): _WALKER
+    | {
+        "total_steps": 3_000_000,
+        "num_envs": 64,
+        "num_steps": 64,
+        "learning_rate": 1e-3,
+        "whiten_advantages": True,
+    },
+    ("walker", "grpo"): {
+        "total_steps": 4_000_000,
+        "num_envs": 128,
+        "learning_rate": 1e-3,
+        "hidden_sizes": (128, 128),
+        "initial_log_std": -1.0,
+    },
+    ("walker", "pqn"): {
+        "total_steps": 3_000_000,
+        "num_envs": 256,
+        "num_steps": 16,
+        "gamma": 0.98,
+        "normalize_observations": True,
+    },
+    ("walker", "sac"): _WALKER_REPLAY | {"total_steps": 1_500_000, "learning_rate": 1e-3},
+    ("walker", "td3"): _WALKER_REPLAY | {"total_steps": 1_800_000, "learning_rate": 1e-3},
+    ("walker", "ddpg"): _WALKER_REPLAY | {"total_steps": 1_000_000, "learning_rate": 1e-3},
+    ("walker", "dqn"): _WALKER_REPLAY
+    | {
+        "total_steps": 2_400_000,
+        "num_steps": 1,
+        "n_step": 3,
+        "batch_size": 256,
+        "buffer_size": 1_000_000,
+        "epsilon_fraction": 0.1,
+        "warmup_steps": 5_000,
     },
     ("classic", "ppo"): {
         "total_steps": 500_000,
