@@ -339,11 +339,6 @@ print("made"); env.initial(jax.random.key(0))
 # --- learners -------------------------------------------------------------------------------------------------------
 
 
-def test_episodes_cannot_be_staggered():
-    with pytest.raises(ValueError, match="stagger: an environment on the host ends its episodes"):
-        PPO(PPOConfig(stagger=True), envs.make("gym:CartPole-v1"))
-
-
 def test_ppo_trains_and_evaluation_does_not_pile_up():
     env = envs.make("gym:CartPole-v1", max_episode_steps=40)
     algo = PPO(
