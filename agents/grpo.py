@@ -115,7 +115,6 @@ class GRPOConfig(GRPOSettings, OnPolicyConfig):
         super().__post_init__()
         self.require_positive("reference_every")
         self.require_groups("num_envs", self.num_envs)
-        require(not self.stagger, "stagger: GRPO starts all episodes of an iteration at once")
 
 
 @flax.struct.dataclass

@@ -58,8 +58,6 @@ class OnPolicyConfig(Settings):
     """units of each hidden layer, of policy and value alike"""
     activation: Literal["tanh", "relu", "elu", "swish"] = "tanh"
     """activation of the hidden layers"""
-    stagger: bool = False
-    """spread the time limits of the first episodes, so that later ones do not all start in the same step"""
     initial_log_std: float = 0.0
     """log standard deviation of continuous actions at first"""
 
@@ -99,10 +97,6 @@ class OnPolicy:
 
     def __init__(self, config: OnPolicyConfig, env: Env):
         require_actions(type(self).__name__, env, gymnasium.spaces.Discrete, gymnasium.spaces.Box)
-        require(
-            not (config.stagger and env.on_host),
-            "stagger: an environment on the host ends its episodes itself",
-        )
         self.config: Any = config
         self.env = env
         self.num_inputs = num_inputs(env.observation_space)
@@ -135,9 +129,7 @@ class OnPolicy:
             "params": self.network.init(params_key),
             "obs_statistics": normalize.init((self.num_inputs,)),
             "return_statistics": normalize.init(()),
-            "stream": rollout.start(
-                self.env.at(0.0), stream_key, self.config.num_envs, self.config.stagger
-            ),
+            "stream": rollout.start(self.env.at(0.0), stream_key, self.config.num_envs),
             "key": key,
             "env_steps": jnp.zeros((), jnp.int32),
         }

@@ -19,9 +19,7 @@ class Stream:
 
     running: Running | Any  # leaves [N, ...]
     obs: Any  # [N, ...] raw
-    episode_return: (
-        Array | Any
-    )  # [N] float32; NaN in an episode that began part-way, which is not reported
+    episode_return: Array | Any  # [N] float32
     discounted_return: (
         Array | Any
     )  # [N] float32, sum_k discount^k r_{t-k}: for return normalisation
@@ -61,19 +59,10 @@ class StepMetrics(NamedTuple):
     info: dict[str, Array]
 
 
-def start(env: Env, key: PRNGKeyArray, num_envs: int, stagger: bool = False) -> Stream:
-    """N episodes from their beginning.
-
-    Where all last to the time limit, all would end in the same step for ever, and most rollouts would hold no start of
-    an episode at all. `stagger` spreads the limits of the first episodes evenly over [1, max_episode_steps]: the
-    truncations that follow are apart.
-    """
+def start(env: Env, key: PRNGKeyArray, num_envs: int) -> Stream:
     running, obs = jax.vmap(lambda k: reset(env, k))(jax.random.split(key, num_envs))
     zeros = jnp.zeros(num_envs)
-    if not stagger:
-        return Stream(running, obs, zeros, zeros)
-    t = jnp.arange(num_envs) * env.max_episode_steps // num_envs
-    return Stream(running._replace(t=t), obs, jnp.where(t > 0, jnp.nan, 0.0), zeros)
+    return Stream(running, obs, zeros, zeros)
 
 
 def collect_steps(
@@ -147,7 +136,6 @@ def step_stream(
 def summarise(metrics: StepMetrics) -> dict[str, Array]:
     """What is reported of steps with any leading axes, see `collect_steps`."""
     done, episode_return, length, info = metrics
-    done = done & ~jnp.isnan(episode_return)
     episodes = jnp.sum(done)
     info = dict(info)
     nonfinite = jnp.sum(info.pop("nonfinite"))

@@ -344,7 +344,6 @@ class TestState:
         ({"clip_low": 0.0}, "clip_low must be positive"),
         ({"reference_every": 0}, "reference_every must be positive"),
         ({"num_epochs": 0}, "num_epochs must be at least 1"),
-        ({"stagger": True}, "stagger: GRPO starts all episodes"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -56,23 +56,6 @@ def test_truncation_keeps_the_final_observation():
     assert metrics["train/length"] == 2.0
 
 
-def test_staggered_episodes_end_apart():
-    env = Counter(ends=False, max_episode_steps=4)
-    stream = rollout.start(env, jax.random.key(0), 4, stagger=True)
-
-    def act(obs, key):
-        return jnp.zeros(obs.shape[0], jnp.int32), obs[:, 0]
-
-    stream, steps, metrics = rollout.collect_steps(env, act, stream, jax.random.key(1), 8, 0.5)
-    np.testing.assert_array_equal(np.asarray(steps.truncated).sum(axis=1), np.ones(8))
-    np.testing.assert_array_equal(np.argmax(steps.truncated, axis=0), [3, 2, 1, 0])
-    # Whatever was cut short at the beginning is not reported: of eight ends, three.
-    assert metrics["train/episodes"] == 5.0
-    assert metrics["train/return"] == 10.0  # 1 + 2 + 3 + 4
-    assert metrics["train/length"] == 4.0
-    assert np.isfinite(stream.episode_return).all()
-
-
 def test_discounted_return_starts_anew_with_each_episode():
     _, steps, _ = collect(Counter())
     expected = [1, 0.5 + 2, 0.25 + 1 + 3, 1, 2.5, 4.25, 1]
