@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import replay, rollout
 from agents.networks import ACTIVATIONS
 from agents.settings import Settings, require
-from agents.spaces import encode, num_inputs, require_actions, require_bounds
+from agents.spaces import encode, encode_scaled, num_inputs, require_actions, require_bounds
 from envs import base
 from envs.base import Env
 
@@ -62,6 +62,8 @@ class OffPolicyConfig(Settings):
     """linear: falls to zero at total_steps"""
     gamma: float = 0.99
     """discount"""
+    scale_observations: bool = True
+    """coordinates of observations that have a range, to [-1, 1]"""
     tau: float = 0.005
     """share of the online network that goes into the target network at each gradient step"""
     max_grad_norm: float | None = None
@@ -245,7 +247,8 @@ class OffPolicy:
 
     def seen(self, obs: Any) -> Float[Array, "*batch inputs"]:
         """Raw observations as the networks see them."""
-        return encode(self.env.observation_space, obs)
+        space = self.env.observation_space
+        return encode_scaled(space, obs) if self.config.scale_observations else encode(space, obs)
 
     def example(self) -> replay.Transition:
         """The shapes and dtypes of what the buffer holds."""
