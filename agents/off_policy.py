@@ -62,8 +62,9 @@ class OffPolicyConfig(Settings):
     """linear: falls to zero at total_steps"""
     gamma: float = 0.99
     """discount"""
-    scale_observations: bool = True
-    """coordinates of observations that have a range, to [-1, 1]"""
+    scale_observations: bool = False
+    """coordinates of observations that have a range, to [-1, 1]: helps where ranges are told closely, as MountainCar's
+    are, and harms where they are not, as Acrobot's speeds"""
     tau: float = 0.005
     """share of the online network that goes into the target network at each gradient step"""
     max_grad_norm: float | None = None

@@ -34,8 +34,8 @@ def encode(space: gymnasium.Space, obs: Any) -> Float[Array, "*batch inputs"]:
 
 
 def encode_scaled(space: gymnasium.Space, obs: Any) -> Float[Array, "*batch inputs"]:
-    """As `encode`, and what has a range lies on [-1, 1]: a network hardly sees MountainCar's speeds of 0.07, and sees
-    little beside Acrobot's of 28. What has none (beyond 1e3) stays as it is."""
+    """As `encode`, and what has a range lies on [-1, 1]: a network hardly sees MountainCar's speeds of 0.07. What has
+    none (beyond 1e3) stays as it is."""
     inputs = encode(space, obs)
     if not isinstance(space, gymnasium.spaces.Box):
         return inputs
