@@ -102,7 +102,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
     def spread(value: Callable[[Record], float | None]) -> dict[tuple[str, str], str]:
         return {at: _spread([value(r) for r in seeds], varied) for at, seeds in cells.items()}
 
-    of_seeds = f"; {counts.pop()} seeds each" if not varied else "; n: the number of seeds"
+    of_seeds = "; n: the number of seeds" if varied else f"; {_count(counts.pop(), 'seed')} each"
     tables = {
         "Final evaluation": (
             f"Mean return of {how}.",
@@ -267,6 +267,10 @@ def _spread(values: list[float | None], with_count: bool) -> str:
 
 def _figure(x: float) -> str:
     return f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"one {what}" if n == 1 else f"{n} {what}s"
 
 
 def _steps(seeds: list[Record]) -> str:
