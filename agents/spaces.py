@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from envs.base import Env
 
-_RANGE = 1e3
+_RANGE = 1e3  # a bound beyond it stands for none
 
 
 def num_inputs(space: gymnasium.Space) -> int:
