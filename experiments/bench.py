@@ -13,7 +13,7 @@ medians of the ratios of neighbouring measurements, so that a machine that slows
 With `--tasks`, other tasks are measured against rivals at 1024 environments: `HalfCheetah-v5/here` is the environment
 under jit, `HalfCheetah-v5/sync` Gymnasium's SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax`
 gymnax. `HalfCheetah-v5/of_envpool` is how many times faster ours is. Rivals live in an environment of their own, for
-they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax six "gymnasium[mujoco]").
+they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax jaxtyping six "gymnasium[mujoco]").
 
 With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/bench_tokens.py`).
 """
@@ -93,7 +93,7 @@ def bench(args: BenchFlags) -> None:
     if args.tasks:
         for task in args.tasks:
             figures |= against_rivals(task, args.rivals_python, args.rounds, args.seconds)
-        _save(args.json, figures)
+            _save(args.json, figures)
         return
     for num_envs in args.num_envs:
         figures |= _walker(num_envs, args.rounds, args.seconds)

@@ -3,8 +3,11 @@
 Reads lines of seconds, answers each with steps per second. Stand-alone: it runs in interpreters that lack this project.
 """
 
-import os
 import sys
+
+sys.path.pop(0)  # this folder: its `statistics` would stand before Python's own
+
+import os
 import time
 
 

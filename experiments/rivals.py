@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,13 @@ class Rival:
     """A worker process. Raises ValueError, with its last words, where it cannot run the task."""
 
     def __init__(self, python: Path | str, kind: str, task: str, num_envs: int):
+        # A file, not a pipe: a thousand environments' warnings fill a pipe that nobody reads, and the worker hangs.
+        self._words = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [str(python), str(WORKER), kind, task, str(num_envs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._words,
             text=True,
         )
         self._name = f"{kind} on {task}"
@@ -44,13 +47,14 @@ class Rival:
 
     def close(self) -> None:
         self._process.communicate()
+        self._words.close()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         line = self._process.stdout.readline()
         if not line:
-            last = self._process.stderr.read().strip().splitlines()[-1:]
+            self._words.seek(0)
+            last = self._words.read().strip().splitlines()[-1:]
             raise ValueError(f"{self._name}: {' '.join(last) or 'the worker died'}")
         return line
 
