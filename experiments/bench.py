@@ -13,7 +13,8 @@ medians of the ratios of neighbouring measurements, so that a machine that slows
 With `--tasks`, other tasks are measured against rivals at 1024 environments: `HalfCheetah-v5/here` is the environment
 under jit, `HalfCheetah-v5/sync` Gymnasium's SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax`
 gymnax. `HalfCheetah-v5/of_envpool` is how many times faster ours is. Rivals live in an environment of their own, for
-they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax jaxtyping six "gymnasium[mujoco]").
+they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax jaxtyping six
+"gymnasium[mujoco]").
 
 With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/bench_tokens.py`).
 """

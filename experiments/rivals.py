@@ -27,7 +27,7 @@ class Rival:
 
     def __init__(self, python: Path | str, kind: str, task: str, num_envs: int):
         # A file, not a pipe: a thousand environments' warnings fill a pipe that nobody reads, and the worker hangs.
-        self._words = tempfile.TemporaryFile("w+")
+        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the worker)
         self._process = subprocess.Popen(
             [str(python), str(WORKER), kind, task, str(num_envs)],
             stdin=subprocess.PIPE,
@@ -53,8 +53,10 @@ class Rival:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self._process.communicate()
             self._words.seek(0)
             last = self._words.read().strip().splitlines()[-1:]
+            self._words.close()
             raise ValueError(f"{self._name}: {' '.join(last) or 'the worker died'}")
         return line
 
