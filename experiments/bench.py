@@ -16,6 +16,9 @@ gymnax. `HalfCheetah-v5/of_envpool` is how many times faster ours is. Rivals liv
 they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax jaxtyping six
 "gymnasium[mujoco]").
 
+With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal networks, batches and numbers of updates
+(`experiments/bench_learners.py`, which says what is not equal).
+
 With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/bench_tokens.py`).
 """
 
@@ -26,14 +29,17 @@ import json
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import tyro
 
-from agents.ppo import PPOConfig
+from agents.ppo import PPO, PPOConfig
+from envs.biped.walker import make_walker
 from experiments.bench_gpu import bench_gpu
+from experiments.bench_learners import bench_learners
 from experiments.bench_tokens import bench_tokens
 from experiments.cli import parse_flags, run_main
 from experiments.presets import preset
@@ -54,6 +60,8 @@ jax.block_until_ready(step(state))
 print(time.perf_counter() - begin)
 """
 
+MODES = ("tasks", "learners", "tokens", "gpu")  # flags that each ask for another measurement
+
 
 @dataclasses.dataclass(frozen=True)
 class BenchFlags:
@@ -68,7 +76,10 @@ class BenchFlags:
     tasks: tuple[str, ...] = ()
     """measure these tasks against rivals instead, say HalfCheetah-v5 Hopper-v5 CartPole-v1"""
     rivals_python: Path | None = None
-    """interpreter of an environment with envpool and gymnax (None: SyncVectorEnv alone)"""
+    """interpreter of an environment with envpool and gymnax (None: SyncVectorEnv alone), or, for --learners, with
+    sbx-rl, stable-baselines3 and rejax (None: this one)"""
+    learners: bool = False
+    """measure training against other people's learners instead"""
     tokens: bool = False
     """measure writing and learning on tokens instead"""
     gpu: bool = False
@@ -80,15 +91,25 @@ def main() -> None:
 
 
 def bench(args: BenchFlags) -> None:
+    modes = [name for name in MODES if getattr(args, name)]
+    if len(modes) > 1:
+        flags = " and ".join(f"--{name}" for name in modes)
+        raise ValueError(f"{flags} are measured one at a time: give one of them")
+    if args.rounds < 1:
+        raise ValueError(f"--rounds must be at least 1, got {args.rounds}")
     if args.json:
         args.json.touch()  # where it cannot be written, better now than in a few minutes
     if args.gpu:
         if jax.default_backend() == "cpu":
             raise ValueError("--gpu: JAX finds no GPU here (install the extra: stride-rl[cuda])")
-        bench_gpu(save=lambda figures: _save(args.json, figures))
+        bench_gpu(save=partial(_save, args.json))
         return
     if args.tokens:
         _save(args.json, bench_tokens(args.rounds, args.seconds))
+        return
+    if args.learners:
+        save = partial(_save, args.json)
+        bench_learners(args.rivals_python, args.rounds, args.seconds, save)
         return
     figures: dict[str, float] = {}
     if args.tasks:
@@ -115,7 +136,7 @@ def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
         "walker/raw": raw_physics(num_envs),
         "walker/same": same_robots(num_envs),
         "walker/env": environment(num_envs),
-        "walker/ppo": training(config),
+        "walker/ppo": training(PPO(config, make_walker("native"))),
     }
     rates: dict[str, list[float]] = {name: [] for name in workloads}
     for _ in range(rounds):

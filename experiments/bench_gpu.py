@@ -95,7 +95,8 @@ def stepping(
 
 
 def training(num_envs: int, num_seeds: int, num_steps: int) -> dict[str, float]:
-    return _timed(lambda: workloads.training(gpu_config(num_envs, num_steps), "mjx", num_seeds))
+    algo = PPO(gpu_config(num_envs, num_steps), envs.make("walker", backend="mjx"))
+    return _timed(lambda: workloads.training(algo, num_seeds))
 
 
 def time_to_walk(sizes: Sizes) -> dict[str, float]:

@@ -85,7 +85,11 @@ def gymnax(task, num_envs, num_steps=64):
 
 def main():
     kind, task, num_envs = sys.argv[1:]
-    run = {"sync": sync, "envpool": envpool, "gymnax": gymnax}[kind](task, int(num_envs))
+    serve({"sync": sync, "envpool": envpool, "gymnax": gymnax}[kind](task, int(num_envs)))
+
+
+def serve(run):
+    """Answers until there is nothing more to read; `run` does some steps and says how many."""
     run()
     answer("ready")
     for line in sys.stdin:

@@ -1,7 +1,8 @@
-"""Other people's environments, timed beside ours.
+"""Other people's environments and learners, timed beside ours.
 
-A rival runs in a process of its own, in an interpreter of its own choice, from `rival_worker.py`, which needs nothing
-of this project. It measures when it is told to and sleeps otherwise, so that ours and theirs take turns in one run.
+A rival runs in a process of its own, in an interpreter of its own choice, from `rival_worker.py`, or
+`rival_learner.py` where it learns; they need nothing of this project. It measures when it is told to and sleeps
+otherwise, so that ours and theirs take turns in one run.
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ GYMNAX = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-
 
 
 class Rival:
-    """A worker process. Raises ValueError, with its last words, where it cannot run the task."""
+    """A worker process; `setting` is the number of environments, or what else `worker` wants to know. Raises
+    ValueError, with its last words, where it cannot run the task."""
 
-    def __init__(self, python: Path | str, kind: str, task: str, num_envs: int):
+    def __init__(
+        self,
+        python: Path | str,
+        kind: str,
+        task: str,
+        setting: int | str,
+        worker: Path = WORKER,
+    ):
         # A file, not a pipe: a thousand environments' warnings fill a pipe that nobody reads, and the worker hangs.
         self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the worker)
         self._process = subprocess.Popen(
-            [str(python), str(WORKER), kind, task, str(num_envs)],
+            [str(python), str(worker), kind, task, str(setting)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -74,20 +83,31 @@ def against_rivals(
         here = stepping(envs.make(task), num_envs)
         measures: dict[str, Callable[[], float]] = {"here": partial(rate, here, seconds)}
         measures |= {name: partial(rival.measure, seconds) for name, rival in rivals.items()}
-        rates = {name: [measure()] for name, measure in measures.items()}
-        for _ in range(rounds - 1):
-            for name, measure in measures.items():
-                rates[name].append(measure())
+        rates = take_turns(measures, rounds)
     finally:
         for rival in rivals.values():
             rival.close()
+    return report(task, rates, f"{num_envs} environments")
+
+
+def take_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each in turn, `rounds` times over."""
+    rates: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            rates[name].append(measure())
+    return rates
+
+
+def report(key: str, rates: dict[str, list[float]], what: str) -> dict[str, float]:
+    """Prints and returns the median rates, and how many times as fast as each "here" is."""
     figures = {}
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(rates["here"], values, strict=True)]
-        figures[f"{task}/{name}"] = statistics.median(values)
-        figures[f"{task}/of_{name}"] = statistics.median(ratios)
+        figures[f"{key}/{name}"] = statistics.median(values)
+        figures[f"{key}/of_{name}"] = statistics.median(ratios)
         print(
-            f"{task:26s}{name:10s}{num_envs:6d} environments{statistics.median(values):15,.0f} steps/s"
+            f"{key:26s}{name:10s}{what:>19s}{statistics.median(values):15,.0f} steps/s"
             f"   ours is {statistics.median(ratios):7.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})",
             flush=True,
         )

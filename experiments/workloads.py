@@ -8,6 +8,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import jax
@@ -16,7 +17,6 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
-from agents.ppo import PPO, PPOConfig
 from envs import base
 from envs.biped.walker import make_walker
 from envs.physics import Backend, make_engine
@@ -24,6 +24,7 @@ from experiments.evaluator import evaluator
 from experiments.programs import Programs
 
 STAND_UP_EVERY = 40  # control steps
+ITERATIONS = 4  # of training, in one call of its program
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:
@@ -158,18 +159,15 @@ def same_robots(num_envs: int) -> Callable[[], int]:
     return run
 
 
-def training(
-    config: PPOConfig, backend: Backend = "native", num_seeds: int = 1
-) -> Callable[[], int]:
-    """Iterations of PPO, `num_seeds` at once."""
-    algo = PPO(config, make_walker(backend))
-    programs = Programs(algo, num_seeds, evaluator("control").run)  # what the training loop runs
+def training(algo: Any, num_seeds: int = 1) -> Callable[[], int]:
+    """Iterations of a learner, `num_seeds` at once, as the training loop runs them; its warm-up is over."""
+    programs = Programs(algo, num_seeds, evaluator("control").run)
     states = programs.init(jax.vmap(jax.random.key)(jnp.arange(num_seeds)))
 
     def run() -> int:
         nonlocal states
-        states, _ = jax.block_until_ready(programs.chunk(states, jnp.int32(4)))
-        return 4 * algo.iteration_steps * num_seeds
+        states, _ = jax.block_until_ready(programs.chunk(states, jnp.int32(ITERATIONS)))
+        return ITERATIONS * algo.iteration_steps * num_seeds
 
     run()
     return run
