@@ -45,6 +45,9 @@ class DQNConfig(OffPolicyConfig):
     """gradient steps for each environment step"""
     warmup_steps: int = 1_000
     """environment steps with random actions, before learning starts"""
+    normalize_observations: bool = True
+    """observations to mean 0 and variance 1, by running statistics: without, the network hardly sees coordinates as
+    small as MountainCar's speeds, and never leaves the valley"""
     buffer_size: int = 10_000
     """environment steps that the replay buffer holds"""
     batch_size: int = 128
@@ -154,7 +157,7 @@ class DQN(OffPolicy):
     ) -> tuple[DQNParams, Any, Array, dict[str, Array]]:
         """One gradient step."""
         config = self.config
-        obs, next_obs = self.seen(sample.obs), self.seen(sample.next_obs)
+        obs, next_obs = sample.obs, sample.next_obs
         next_q = self.network.module(params.target)(next_obs)
         chooser = self.network.module(params.online)(next_obs) if config.double else next_q
         next_value = value_of(next_q, greedy(chooser))
@@ -182,4 +185,4 @@ class DQN(OffPolicy):
         return DQNParams(online, target_params), opt_state, jnp.abs(q - target), metrics
 
     def _q(self, state: OffPolicyState, obs: Any) -> Array:
-        return self.network.module(state.params.online)(self.seen(obs))
+        return self.network.module(state.params.online)(self.seen(state, obs))

@@ -23,10 +23,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import replay, rollout
+from agents import normalize, replay, rollout
 from agents.networks import ACTIVATIONS
 from agents.settings import Settings, require
-from agents.spaces import encode, encode_scaled, num_inputs, require_actions, require_bounds
+from agents.spaces import encode, num_inputs, require_actions, require_bounds
 from envs import base
 from envs.base import Env
 
@@ -62,9 +62,8 @@ class OffPolicyConfig(Settings):
     """linear: falls to zero at total_steps"""
     gamma: float = 0.99
     """discount"""
-    scale_observations: bool = False
-    """coordinates of observations that have a range, to [-1, 1]: helps where ranges are told closely, as MountainCar's
-    are, and harms where they are not, as Acrobot's speeds"""
+    normalize_observations: bool = False
+    """observations to mean 0 and variance 1, by running statistics"""
     tau: float = 0.005
     """share of the online network that goes into the target network at each gradient step"""
     max_grad_norm: float | None = None
@@ -117,6 +116,7 @@ class OffPolicyConfig(Settings):
 class OffPolicyState:
     params: Params  # of all networks, targets included, as the learner arranges them
     opt_state: Any
+    obs_statistics: normalize.RunningStatistics | Any  # of raw observations, encoded
     buffer: replay.ReplayState | Any
     stream: rollout.Stream | Any
     key: PRNGKeyArray | Any
@@ -125,7 +125,8 @@ class OffPolicyState:
 
 
 Explore = Callable[[OffPolicyState, Any, PRNGKeyArray], Array]
-# (params, opt_state, sample, key, number of the gradient step) to (params, opt_state, TD errors [B], metrics)
+# (params, opt_state, sample with observations as networks see them, key, number of the gradient step) to
+# (params, opt_state, TD errors [B], metrics)
 Update = Callable[
     [Params, Any, replay.Sample, PRNGKeyArray, Array],
     tuple[Params, Any, Float[Array, " B"], dict[str, Array]],
@@ -181,6 +182,7 @@ class OffPolicy:
         state = OffPolicyState(
             params=params,
             opt_state=opt_state,
+            obs_statistics=normalize.init((self.num_inputs,)),
             buffer=buffer,
             stream=stream,
             key=key,
@@ -191,11 +193,11 @@ class OffPolicy:
         bank = self._bank(env, bank_key)
 
         def body(state, key):
-            state, _ = self._act(env, state, self.random_actions, key, bank)
-            return state, None
+            state, (obs, _) = self._act(env, state, self.random_actions, key, bank)
+            return state, obs
 
         keys = jax.random.split(steps_key, self.warmup_steps // config.num_envs)
-        return jax.lax.scan(body, state, keys)[0]
+        return self._watch(*jax.lax.scan(body, state, keys))
 
     def run(
         self, state: OffPolicyState, explore: Explore, update: Update, beta: Any = 1.0
@@ -213,6 +215,8 @@ class OffPolicy:
         def learn(state, key):
             sample_key, update_key = jax.random.split(key)
             sample = replay.sample(state.buffer, sample_key, config.batch_size, config.gamma, beta)
+            obs, next_obs = self.seen(state, sample.obs), self.seen(state, sample.next_obs)
+            sample = sample._replace(obs=obs, next_obs=next_obs)
             params, opt_state, td_error, metrics = update(
                 state.params, state.opt_state, sample, update_key, state.updates
             )
@@ -233,9 +237,11 @@ class OffPolicy:
             return state, (steps, metrics)
 
         keys = jax.random.split(rounds_key, config.rounds)
-        state, (steps, metrics) = jax.lax.scan(one_round, dataclasses.replace(state, key=key), keys)
+        state, ((obs, steps), metrics) = jax.lax.scan(
+            one_round, dataclasses.replace(state, key=key), keys
+        )
         means = {name: jnp.mean(x) for name, x in metrics.items()}
-        return state, {**rollout.summarise(steps), **means}
+        return self._watch(state, obs), {**rollout.summarise(steps), **means}
 
     def random_actions(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
         """[N, ...], uniform over the action space."""
@@ -246,10 +252,10 @@ class OffPolicy:
         shape = (n, *space.shape)
         return jax.random.uniform(key, shape, minval=space.low, maxval=space.high)
 
-    def seen(self, obs: Any) -> Float[Array, "*batch inputs"]:
-        """Raw observations as the networks see them."""
-        space = self.env.observation_space
-        return encode_scaled(space, obs) if self.config.scale_observations else encode(space, obs)
+    def seen(self, state: OffPolicyState, obs: Any) -> Float[Array, "*batch inputs"]:
+        """Raw observations as the networks see them; the buffer holds raw ones."""
+        obs = encode(self.env.observation_space, obs)
+        return normalize.normalize(state.obs_statistics, obs) if self._normalizes else obs
 
     def example(self) -> replay.Transition:
         """The shapes and dtypes of what the buffer holds."""
@@ -291,7 +297,22 @@ class OffPolicy:
             buffer=replay.add(state.buffer, row),
             env_steps=state.env_steps + num_envs,
         )
-        return state, metrics
+        return state, (step.obs, metrics)
+
+    def _watch(self, state: OffPolicyState, obs: Any) -> OffPolicyState:
+        """The statistics learn of new observations; they stand still during an iteration."""
+        if not self._normalizes:
+            return state
+        obs = encode(self.env.observation_space, obs)
+        return dataclasses.replace(
+            state, obs_statistics=normalize.update(state.obs_statistics, obs)
+        )
+
+    @property
+    def _normalizes(self) -> bool:
+        # One-hot vectors stay so: scaled, a rare state would be huge.
+        discrete = isinstance(self.env.observation_space, gymnasium.spaces.Discrete)
+        return self.config.normalize_observations and not discrete
 
     def _bank(self, env, key):
         return base.start_states(env, key, RESET_BANK) if env.reset_bank else None

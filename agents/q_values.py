@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -85,7 +85,13 @@ class QNetwork(nnx.Module):
         self.shape = (choices.coordinates, choices.values)
         orthogonal = nnx.initializers.orthogonal
         self.hidden = nnx.List(
-            nnx.Linear(fan_in, fan_out, kernel_init=orthogonal(np.sqrt(2.0)), rngs=rngs)
+            nnx.Linear(
+                fan_in,
+                fan_out,
+                kernel_init=orthogonal(np.sqrt(2.0)),
+                bias_init=_spread(1.0 / np.sqrt(fan_in)),
+                rngs=rngs,
+            )
             for fan_in, fan_out in itertools.pairwise(sizes)
         )
         self.norms = nnx.List(
@@ -107,6 +113,11 @@ class QNetwork(nnx.Module):
         if self.value is not None:
             out = self.value(x)[..., None] + out - jnp.mean(out, axis=-1, keepdims=True)
         return out.reshape(*lead, *self.shape)
+
+
+def _spread(bound: float) -> Callable[..., Array]:
+    """Biases that put the units' kinks all over the inputs, not through the origin alone."""
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def greedy(q: Float[Array, "*batch D K"]) -> Int[Array, "*batch D"]:

@@ -110,7 +110,7 @@ class SAC(OffPolicy):
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
         """Actions for raw observations [..., O]: tanh of the Gaussian's mean, or a sample."""
-        dist = self.actor.module(state.params.actor)(self.seen(obs))
+        dist = self.actor.module(state.params.actor)(self.seen(state, obs))
         return self.middle + self.half * (dist.mode() if deterministic else dist.sample(key))
 
     def update(
@@ -123,7 +123,7 @@ class SAC(OffPolicy):
     ) -> tuple[SACParams, SACOptState, Array, dict[str, Array]]:
         """One gradient step of critics, actor and temperature, in this order."""
         next_key, now_key = jax.random.split(key)
-        obs, next_obs = self.seen(sample.obs), self.seen(sample.next_obs)
+        obs, next_obs = sample.obs, sample.next_obs
         action = (sample.action - self.middle) / self.half  # networks see actions in [-1, 1]
         alpha = jnp.exp(params.log_alpha)
 

@@ -12,8 +12,6 @@ from jaxtyping import Array, Float
 
 from envs.base import Env
 
-_RANGE = 1e3  # a bound beyond it stands for none
-
 
 def num_inputs(space: gymnasium.Space) -> int:
     """Inputs of a network that sees `space` through `encode`. Raises ValueError for spaces it cannot see."""
@@ -31,18 +29,6 @@ def encode(space: gymnasium.Space, obs: Any) -> Float[Array, "*batch inputs"]:
         return jax.nn.one_hot(obs - space.start, int(space.n))
     events = len(space.shape or ())
     return obs.astype(jnp.float32).reshape(*obs.shape[: obs.ndim - events], -1)
-
-
-def encode_scaled(space: gymnasium.Space, obs: Any) -> Float[Array, "*batch inputs"]:
-    """As `encode`, and what has a range lies on [-1, 1]: a network hardly sees MountainCar's speeds of 0.07. What has
-    none (beyond 1e3) stays as it is."""
-    inputs = encode(space, obs)
-    if not isinstance(space, gymnasium.spaces.Box):
-        return inputs
-    low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))
-    ranged = (low > -_RANGE) & (high < _RANGE) & (low < high)
-    low, high = np.where(ranged, low, -1.0), np.where(ranged, high, 1.0)
-    return (inputs - jnp.float32((low + high) / 2)) / jnp.float32((high - low) / 2)
 
 
 def num_outputs(space: gymnasium.Space) -> int:

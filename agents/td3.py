@@ -116,7 +116,7 @@ class TD3(OffPolicy):
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
         """Actions for raw observations [..., O]: mu(s), or that with Gaussian noise."""
-        action = self._mu(state.params.actor, self.seen(obs))
+        action = self._mu(state.params.actor, self.seen(state, obs))
         if not deterministic:
             noise = self.config.exploration_noise * jax.random.normal(key, action.shape)
             action = jnp.clip(action + noise, -1.0, 1.0)
@@ -132,7 +132,7 @@ class TD3(OffPolicy):
     ) -> tuple[TD3Params, TD3OptState, Array, dict[str, Array]]:
         """One gradient step of the critics, and at every `policy_delay`-th one of the actor."""
         config = self.config
-        obs, next_obs = self.seen(sample.obs), self.seen(sample.next_obs)
+        obs, next_obs = sample.obs, sample.next_obs
         action = (sample.action - self.middle) / self.half  # networks see actions in [-1, 1]
 
         next_action = self._mu(params.target_actor, next_obs)

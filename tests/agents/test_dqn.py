@@ -17,6 +17,7 @@ SMALL = DQNConfig(
     num_envs=4,
     update_ratio=0.25,
     warmup_steps=64,
+    normalize_observations=False,
     buffer_size=2000,
     batch_size=64,
     learning_rate=3e-3,
@@ -234,7 +235,8 @@ def train(algo, iterations):
 def values(algo, state, *observations):
     """Of the best action."""
     obs = jnp.asarray(observations, jnp.float32)[:, None]
-    return np.asarray(algo.network.module(state.params.online)(obs)).max(axis=-1).mean(axis=-1)
+    q = algo.network.module(state.params.online)(algo.seen(state, obs))
+    return np.asarray(q).max(axis=-1).mean(axis=-1)
 
 
 class TestProbes:
@@ -255,7 +257,7 @@ class TestProbes:
         )
 
     def test_truncation_bootstraps_from_the_true_final_observation(self):
-        algo = DQN(SMALL, probes.TruncationOnly())
+        algo = DQN(dataclasses.replace(SMALL, normalize_observations=True), probes.TruncationOnly())
         state, _ = train(algo, 20)
         np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [1.0, 2.0], atol=0.1)
 
@@ -271,7 +273,7 @@ class TestProbes:
         np.testing.assert_array_equal(leaves[last], 0.0)
         drawable = np.delete(leaves, last, axis=0)
         assert (drawable > 0).all()
-        assert len(np.unique(drawable)) > 100  # they started as one
+        assert np.mean(drawable < 0.1) > 0.9  # they started as one
 
 
 def test_vmapped_seeds_equal_single_runs():

@@ -50,6 +50,7 @@ def stub(params, opt_state, sample, key, updates):
         "largest_discount": jnp.max(sample.discount),
         "largest_reward": jnp.max(sample.reward),
         "largest_end": jnp.max(sample.next_obs),
+        "mean_start": jnp.mean(sample.obs),
     }
     return params + 1, opt_state, jnp.full(sample.reward.shape, 3.0), metrics
 
@@ -68,6 +69,38 @@ def begin_and_run(config, env=None, **kwargs):
 @pytest.fixture(scope="module")
 def ran():
     return begin_and_run(SMALL)
+
+
+@pytest.fixture(scope="module")
+def normalised():
+    return begin_and_run(dataclasses.replace(SMALL, normalize_observations=True))
+
+
+class TestNormalisation:
+    def test_statistics_are_those_of_all_observations_so_far(self, normalised):
+        _, begun, state, _ = normalised
+        # 16 steps of four environments, then 64 more; each counts 0, 1, 2 and starts anew.
+        for at, steps in ((begun, 16), (state, 80)):
+            seen = np.arange(steps) % 3
+            assert at.obs_statistics.count == 4 * steps
+            np.testing.assert_allclose(at.obs_statistics.mean, [np.mean(seen)], rtol=1e-6)
+            np.testing.assert_allclose(at.obs_statistics.var, [np.var(seen)], rtol=1e-5)
+
+    def test_the_buffer_holds_raw_observations_and_updates_see_normalised_ones(
+        self, ran, normalised
+    ):
+        learner, begun, _, metrics = normalised
+        assert set(np.ravel(begun.buffer.storage.obs[:16])) == {0.0, 1.0, 2.0}
+        # The statistics of the warm-up hold for the whole of the iteration; samples are the same in both runs.
+        mean, std = begun.obs_statistics.mean[0], np.sqrt(begun.obs_statistics.var[0])
+        expected = (ran[-1]["mean_start"] - mean) / std
+        np.testing.assert_allclose(metrics["mean_start"], expected, rtol=1e-4)
+        np.testing.assert_allclose(learner.seen(begun, mean + std * jnp.ones(1)), [1.0], rtol=1e-4)
+
+    def test_off_and_for_discrete_observations_nothing_changes(self, ran):
+        learner, begun, state, _ = ran
+        assert begun.obs_statistics.count == state.obs_statistics.count == 0
+        np.testing.assert_array_equal(learner.seen(state, jnp.full(1, 2.0)), [2.0])
 
 
 class TestCounting:
