@@ -11,9 +11,9 @@ not name is the rival's own default. What differs:
 - `HalfCheetah-v5/sac`, `HalfCheetah-v5/td3`: one environment on both sides, a gradient step of batch 256 after each of
   its steps. SBX's TD3 moves its targets at every gradient step and ours at every second, with the actor; ours explores
   with noise, which SBX adds only on request.
-- `CartPole-v1/dqn`: one gradient step of batch 128 for four environment steps. Ours takes 4 steps of 8 environments,
-  then 8 gradient steps, and bounds the gradient's length; SBX takes 4 of one environment, then one. SBX has neither
-  double Q-learning nor another loss than Huber's, so ours goes without the one and with the other.
+- `CartPole-v1/dqn`: one gradient step of batch 128 for two environment steps. Ours takes 4 steps of 8 environments,
+  then 16 gradient steps, bounds the gradient's length and normalises observations; SBX takes 2 of one environment, then
+  one. SBX has neither double Q-learning nor another loss than Huber's, so ours goes without the one and with the other.
 - `CartPole-v1/ppo`: Rejax compiles all of its training, as we do. Equal too are environments (16) and steps (256), and
   that observations and rewards are normalised. Rejax clips the value loss and has an optimiser each for policy and
   value. Evaluation cannot be switched off there, so it is replaced by a function that does nothing.
