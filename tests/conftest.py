@@ -12,7 +12,7 @@ import envs  # noqa: F401  first: it sets XLA's flags
 
 # Compiled programs are kept from run to run; those with a callback (the native engine) JAX always compiles anew.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 matplotlib.use("Agg")
 

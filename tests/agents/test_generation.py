@@ -14,11 +14,19 @@ NETWORK = token_model(CONFIG)
 @pytest.fixture(scope="module")
 def params():
     # Weights of blocks begin at zero; noise everywhere, so that everything takes part.
-    params = NETWORK.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    @jax.jit
+    def make(key, noise_key):
+        leaves, tree = jax.tree.flatten(NETWORK.init(key))
+        keys = jax.random.split(noise_key, len(leaves))
+        noisy = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+        return jax.tree.unflatten(tree, noisy)
+
+    return make(jax.random.key(0), jax.random.key(1))
+
+
+@jax.jit
+def hidden(params, tokens, positions):
+    return NETWORK.module(params).policy.hidden(tokens, positions)
 
 
 PROMPT = jnp.array([[PAD, PAD, 4, 5], [2, 3, 4, 5], [PAD, 8, 8, 2]])
@@ -50,7 +58,7 @@ def test_padding_before_a_prompt_changes_nothing(params):
 
 
 def test_responses_end_where_they_end(params):
-    found = write(params, jnp.tile(PROMPT, (30, 1)))
+    found = jax.tree.map(np.asarray, write(params, jnp.tile(PROMPT, (30, 1))))
     assert {int(n) for n in found.length} > {1, 6}
     for tokens, logp, length in zip(found.tokens, found.logp, found.length, strict=True):
         ends = np.flatnonzero(np.asarray(tokens) == STOP)
@@ -63,9 +71,14 @@ def test_responses_end_where_they_end(params):
 def test_tokens_are_drawn_as_often_as_they_are_likely(params):
     prompt = jnp.tile(PROMPT[1:2], (20_000, 1))
     tokens = write(params, prompt, n=1).tokens[:, 0]
-    policy = NETWORK.module(params).policy
-    hidden = policy.hidden(PROMPT[1:2], jnp.arange(4)[None])[:, -1]
-    expected = jnp.exp(log_probs(policy.logits(hidden), Sampling()))[0]
+
+    @jax.jit
+    def probabilities(params):
+        policy = NETWORK.module(params).policy
+        last = policy.hidden(PROMPT[1:2], jnp.arange(4)[None])[:, -1]
+        return jnp.exp(log_probs(policy.logits(last), Sampling()))[0]
+
+    expected = probabilities(params)
     np.testing.assert_allclose(np.bincount(tokens, minlength=9) / 20_000, expected, atol=0.012)
 
 
@@ -131,16 +144,14 @@ def test_bad_models(change, message):
 
 
 def test_later_tokens_are_not_seen(params):
-    policy = NETWORK.module(params).policy
-    a, b = jnp.array([[2, 3, 4, 5]]), jnp.array([[2, 3, 7, 8]])
-    one, other = (policy.hidden(x, jnp.arange(4)[None]) for x in (a, b))
+    a, b = np.array([[2, 3, 4, 5]]), np.array([[2, 3, 7, 8]])
+    one, other = (np.asarray(hidden(params, x, np.arange(4)[None])) for x in (a, b))
     np.testing.assert_allclose(one[:, :2], other[:, :2], atol=1e-6)
     assert np.abs(one[:, 2:] - other[:, 2:]).max() > 1e-2
 
 
 def test_positions_are_relative(params):
-    policy = NETWORK.module(params).policy
-    tokens, places = jnp.array([[2, 3, 4, 5]]), jnp.arange(4)[None]
-    near, far = (policy.hidden(tokens, places + shift) for shift in (0, 50))
+    tokens, places = np.array([[2, 3, 4, 5]]), np.arange(4)[None]
+    near, far = (np.asarray(hidden(params, tokens, places + shift)) for shift in (0, 50))
     np.testing.assert_allclose(near, far, atol=2e-4)
-    assert np.abs(policy.hidden(tokens, places * 2) - near).max() > 1e-2
+    assert np.abs(hidden(params, tokens, places * 2) - near).max() > 1e-2

@@ -27,11 +27,8 @@ SMALL = GRPOConfig(
 
 def train(env, config=SMALL, iterations=100, seed=0):
     algo = GRPO(config, env)
-    state = jax.jit(algo.init)(jax.random.key(seed))
-    state, metrics = jax.jit(
-        lambda state: jax.lax.scan(lambda s, _: algo.step(s), state, None, iterations)
-    )(state)
-    return algo, state, metrics
+    run = jax.jit(lambda k: jax.lax.scan(lambda s, _: algo.step(s), algo.init(k), None, iterations))
+    return algo, *run(jax.random.key(seed))
 
 
 class TestProbes:
@@ -282,8 +279,8 @@ class Walk(probes.RewardIsAction):
 class TestState:
     def test_groups_share_the_start_and_nothing_else(self):
         algo = GRPO(SMALL, Walk())
-        state = algo.init(jax.random.key(0))
-        after, (episodes, metrics) = algo.collect(state)
+        state = jax.jit(algo.init)(jax.random.key(0))
+        after, (episodes, metrics) = jax.jit(algo.collect)(state)
         first = np.asarray(episodes.obs[0, :, 0]).reshape(-1, SMALL.group_size)
         np.testing.assert_array_equal(first, np.broadcast_to(first[:, :1], first.shape))
         assert len(set(first[:, 0].tolist())) == len(first)
@@ -300,9 +297,14 @@ class TestState:
         assert int(state.obs_statistics.count) == count
         assert 0.5 < state.obs_statistics.mean[0] < 2.0
         assert int(state.env_steps) == 3 * algo.iteration_steps
-        state, (episodes, _) = algo.collect(state)
-        batch = algo.batch(state, episodes)
-        again = algo.evaluate(state.params, batch.obs, batch.action)
+
+        @jax.jit
+        def look(state):
+            state, (episodes, _) = algo.collect(state)
+            batch = algo.batch(state, episodes)
+            return batch, algo.evaluate(state.params, batch.obs, batch.action)
+
+        batch, again = look(state)
         difference = np.where(batch.mask, again.logp - batch.logp, 0.0)
         np.testing.assert_allclose(difference, 0.0, atol=1e-6)
 
@@ -310,9 +312,9 @@ class TestState:
     def test_reference_policy(self, every):
         config = dataclasses.replace(SMALL, kl_coefficient=0.1, reference_every=every)
         algo = GRPO(config, Walk())
-        states = [jax.jit(algo.init)(jax.random.key(0))]
+        states, step = [jax.jit(algo.init)(jax.random.key(0))], jax.jit(algo.step)
         for _ in range(4):
-            states.append(jax.jit(algo.step)(states[-1])[0])
+            states.append(step(states[-1])[0])
         # The reference of an update is that of the state after it.
         source = [0, 0, 0, 0] if every is None else [0, 0, 2, 2]
         for after, i in zip(states[1:], source, strict=True):

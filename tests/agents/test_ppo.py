@@ -27,11 +27,8 @@ SMALL = PPOConfig(
 
 def train(env, config=SMALL, iterations=150, seed=0):
     algo = PPO(config, env)
-    state = jax.jit(algo.init)(jax.random.key(seed))
-    state, metrics = jax.jit(
-        lambda state: jax.lax.scan(lambda s, _: algo.step(s), state, None, iterations)
-    )(state)
-    return algo, state, metrics
+    run = jax.jit(lambda k: jax.lax.scan(lambda s, _: algo.step(s), algo.init(k), None, iterations))
+    return algo, *run(jax.random.key(seed))
 
 
 def values(algo, state, *observations):
@@ -232,9 +229,14 @@ class TestState:
         """Statistics stay frozen through rollout and update, so re-evaluation finds the log-probs of the rollout."""
         config = dataclasses.replace(SMALL, normalize_observations=True, normalize_returns=True)
         algo, state, _ = train(probes.RewardIsObservation(), config, iterations=3)
-        state, (steps, _) = algo.collect(state)
-        batch = algo.batch(state, steps)
-        again = algo.evaluate(state.params, batch.obs, batch.action)
+
+        @jax.jit
+        def look(state):
+            state, (steps, _) = algo.collect(state)
+            batch = algo.batch(state, steps)
+            return batch, algo.evaluate(state.params, batch.obs, batch.action)
+
+        batch, again = look(state)
         np.testing.assert_allclose(again.logp, batch.logp, atol=1e-6)
 
     def test_statistics_hold_the_raw_observations(self):
@@ -255,8 +257,9 @@ class TestState:
         algo = PPO(SMALL, probes.DelayedReward())
         keys = jax.random.split(jax.random.key(3), 3)
         together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
+        single = jax.jit(lambda k: algo.step(algo.init(k)))
         for i, key in enumerate(keys):
-            alone = jax.jit(lambda k: algo.step(algo.init(k)))(key)
+            alone = single(key)
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a[i], b, atol=1e-4, rtol=1e-4),  # noqa: B023
                 (together[0].params, together[1]),

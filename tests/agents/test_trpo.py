@@ -29,11 +29,8 @@ SMALL = TRPOConfig(
 
 def train(env, config=SMALL, iterations=150, seed=0):
     algo = TRPO(config, env)
-    state = jax.jit(algo.init)(jax.random.key(seed))
-    state, metrics = jax.jit(
-        lambda state: jax.lax.scan(lambda s, _: algo.step(s), state, None, iterations)
-    )(state)
-    return algo, state, metrics
+    run = jax.jit(lambda k: jax.lax.scan(lambda s, _: algo.step(s), algo.init(k), None, iterations))
+    return algo, *run(jax.random.key(seed))
 
 
 def values(algo, state, *observations):
@@ -69,8 +66,8 @@ class TestProbes:
         }
         config = dataclasses.replace(SMALL, **changes)
         algo = TRPO(config, probes.RewardIsAction())
-        steps = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, None, 20))
-        _, metrics = steps(algo.init(jax.random.key(0)))
+        run = jax.jit(lambda k: jax.lax.scan(lambda s, _: algo.step(s), algo.init(k), None, 20))
+        _, metrics = run(jax.random.key(0))
         expected = SMALL.max_kl * (1 - np.arange(20) / 20)
         np.testing.assert_allclose(metrics["max_kl"], expected, rtol=1e-5)
         assert_trust_region_is_kept(metrics, expected)

@@ -65,7 +65,8 @@ def compiled(env):
         after = env.transition(state, action, jax.random.key(0))
         return after, env.observation(after), env.reward(state, action, after)
 
-    return env, jax.jit(jax.vmap(look))
+    # MJX steps hundreds of times here, enough to be worth the optimisation that tests else do without.
+    return env, jax.jit(jax.vmap(look), compiler_options={"xla_backend_optimization_level": 2})
 
 
 # --- states ---------------------------------------------------------------------------------------------------------

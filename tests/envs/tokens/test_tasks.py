@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 import operator
 
@@ -27,19 +28,35 @@ NAMES = [
 ]
 
 
-def batch(task, n=256, seed=0, split="train"):
-    return jax.jit(lambda k: prompts(task, k, n, split))(jax.random.key(seed))
+N = 512  # prompts: one number for all, so that a task's three programs are compiled once for all tests
+
+
+@functools.cache
+def program(task, name, split="train"):
+    """Equal tasks share their compiled programs."""
+    if name == "prompts":
+        return jax.jit(lambda key: prompts(task, key, N, split))
+    return jax.jit(jax.vmap(getattr(task, name)))
+
+
+def batch(task, seed=0, split="train"):
+    return np.asarray(program(task, "prompts", split)(jax.random.key(seed)))
+
+
+def solutions(task, given):
+    return np.asarray(program(task, "solution")(given))
 
 
 def lengths(task, responses):
     if task.stop is None:
-        return jnp.full(len(responses), task.response_length, jnp.int32)
-    return jnp.argmax(responses == task.stop, axis=1).astype(jnp.int32) + 1
+        return np.full(len(responses), task.response_length, np.int32)
+    return np.argmax(np.asarray(responses) == task.stop, axis=1).astype(np.int32) + 1
 
 
 def verify(task, given, responses, length=None):
     length = lengths(task, responses) if length is None else length
-    return jax.jit(jax.vmap(task.verify))(given, responses, length)
+    found = program(task, "verify")(given, responses, length)
+    return jax.tree.map(np.asarray, found)
 
 
 def words(task, tokens):
@@ -50,24 +67,24 @@ def words(task, tokens):
 def test_the_experts_answers_are_right_and_earn_one(name):
     task = make_task(name)
     given = batch(task)
-    answers = jax.jit(jax.vmap(task.solution))(given)
+    answers = solutions(task, given)
     verdict = verify(task, given, answers)
     assert verdict.correct.all()
     assert verdict.well_formed.all()
     np.testing.assert_allclose(verdict.credit.sum(axis=1), 1.0, rtol=1e-6)
-    assert given.shape == (256, task.prompt_length)
-    assert answers.shape == (256, task.response_length)
+    assert given.shape == (N, task.prompt_length)
+    assert answers.shape == (N, task.response_length)
     assert max(given.max(), answers.max()) < len(task.vocabulary)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_follows_the_end_is_ignored(name):
     task = make_task(name)
-    given = batch(task, 64)
-    answers = jax.vmap(task.solution)(given)
+    given = batch(task)
+    answers = solutions(task, given)
     length = lengths(task, answers)
-    noise = jax.random.randint(jax.random.key(5), answers.shape, 0, len(task.vocabulary))
-    noisy = jnp.where(jnp.arange(answers.shape[1]) < length[:, None], answers, noise)
+    noise = np.random.default_rng(5).integers(0, len(task.vocabulary), answers.shape, np.int32)
+    noisy = np.where(np.arange(answers.shape[1]) < length[:, None], answers, noise)
     jax.tree.map(
         np.testing.assert_array_equal,
         verify(task, given, answers, length),
@@ -78,9 +95,10 @@ def test_what_follows_the_end_is_ignored(name):
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "bandit"])
 def test_without_an_end_nothing_is_right(name):
     task = make_task(name)
-    given = batch(task, 64)
-    full = jnp.where(jax.vmap(task.solution)(given) <= EOS, 2, jax.vmap(task.solution)(given))
-    length = jnp.full(64, task.response_length, jnp.int32)
+    given = batch(task)
+    answers = solutions(task, given)
+    full = np.where(answers <= EOS, 2, answers)
+    length = np.full(N, task.response_length, np.int32)
     verdict = verify(task, given, full, length)
     assert not verdict.correct.any()
     assert not verdict.well_formed.any()
@@ -90,16 +108,16 @@ def test_without_an_end_nothing_is_right(name):
 def test_nobody_is_right_by_chance_more_than_he_should_be(name):
     """Random responses against an independent judge in plain Python."""
     task = make_task(name)
-    given = np.asarray(batch(task, 400))
+    given = batch(task)
     rng = np.random.default_rng(0)
-    answers = np.asarray(jax.vmap(task.solution)(jnp.asarray(given)))
+    answers = solutions(task, given)
     # One token of a right answer changed: near misses, some of which are right all the same.
     place = rng.integers(0, task.response_length, len(given))
     spoilt = answers.copy()
     spoilt[np.arange(len(given)), place] = rng.integers(1, len(task.vocabulary), len(given))
     ended = [EOS in row for row in spoilt]
     length = np.where(ended, np.argmax(spoilt == EOS, axis=1) + 1, task.response_length)
-    found = verify(task, jnp.asarray(given), jnp.asarray(spoilt), jnp.asarray(length, jnp.int32))
+    found = verify(task, given, spoilt, length.astype(np.int32))
     for i, (prompt, response) in enumerate(zip(given, spoilt, strict=True)):
         finished = task.stop is None or ended[i]
         told = [task.vocabulary[t] for t in response[: length[i]] if t != EOS]
@@ -162,14 +180,15 @@ def _path(prompt, response):
 @pytest.mark.parametrize("name", ["sort", "add", "countdown", "graph-path"])
 def test_no_prompt_is_in_both_splits(name):
     task = make_task(name)
-    held_out, train = (
-        {tuple(p) for p in np.asarray(batch(task, 512, split=s))} for s in ("held-out", "train")
-    )
+    held_out, train = ({tuple(p) for p in batch(task, split=s)} for s in ("held-out", "train"))
     assert not held_out & train
-    every = jax.vmap(task.sample)(jax.random.split(jax.random.key(1), 4096))
-    share = in_split(task, every, "held-out").mean()
-    assert 0.09 < share < 0.16
-    assert (in_split(task, every, "held-out") ^ in_split(task, every, "train")).all()
+    every = program(task, "sample")(jax.random.split(jax.random.key(1), 4096))
+    held_out, train = (
+        np.asarray(jax.jit(lambda p, s=s: in_split(task, p, s))(every))
+        for s in ("held-out", "train")
+    )
+    assert 0.09 < held_out.mean() < 0.16
+    assert (held_out ^ train).all()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,14 +208,14 @@ def test_a_task_with_nothing_to_hold_out_is_refused():
 
 def test_prompts_follow_from_the_key():
     task = make_task("sort")
-    np.testing.assert_array_equal(batch(task, 8), batch(task, 8))
-    assert (batch(task, 8) != batch(task, 8, seed=1)).any()
+    np.testing.assert_array_equal(batch(task), batch(task))
+    assert (batch(task) != batch(task, seed=1)).any()
 
 
 def test_a_shortest_path_is_shown():
     task = make_task("graph-path")
-    given = batch(task, 60)
-    for prompt, answer in zip(given, jax.jit(jax.vmap(task.solution))(given), strict=True):
+    given = batch(task)
+    for prompt, answer in zip(given, solutions(task, given), strict=True):
         told, path = words(task, prompt), words(task, answer)
         pairs = [frozenset(told[i : i + 2]) for i in range(0, len(told) - 3, 2)]
         assert len(set(pairs)) == task.edges
@@ -217,12 +236,13 @@ def test_countdown_counts_every_way():
         return jnp.array([ids[w] for w in text.split()])
 
     given = tokens("3 4 2 = 11")
+    check = jax.jit(task.verify)
     verdicts = {
-        text: task.verify(given, tokens(text + " <eos>"), jnp.int32(6))
+        text: check(given, tokens(text + " <eos>"), jnp.int32(6))
         for text in ("3 4 2 * +", "4 2 * 3 +", "2 4 * 3 +", "4 4 + 3 +", "9 2 0 + +", "3 + 4 2 *")
     }
     assert [bool(v.correct) for v in verdicts.values()] == [True, True, True, False, False, False]
-    wrong = task.verify(given, tokens("3 4 + 2 + <eos>"), jnp.int32(6))
+    wrong = check(given, tokens("3 4 + 2 + <eos>"), jnp.int32(6))
     assert not wrong.correct
     assert wrong.well_formed
     np.testing.assert_allclose(wrong.credit, [0, 0, 0, 0, 0, 0.1])
@@ -244,12 +264,14 @@ def test_token_by_token_it_is_worth_the_same(kind):
     """The environment stepped with whole responses, right ones and spoilt ones, pays what `score` says."""
     env = make_tokens("sort-3", kind)
     task = env.task
-    starts, _ = jax.vmap(base.reset, (None, 0))(env, jax.random.split(jax.random.key(0), 24))
-    given = starts.state.sequence[:, : task.prompt_length]
-    responses = jax.vmap(task.solution)(given)
-    responses = responses.at[8:16, 1].set(EOS).at[16:, -1].set(3)  # ended early; not at all
-    length = jnp.where(jnp.any(responses == EOS, 1), lengths(task, responses), 4)
-    rewards, correct = env.score(given, responses, length)
+    reset = jax.jit(jax.vmap(lambda key: base.reset(env, key)[0]))
+    starts = reset(jax.random.split(jax.random.key(0), 24))
+    given = np.asarray(starts.state.sequence)[:, : task.prompt_length]
+    responses = solutions(task, given).copy()
+    responses[8:16, 1] = EOS  # ended early
+    responses[16:, -1] = 3  # not at all
+    length = np.where(np.any(responses == EOS, 1), lengths(task, responses), 4).astype(np.int32)
+    rewards, correct = jax.jit(env.score)(given, responses, length)
 
     def play(running, response):
         def step(running, action):
@@ -258,10 +280,10 @@ def test_token_by_token_it_is_worth_the_same(kind):
 
         return jax.lax.scan(step, running, response)[1]
 
-    found = jax.jit(jax.vmap(play))(starts, responses)
-    inside = jnp.arange(4) < length[:, None]
-    np.testing.assert_allclose(jnp.where(inside, found.reward, 0), rewards, atol=1e-6)
-    last = jnp.arange(4) == length[:, None] - 1
+    found = jax.tree.map(np.asarray, jax.jit(jax.vmap(play))(starts, responses))
+    inside = np.arange(4) < length[:, None]
+    np.testing.assert_allclose(np.where(inside, found.reward, 0), rewards, atol=1e-6)
+    last = np.arange(4) == length[:, None] - 1
     np.testing.assert_array_equal(found.terminated & inside, last)
     assert not found.truncated.any()
     np.testing.assert_array_equal((found.info["correct"] * last).sum(1), correct)
