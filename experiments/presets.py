@@ -121,6 +121,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "buffer_size": 1_000_000,
         "epsilon_fraction": 0.1,
         "warmup_steps": 5_000,
+        "bins": 7,
     },
     ("classic", "ppo"): {
         "total_steps": 500_000,
