@@ -29,6 +29,7 @@ _ENVS = (
     "CartPole-v1",
     "Acrobot-v1",
     "MountainCar-v0",
+    "MountainCarContinuous-v0",
     "Pendulum-v1",
     "InvertedPendulum-v5",
     "InvertedDoublePendulum-v5",
