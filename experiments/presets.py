@@ -153,15 +153,6 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_minibatches": 32,
         "initial_log_std": -0.5,
     },
-    # With the entropy bonus deviations stay at 1, and HalfCheetah is half as fast; at 2e-3 its learning falls back.
-    ("mujoco", "a2c"): {
-        "total_steps": 1_000_000,
-        "optimizer": "adam",
-        "learning_rate": 7e-4,
-        "estimator": "gae",
-        "entropy_coefficient": 0.0,
-        "initial_log_std": -0.5,
-    },
     # 200 iterations.
     ("tokens-sort", "ppo"): {
         "total_steps": 358_400,
