@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import normalize, replay, rollout
 from agents.networks import ACTIVATIONS
 from agents.settings import Settings, require
-from agents.spaces import encode, num_inputs, require_actions, require_bounds
+from agents.spaces import encode, normalized, num_inputs, require_actions, require_bounds
 from envs import base
 from envs.base import Env
 
@@ -254,8 +254,10 @@ class OffPolicy:
 
     def seen(self, state: OffPolicyState, obs: Any) -> Float[Array, "*batch inputs"]:
         """Raw observations as the networks see them; the buffer holds raw ones."""
-        obs = encode(self.env.observation_space, obs)
-        return normalize.normalize(state.obs_statistics, obs) if self._normalizes else obs
+        space = self.env.observation_space
+        if self.config.normalize_observations:
+            return normalized(space, state.obs_statistics, obs)
+        return encode(space, obs)
 
     def example(self) -> replay.Transition:
         """The shapes and dtypes of what the buffer holds."""
@@ -301,18 +303,12 @@ class OffPolicy:
 
     def _watch(self, state: OffPolicyState, obs: Any) -> OffPolicyState:
         """The statistics learn of new observations; they stand still during an iteration."""
-        if not self._normalizes:
+        if not self.config.normalize_observations:
             return state
         obs = encode(self.env.observation_space, obs)
         return dataclasses.replace(
             state, obs_statistics=normalize.update(state.obs_statistics, obs)
         )
-
-    @property
-    def _normalizes(self) -> bool:
-        # One-hot vectors stay so: scaled, a rare state would be huge.
-        discrete = isinstance(self.env.observation_space, gymnasium.spaces.Discrete)
-        return self.config.normalize_observations and not discrete
 
     def _bank(self, env, key):
         return base.start_states(env, key, RESET_BANK) if env.reset_bank else None

@@ -26,7 +26,7 @@ from agents.batch import Batch, Evaluation, Targets
 from agents.core import returns
 from agents.networks import ACTIVATIONS, ActorCritic, Functional
 from agents.settings import Settings, require
-from agents.spaces import encode, num_inputs, require_actions
+from agents.spaces import encode, normalized, num_inputs, require_actions
 from envs.base import Env
 
 Params = Any
@@ -193,12 +193,11 @@ class OnPolicy:
         )
 
     def seen(self, state: OnPolicyState, obs: Array) -> Float[Array, "*batch inputs"]:
-        """Raw observations as the network sees them. One-hot vectors stay so: scaled, a rare state would be huge."""
+        """Raw observations as the network sees them."""
         space = self.env.observation_space
-        obs = encode(space, obs)
-        if not self.config.normalize_observations or isinstance(space, gymnasium.spaces.Discrete):
-            return obs
-        return normalize.normalize(state.obs_statistics, obs)
+        if self.config.normalize_observations:
+            return normalized(space, state.obs_statistics, obs)
+        return encode(space, obs)
 
     def scaled_reward(self, state: OnPolicyState, reward: Array) -> Array:
         """Rewards as the learner sees them."""

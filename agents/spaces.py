@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from agents import normalize
 from envs.base import Env
 
 
@@ -29,6 +30,16 @@ def encode(space: gymnasium.Space, obs: Any) -> Float[Array, "*batch inputs"]:
         return jax.nn.one_hot(obs - space.start, int(space.n))
     events = len(space.shape or ())
     return obs.astype(jnp.float32).reshape(*obs.shape[: obs.ndim - events], -1)
+
+
+def normalized(
+    space: gymnasium.Space, statistics: normalize.RunningStatistics, obs: Any
+) -> Float[Array, "*batch inputs"]:
+    """As `encode`, to mean 0 and variance 1. One-hot vectors stay so: scaled, a rare state would be huge."""
+    inputs = encode(space, obs)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return inputs
+    return normalize.normalize(statistics, inputs)
 
 
 def num_outputs(space: gymnasium.Space) -> int:
