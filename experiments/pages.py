@@ -69,7 +69,7 @@ def of_runs(
     columns = (_RETURN, *(_GAIT if has_gait else ()), *(_TOKENS if of_tokens else ()), *_COST)
     lines = [f"# {title}", "", "![learning curves](curves.png)", ""]
     lines += _table("run", columns, dict(zip(labels, summaries, strict=True)))
-    episodes = _from_to(summary["eval_episodes"] for summary in summaries)
+    episodes = _episodes(summary["eval_episodes"] for summary in summaries)
     what = "Return, survival and gait" if has_gait else "Return"
     how = f"{what} over {episodes} fresh starts, deterministic policy; "
     if of_tokens:
@@ -94,7 +94,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
         cells.setdefault((r["algo"], r["env"]), []).append(r)
     counts = {len(seeds) for seeds in cells.values()}
     varied = len(counts) > 1
-    episodes = _from_to(r["final"]["episodes"] for r in records)
+    episodes = _episodes(r["final"]["episodes"] for r in records)
     how = f"the trained, deterministic policy over {episodes} fresh starts"
     if _of_tokens(records):
         how = f"{episodes} responses to held-out prompts, sampled at the temperature of training"
@@ -307,7 +307,7 @@ def _number(x: float | None, form: str, unit: str = "") -> str:
     return "-" if x is None else f"{x:{form}}{unit}"
 
 
-def _from_to(numbers: Iterable[int]) -> str:
+def _episodes(numbers: Iterable[int]) -> str:
     """64, 64 or 128, 512 to 625."""
     found = sorted(set(numbers))
     return f"{found[0]} to {found[-1]}" if len(found) > 2 else " or ".join(map(str, found))
