@@ -6,8 +6,8 @@ A Gymnasium environment is an object that changes; the contract wants a function
 ticket: the number of a slot on the host, where one such object lives, and the number of the call that left it there.
 A ticket is good for one step. Data dependence orders the calls, and as no two tickets are alike, none can be merged
 with another; a step whose ticket nobody keeps may be dropped, for nobody looks at that object again. So although the
-host's objects change, `jax.pure_callback` is enough (`io_callback` has no rule for a batch, and may not stand in a
-loop whose end differs between seeds, as evaluation's does).
+host's objects change, a call that passes for pure will do (`io_callback` has no rule for a batch, and may not stand
+in a loop whose end differs between seeds, as evaluation's does).
 
 One call steps the whole batch, seeds x environments, in a plain loop: Gymnasium's environments hold Python's global
 lock, so that threads would gain nothing.
@@ -39,6 +39,7 @@ from gymnasium.spaces import Box, Discrete
 from jaxtyping import Array, PRNGKeyArray
 
 from envs.base import Env
+from envs.callback import host_call
 
 _KEPT = 1024  # environments that a training run's host keeps besides the newest batch
 
@@ -111,9 +112,7 @@ class HostEnv(Env[HostState]):
         return dataclasses.replace(self, host=self.evaluation_host) if evaluating else self
 
     def _call(self, function: Callable, *arguments: Any) -> HostState:
-        return jax.pure_callback(
-            function, self.host.result, *arguments, vmap_method="broadcast_all"
-        )
+        return host_call(function, self.host.result, *arguments)
 
 
 @dataclasses.dataclass

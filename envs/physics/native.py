@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
+from envs.callback import host_call
 from envs.physics.engine import PhysicsState, check_extras
 from envs.physics.threads import ThreadedSteps
 
@@ -88,12 +89,11 @@ class NativeEngine:
         # One packed array in and one out: a crossing costs per argument, not per byte.
         parts = [state.qpos, state.qvel, *([] if state.act is None else [state.act]), ctrl]
         packed = jnp.concatenate([jnp.asarray(p, jnp.float32) for p in parts])
-        out = jax.pure_callback(
+        out = host_call(
             lambda packed, fields: self._advance(packed, fields, substeps),
             jax.ShapeDtypeStruct((sum(sizes),), jnp.float32),
             packed,
             dict(overrides or {}),
-            vmap_method="broadcast_all",
         )
         qpos, qvel, act, sensordata, *extras = jnp.split(out, np.cumsum(sizes)[:-1])
         shapes = self._extra_shapes.items()

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from envs import xla
@@ -36,6 +37,32 @@ def test_the_flag_is_set_for_jax_0_10_alone(monkeypatch):
 @pytest.mark.skipif(jax.__version_info__[:2] != (0, 10), reason="the flag is for JAX 0.10")
 def test_importing_envs_sets_the_flag():
     assert xla._FLAG in os.environ["XLA_FLAGS"]  # set by tests/conftest.py importing envs
+
+
+def test_threefry_passes_its_authors_known_answers():
+    """Random123's kat_vectors, threefry2x32, 20 rounds: counter, key, result."""
+    ones = 0xFFFFFFFF
+    for x, key, expected in (
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((ones, ones), (ones, ones), (0x1CB996FC, 0xBB002BE7)),
+        ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
+    ):
+        result = xla.threefry2x32(*(jnp.uint32(v) for v in (*key, *x)))
+        assert tuple(map(int, result)) == expected
+
+
+def test_random_numbers_are_jax_own_without_its_loop():
+    draw = "jax.random.bits(jax.random.split(jax.random.key(7), 3)[2], (5,))"
+    code = f"import jax; assert 'while' in jax.jit(lambda: {draw}).lower().as_text(); print({draw})"
+    untouched = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    def bits():
+        return jax.random.bits(jax.random.split(jax.random.key(7), 3)[2], (5,))
+
+    assert str(bits()) == untouched.stdout.strip()
+    assert "while" not in jax.jit(bits).lower().as_text()
 
 
 def test_batched_qr_does_not_hang():
