@@ -70,6 +70,27 @@ def batch(forward):
     return forward(qpos, qvel), jnp.asarray(ctrl)
 
 
+def test_without_islands_one_robot_moves_as_with_them():
+    island = mujoco.mjtDisableBit.mjDSBL_ISLAND
+    model = usual_model()
+    model.opt.disableflags = int(sum(PURE))
+    engine = NativeEngine(model, SUBSTEPS)
+    assert engine.model.opt.disableflags & island
+    qpos, qvel, ctrl = random_arrays()
+    out = jax.vmap(engine.step)(jax.vmap(engine.forward)(qpos, qvel), ctrl)
+    assert not model.opt.disableflags & island
+    data = mujoco.MjData(model)
+    for i in range(N):
+        data.qpos, data.qvel, data.ctrl = qpos[i], qvel[i], ctrl[i]
+        mujoco.mj_step(model, data, SUBSTEPS)
+        np.testing.assert_array_equal(out.qpos[i], np.float32(data.qpos))
+        np.testing.assert_array_equal(out.sensordata[i], np.float32(data.sensordata))
+    two = PENDULUM.format(more="").replace(
+        "<worldbody>", "<worldbody><body><joint/><geom size='.1'/></body>"
+    )
+    assert not NativeEngine(mujoco.MjModel.from_xml_string(two), 1).model.opt.disableflags & island
+
+
 def part(tree, index):
     return jax.tree.map(lambda x: x[index], tree)
 
