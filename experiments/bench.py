@@ -11,10 +11,10 @@ medians of the ratios of neighbouring measurements, so that a machine that slows
 `walker/env/128/of_raw` its ratio to the physics alone.
 
 With `--tasks`, other tasks are measured against rivals at 1024 environments: `HalfCheetah-v5/here` is the environment
-under jit, `HalfCheetah-v5/sync` Gymnasium's SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax`
-gymnax. `HalfCheetah-v5/of_envpool` is how many times faster ours is. Rivals live in an environment of their own, for
-they want other versions: `--rivals-python` names its interpreter (pip install envpool gymnax jaxtyping six
-"gymnasium[mujoco]").
+under jit, `HalfCheetah-v5/raw` its C physics alone on every core, which bounds it, `HalfCheetah-v5/sync` Gymnasium's
+SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax` gymnax. `HalfCheetah-v5/of_envpool` is how many
+times faster ours is. Rivals live in an environment of their own, for they want other versions: `--rivals-python` names
+its interpreter (pip install envpool gymnax jaxtyping six "gymnasium[mujoco]").
 
 With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal networks, batches and numbers of updates
 (`experiments/bench_learners.py`, which says what is not equal).
@@ -133,7 +133,7 @@ def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
     default = preset("walker", "ppo", PPOConfig)
     config = dataclasses.replace(default, num_envs=num_envs)
     workloads = {
-        "walker/raw": raw_physics(num_envs),
+        "walker/raw": raw_physics(make_walker("native"), num_envs),
         "walker/same": same_robots(num_envs),
         "walker/env": environment(num_envs),
         "walker/ppo": training(PPO(config, make_walker("native"))),

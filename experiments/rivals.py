@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import envs
-from experiments.workloads import rate, stepping
+from envs.physics.native import NativeEngine
+from experiments.workloads import rate, raw_physics, stepping
 
 NUM_ENVS = 1024
 WORKER = Path(__file__).with_name("rival_worker.py")
@@ -80,8 +81,12 @@ def against_rivals(
             rivals["envpool"] = Rival(python, "envpool", task, num_envs)
         if python is not None and task in GYMNAX:
             rivals["gymnax"] = Rival(python, "gymnax", task, num_envs)
-        here = stepping(envs.make(task), num_envs)
-        measures: dict[str, Callable[[], float]] = {"here": partial(rate, here, seconds)}
+        env = envs.make(task)
+        measures: dict[str, Callable[[], float]] = {
+            "here": partial(rate, stepping(env, num_envs), seconds)
+        }
+        if isinstance(getattr(env, "engine", None), NativeEngine):  # the bound of all that follows
+            measures["raw"] = partial(rate, raw_physics(env, num_envs), seconds)
         measures |= {name: partial(rival.measure, seconds) for name, rival in rivals.items()}
         rates = take_turns(measures, rounds)
     finally:

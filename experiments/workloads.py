@@ -35,11 +35,11 @@ def rate(run: Callable[[], int], seconds: float) -> float:
     return steps / elapsed
 
 
-def raw_physics(num_envs: int) -> Callable[[], int]:
-    """C MuJoCo alone, through `mujoco.rollout` on every core."""
-    env = make_walker("native")
+def raw_physics(env: Any, num_envs: int) -> Callable[[], int]:
+    """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core."""
     model, substeps = env.engine.model, env.engine.substeps
-    start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs)).physics
+    start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
+    start = getattr(start, "physics", start)
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
     initial = np.zeros((num_envs, size))
     initial[:, 1:] = np.concatenate([start.qpos, start.qvel], axis=1)
@@ -50,7 +50,9 @@ def raw_physics(num_envs: int) -> Callable[[], int]:
     models = [model] * num_envs
     rng = np.random.default_rng(0)
     # Torques are drawn beforehand: they are the policy's business, not the physics'.
-    torques = rng.uniform(-1, 1, (STAND_UP_EVERY, num_envs, 1, model.nu)).repeat(substeps, axis=2)
+    low, high = env.action_space.low, env.action_space.high
+    torques = rng.uniform(low, high, (STAND_UP_EVERY, num_envs, model.nu))
+    torques = torques[:, :, None].repeat(substeps, axis=2)
 
     def run() -> int:
         state = initial.copy()

@@ -1,0 +1,106 @@
+"""results/bench/README.md from the figures beside it: `python -m experiments.bench_page`
+
+The figures are what `python -m experiments.bench --tasks ... --json` and `--learners --json` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import run_main
+from experiments.console import Display
+
+FOLDER = Path(__file__).parents[1] / "results" / "bench"
+
+Figures = dict[str, Any]
+
+HEAD = """# Speed beside other libraries
+
+Medians over the rounds of one run each, ours and theirs in turn; a ratio is ours over theirs, the median of the ratios
+of neighbouring measurements. The machines were shared with others: single ratios scattered by a quarter, some by more.
+SBX 0.28.0, Stable-Baselines3 2.9.2, Rejax 0.1.3, and EnvPool and gymnax as of November 2026. Made by
+`python -m experiments.bench_page` from the files beside this page.
+"""
+
+TASKS = """## Stepping 1024 environments, random actions
+
+`python -m experiments.bench --tasks HalfCheetah-v5 Hopper-v5 --rivals-python PYTHON --json mujoco.json`, and the same
+with the classic tasks. SyncVectorEnv runs on one core, the others on all. C physics: MuJoCo alone, through
+`mujoco.rollout`, which nothing that steps the same model can much exceed.
+"""
+
+LEARNERS = """## Training
+
+`python -m experiments.bench --learners --rounds 3 --seconds 5 --rivals-python PYTHON --json learners.json`. Equal
+networks, sizes of minibatches and numbers of gradient steps for each environment step; what is not equal (the number
+of environments of PPO on HalfCheetah, above all) stands at the head of `experiments/bench_learners.py`.
+"""
+
+
+def main() -> None:
+    run_main(bench_page)
+
+
+def bench_page() -> int:
+    if sys.argv[1:]:
+        raise ValueError("python -m experiments.bench_page takes no arguments")
+    path = FOLDER / "README.md"
+    path.write_text(text(FOLDER))
+    Display().say(str(path))
+    return 0
+
+
+def text(folder: Path) -> str:
+    tasks = [json.loads((folder / f"{name}.json").read_text()) for name in ("mujoco", "classic")]
+    learners = json.loads((folder / "learners.json").read_text())
+    parts = [HEAD, TASKS, _tasks(tasks), LEARNERS, _learners(learners)]
+    made = {
+        name: _made_by(figures)
+        for name, figures in zip(("mujoco", "classic", "learners"), [*tasks, learners], strict=True)
+    }
+    parts.append("\n".join(f"- [{name}.json]({name}.json): {by}" for name, by in made.items()))
+    return "\n".join(f"{part.strip()}\n" for part in parts)
+
+
+def _tasks(files: list[Figures]) -> str:
+    rivals = {"raw": "C physics", "sync": "SyncVectorEnv", "envpool": "EnvPool", "gymnax": "gymnax"}
+    lines = [
+        "| task | ours, steps/s | " + " | ".join(f"of {x}" for x in rivals.values()) + " |",
+        "|---" * (2 + len(rivals)) + "|",
+    ]
+    for figures in files:
+        for task in (key.partition("/")[0] for key in figures if key.endswith("/here")):
+            ratios = [figures.get(f"{task}/of_{name}") for name in rivals]
+            shown = ["-" if x is None else f"{x:.2f}" for x in ratios]
+            lines.append(f"| {task} | {figures[f'{task}/here']:,.0f} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _learners(figures: Figures) -> str:
+    lines = [
+        "| task | algorithm | ours, steps/s | rival | theirs | ours is faster by |",
+        "|---" * 6 + "|",
+    ]
+    for key, ratio in figures.items():
+        pair, _, rival = key.rpartition("/of_")
+        if not pair.startswith("learn/") or rival == "here":
+            continue
+        _, task, algo = pair.split("/")
+        here, theirs = figures[f"{pair}/here"], figures[f"{pair}/{rival}"]
+        lines.append(f"| {task} | {algo} | {here:,.0f} | {rival} | {theirs:,.0f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def _made_by(figures: Figures) -> str:
+    machine, versions = figures["machine"], figures["versions"]
+    return (
+        f"commit {figures['commit'][:12]}, {machine['cpu']}, {machine['cores']} cores, "
+        f"jax {versions['jax']}, mujoco {versions['mujoco']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+import json
+
+import pytest
+
+from experiments import bench_page
+from experiments.bench_page import FOLDER, text
+
+PROVENANCE = {
+    "commit": "0123456789abcdef",
+    "machine": {"cpu": "abacus", "cores": 2},
+    "versions": {"jax": "1", "mujoco": "2"},
+}
+
+
+def test_the_published_page_is_made_of_the_published_figures():
+    assert (FOLDER / "README.md").read_text() == text(FOLDER)
+
+
+def test_each_task_and_rival_has_its_place(tmp_path):
+    mujoco = {"Hopper-v5/here": 2000.0, "Hopper-v5/raw": 2500.0, "Hopper-v5/of_raw": 0.8}
+    classic = {"CartPole-v1/here": 1e6, "CartPole-v1/of_here": 1.0, "CartPole-v1/of_sync": 99.5}
+    learners = {"learn/CartPole-v1/dqn/here": 30.0, "learn/CartPole-v1/dqn/of_here": 1.0}
+    learners |= {"learn/CartPole-v1/dqn/sbx": 10.0, "learn/CartPole-v1/dqn/of_sbx": 3.0}
+    for name, figures in (("mujoco", mujoco), ("classic", classic), ("learners", learners)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(PROVENANCE | figures))
+    lines = text(tmp_path).splitlines()
+    assert "| Hopper-v5 | 2,000 | 0.80 | - | - | - |" in lines
+    assert "| CartPole-v1 | 1,000,000 | - | 99.50 | - | - |" in lines
+    assert "| CartPole-v1 | dqn | 30 | sbx | 10 | 3.00 |" in lines
+    assert any("0123456789ab, abacus, 2 cores, jax 1, mujoco 2" in line for line in lines)
+
+
+def test_arguments_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench_page", "results"])
+    with pytest.raises(SystemExit) as stop:
+        bench_page.main()
+    assert stop.value.code == 2
+    assert "takes no arguments" in capsys.readouterr().err
