@@ -27,6 +27,23 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def orthogonal(gain: float) -> nnx.Initializer:
+    """JAX's orthogonal initialiser, one matrix after another under `vmap`.
+
+    On JAX 0.10 a CPU's batched QR decompositions wait for threads of the very pool they run on: two at once (the
+    layers of several seeds, the twin critics of one) now and then wait for each other for good.
+    """
+    whole = nnx.initializers.orthogonal(gain)
+
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], *args, **kwargs) -> Array:
+        one_by_one = jax.custom_batching.sequential_vmap(
+            lambda key: whole(key, shape, *args, **kwargs)
+        )
+        return one_by_one(key)
+
+    return init
+
+
 class MLP(nnx.Module):
     """Fully connected layers; the activation follows each hidden one."""
 
@@ -44,7 +61,7 @@ class MLP(nnx.Module):
         gains = [np.sqrt(2.0)] * len(hidden_sizes) + [head_gain]
         self.activation = ACTIVATIONS[activation]
         self.layers = nnx.List(
-            nnx.Linear(fan_in, fan_out, kernel_init=nnx.initializers.orthogonal(gain), rngs=rngs)
+            nnx.Linear(fan_in, fan_out, kernel_init=orthogonal(float(gain)), rngs=rngs)
             for fan_in, fan_out, gain in zip(sizes[:-1], sizes[1:], gains, strict=True)
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from agents.networks import ACTIVATIONS
+from agents.networks import ACTIVATIONS, orthogonal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +83,11 @@ class QNetwork(nnx.Module):
         sizes = [observations, *hidden_sizes]
         self.activation = ACTIVATIONS[activation]
         self.shape = (choices.coordinates, choices.values)
-        orthogonal = nnx.initializers.orthogonal
         self.hidden = nnx.List(
             nnx.Linear(
                 fan_in,
                 fan_out,
-                kernel_init=orthogonal(np.sqrt(2.0)),
+                kernel_init=orthogonal(2.0**0.5),
                 bias_init=_spread(1.0 / np.sqrt(fan_in)),
                 rngs=rngs,
             )

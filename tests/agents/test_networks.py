@@ -1,3 +1,5 @@
+import re
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -5,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from agents.distributions import Categorical, Normal
-from agents.networks import MLP, ActorCritic
+from agents.networks import MLP, ActorCritic, orthogonal
 
 BOX = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
@@ -44,3 +46,15 @@ def test_actor_gives_the_distribution_that_fits_the_space():
     assert isinstance(dist, Categorical)
     # Nearly uniform at first, so that exploration does not depend on the seed.
     np.testing.assert_allclose(dist.entropy(), np.log(5), atol=1e-3)
+
+
+def test_seeds_are_initialised_one_after_another_and_as_alone():
+    """Batched QR decompositions, two at once, hang a CPU on JAX 0.10: see `orthogonal`."""
+    init = orthogonal(2.0)
+    keys = jax.random.split(jax.random.key(0), 6).reshape(2, 3)
+    together = jax.jit(jax.vmap(jax.vmap(lambda key: init(key, (8, 5), jnp.float32))))
+    calls = re.findall(r'geqrf.*num_batch_dims = "(\d)"', together.lower(keys).as_text())
+    assert calls == ["0"]
+    np.testing.assert_allclose(
+        together(keys)[1, 2], jax.nn.initializers.orthogonal(2.0)(keys[1, 2], (8, 5)), rtol=1e-5
+    )
