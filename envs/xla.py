@@ -2,7 +2,8 @@
 
 On JAX 0.10 the CPU backend deadlocks when batched QR or Cholesky calls run concurrently (the orthogonal
 initialisation of several seeds, MJX's solver): its concurrency-optimised scheduler starts more of them than it has
-threads. Other releases do not, so the flag is set for this one alone.
+threads. Other releases do not, so the flag is set for this one alone. It makes that rare, not impossible: learners
+initialise one matrix at a time (`agents.networks.orthogonal`).
 
 With asynchronous dispatch, a CPU program that calls back to Python (the native physics engine) now and then hangs
 for good: https://github.com/jax-ml/jax/issues/25861. Computations run inline instead, which costs nothing here: the

@@ -34,7 +34,7 @@ with the classic tasks. SyncVectorEnv runs on one core, the others on all. C phy
 
 LEARNERS = """## Training
 
-`python -m experiments.bench --learners --rounds 3 --seconds 5 --rivals-python PYTHON --json learners.json`. Equal
+`python -m experiments.bench --learners --rounds 3 --seconds 4 --rivals-python PYTHON --json learners.json`. Equal
 networks, sizes of minibatches and numbers of gradient steps for each environment step; what is not equal (the number
 of environments of PPO on HalfCheetah, above all) stands at the head of `experiments/bench_learners.py`.
 """
