@@ -82,4 +82,4 @@ def _lower(ctx: Any, *operands, function, results):
 
 
 batching.primitive_batchers[_host_call] = _batch
-mlir.register_lowering(_host_call, _lower)
+mlir.register_lowering(_host_call, _lower, cacheable=False)  # each call its own function
