@@ -67,9 +67,9 @@ MJX = {  # observations, rewards; from what was measured, with room for another 
     "InvertedPendulum-v5": (1e-5, 0.0),
     "InvertedDoublePendulum-v5": (2e-5, 1e-5),
     "Reacher-v5": (2e-5, 5e-6),
-    "Pusher-v5": (1e-3, 1e-3),
+    "Pusher-v5": (1e-4, 1e-5),
     "Swimmer-v5": (3e-5, 1e-5),
-    "Hopper-v5": (2e-3, 1e-3),
+    "Hopper-v5": (2e-5, 2e-5),
     "HalfCheetah-v5": (2e-3, 5e-4),
     "Walker2d-v5": (2e-3, 1e-3),
 }
