@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 
 _COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
 _PALETTE = (_COLOUR, _EVAL_COLOUR, "#4d8b57", "#8a5fa8", "#b58a2b", "#5b6470")
+# An algorithm looks the same in every figure.
+_ALGOS = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
 Rows = list[dict[str, Any]]
 Curve = tuple[np.ndarray, np.ndarray]  # environment steps, value
 
@@ -75,8 +79,9 @@ def comparison(
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    for i, (label, seeds) in enumerate(runs.items()):
-        color = _PALETTE[i % len(_PALETTE)]
+    colors = looks(runs)
+    for label, seeds in runs.items():
+        color, _ = colors[label]
         curves = [_series(rows, metric) for rows in seeds]
         for curve in curves if len(seeds) > 1 else []:
             ax.plot(*curve, color=color, alpha=0.25, linewidth=0.8)
@@ -89,6 +94,16 @@ def comparison(
     return path
 
 
+def looks(labels: Iterable[str], second_line: str = "--") -> dict[str, tuple[str, str]]:
+    """(colour, line style) of each label: an algorithm's own, or the first that no other has."""
+    labels = list(labels)
+    own = {label: _ALGOS.index(label) for label in labels if label in _ALGOS}
+    free = (i for i in itertools.count() if i not in own.values())
+    places = {label: own[label] if label in own else next(free) for label in labels}
+    n = len(_PALETTE)
+    return {x: (_PALETTE[i % n], ("-", second_line)[i // n % 2]) for x, i in places.items()}
+
+
 def interval_bands(
     curves: dict[str, tuple[np.ndarray, ...]], path: Path, title: str, x: str, y: str
 ) -> Path:
@@ -99,8 +114,9 @@ def interval_bands(
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    for i, (label, (grid, middle, mean, low, high)) in enumerate(curves.items()):
-        color, line = _PALETTE[i % len(_PALETTE)], ("-", ":")[i // len(_PALETTE) % 2]
+    colors = looks(curves, second_line=":")  # dashes are the mean's
+    for label, (grid, middle, mean, low, high) in curves.items():
+        color, line = colors[label]
         ax.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(grid, middle, line, color=color, linewidth=1.8, label=label)
         ax.plot(grid, mean, "--", color=color, linewidth=0.7)
@@ -122,8 +138,9 @@ def profiles(curves: dict[str, tuple[np.ndarray, ...]], path: Path, title: str) 
     FigureCanvasAgg(figure)
     ax = figure.subplots()
     ax.axvline(1, color=_GREY, linewidth=0.8, linestyle=":")
-    for i, (label, (scores, share, low, high)) in enumerate(curves.items()):
-        color, line = _PALETTE[i % len(_PALETTE)], ("-", "--")[i // len(_PALETTE) % 2]
+    colors = looks(curves)
+    for label, (scores, share, low, high) in curves.items():
+        color, line = colors[label]
         ax.fill_between(scores, low, high, color=color, alpha=0.18, linewidth=0, step="post")
         ax.plot(
             scores, share, line, color=color, linewidth=1.8, label=label, drawstyle="steps-post"
@@ -144,6 +161,7 @@ def intervals(panels: dict[str, dict[str, tuple[float, ...]]], path: Path, title
     from matplotlib.figure import Figure
 
     labels = list(next(iter(panels.values())))
+    colors = looks(labels)
     figure = Figure(figsize=(8, 1.6 + 0.4 * len(labels)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, fontweight="bold", x=0.02, ha="left")
@@ -152,8 +170,9 @@ def intervals(panels: dict[str, dict[str, tuple[float, ...]]], path: Path, title
     ):
         for i, label in enumerate(labels):
             middle, low, high = of[label]
-            ax.barh(i, high - low, 0.5, low, color=_PALETTE[i % len(_PALETTE)], alpha=0.45)
-            ax.vlines(middle, i - 0.25, i + 0.25, color=_PALETTE[i % len(_PALETTE)], linewidth=2.2)
+            color, _ = colors[label]
+            ax.barh(i, high - low, 0.5, low, color=color, alpha=0.45)
+            ax.vlines(middle, i - 0.25, i + 0.25, color=color, linewidth=2.2)
         style(ax)
         ax.use_sticky_edges = False  # bars would end at the frame
         ax.margins(x=0.08)
@@ -172,8 +191,9 @@ def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    for i, (label, seeds) in enumerate(curves.items()):
-        color, line = _PALETTE[i % len(_PALETTE)], ("-", "--")[i // len(_PALETTE) % 2]
+    colors = looks(curves)
+    for label, seeds in curves.items():
+        color, line = colors[label]
         x, (low, middle, high) = quartiles(seeds)
         ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(x, middle, line, color=color, linewidth=1.8, label=label)

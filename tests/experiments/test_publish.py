@@ -157,3 +157,12 @@ def test_quartiles_go_as_far_as_all_curves():
     np.testing.assert_allclose(low, 2 * x)
     np.testing.assert_allclose(middle, 3 * x)
     np.testing.assert_allclose(high, 4 * x)
+
+
+def test_an_algorithm_looks_the_same_in_every_figure():
+    alone, beside = plots.looks(["sac"]), plots.looks(["mine", "sac", "ppo", "yours"])
+    assert alone["sac"] == beside["sac"]
+    assert plots.looks(["ppo"])["ppo"] == beside["ppo"]
+    assert len(set(beside.values())) == 4
+    control = list(agents.ALGORITHMS)[:10]  # the tabular ones follow
+    assert len(set(plots.looks(control).values())) == 10
