@@ -71,7 +71,7 @@ MJX = {  # observations, rewards; from what was measured, with room for another 
     "Swimmer-v5": (3e-5, 1e-5),
     "Hopper-v5": (2e-5, 2e-5),
     "HalfCheetah-v5": (2e-3, 5e-4),
-    "Walker2d-v5": (2e-3, 1e-3),
+    "Walker2d-v5": (1e-3, 1e-4),
 }
 
 
