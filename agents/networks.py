@@ -61,7 +61,7 @@ class MLP(nnx.Module):
         gains = [np.sqrt(2.0)] * len(hidden_sizes) + [head_gain]
         self.activation = ACTIVATIONS[activation]
         self.layers = nnx.List(
-            nnx.Linear(fan_in, fan_out, kernel_init=orthogonal(float(gain)), rngs=rngs)
+            nnx.Linear(fan_in, fan_out, kernel_init=orthogonal(gain), rngs=rngs)
             for fan_in, fan_out, gain in zip(sizes[:-1], sizes[1:], gains, strict=True)
         )
 

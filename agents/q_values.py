@@ -87,7 +87,7 @@ class QNetwork(nnx.Module):
             nnx.Linear(
                 fan_in,
                 fan_out,
-                kernel_init=orthogonal(2.0**0.5),
+                kernel_init=orthogonal(np.sqrt(2.0)),
                 bias_init=_spread(1.0 / np.sqrt(fan_in)),
                 rngs=rngs,
             )

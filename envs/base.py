@@ -167,8 +167,7 @@ def step(
 
 def _draw(bank: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:
     size = jax.tree.leaves(bank)[0].shape[0]
-    # One draw, where `randint` takes four: each costs a CPU more than the rest of this step's arithmetic. Uniform to
-    # size / 2^32.
+    # One draw, where `randint` takes four, and a good part of this step's arithmetic. Uniform to size / 2^32.
     index = jax.random.bits(key, (), jnp.uint32) % size
     return jax.tree.map(lambda x: x[index], bank)
 

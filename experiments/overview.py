@@ -15,6 +15,7 @@ from agents import ALGORITHMS
 from experiments import records
 from experiments.cli import run_main
 from experiments.console import Display
+from experiments.plots import CONTROL
 from experiments.presets import preset
 from experiments.published import best_of
 from experiments.spec import make_env
@@ -23,7 +24,6 @@ ROOT = Path(__file__).parents[1]
 PUBLISHED = ("walker-algorithms", "classic", "mujoco")  # folders of results/ with records.json
 BEGIN, END = "<!-- overview: python -m experiments.overview -->", "<!-- end of overview -->"
 
-_ALGOS = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
 _ENVS = (
     "walker",
     "CartPole-v1",
@@ -89,7 +89,7 @@ def text(found: list[dict[str, Any]]) -> str:
         "| | " + " | ".join(_short(env) for env in _ENVS) + " |",
         "|---" * (len(_ENVS) + 1) + "|",
     ]
-    for algo in _ALGOS:
+    for algo in CONTROL:
         shown = [_cell(env, algo, cells.get((env, algo))) for env in _ENVS]
         lines.append(f"| `{algo}` | " + " | ".join(shown) + " |")
     below = [

@@ -11,8 +11,8 @@ import numpy as np
 
 _COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
 _PALETTE = (_COLOUR, _EVAL_COLOUR, "#4d8b57", "#8a5fa8", "#b58a2b", "#5b6470")
-# An algorithm looks the same in every figure.
-_ALGOS = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
+# As in `agents.ALGORITHMS`, which figures need not import. An algorithm looks the same in every one of them.
+CONTROL = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
 Rows = list[dict[str, Any]]
 Curve = tuple[np.ndarray, np.ndarray]  # environment steps, value
 
@@ -97,7 +97,7 @@ def comparison(
 def looks(labels: Iterable[str], second_line: str = "--") -> dict[str, tuple[str, str]]:
     """(colour, line style) of each label: an algorithm's own, or the first that no other has."""
     labels = list(labels)
-    own = {label: _ALGOS.index(label) for label in labels if label in _ALGOS}
+    own = {label: CONTROL.index(label) for label in labels if label in CONTROL}
     free = (i for i in itertools.count() if i not in own.values())
     places = {label: own[label] if label in own else next(free) for label in labels}
     n = len(_PALETTE)

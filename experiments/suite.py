@@ -41,7 +41,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @dataclasses.dataclass(frozen=True)
 class SuiteFlags:
     grid: tyro.conf.Positional[str | None] = None
-    """a shipped grid (classic, mujoco, walker) or a .toml file; None: --envs times --algos"""
+    """a shipped grid (classic, mujoco, walker, tokens) or a .toml file; None: --envs times --algos"""
     envs: tuple[str, ...] = ()
     """environments; beside a grid: only these of it"""
     algos: tuple[str, ...] = ()
