@@ -147,6 +147,7 @@ class GRPO(OnPolicy):
                 config.hidden_sizes,
                 activation=config.activation,
                 initial_log_std=config.initial_log_std,
+                min_log_std=config.min_log_std,
                 rngs=rngs,
             )
         )

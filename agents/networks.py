@@ -87,8 +87,10 @@ class Actor(nnx.Module):
         *,
         activation: str = "tanh",
         initial_log_std: float = 0.0,
+        min_log_std: float | None = None,
         rngs: nnx.Rngs,
     ):
+        self.floor = min_log_std
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
         if isinstance(action_space, gymnasium.spaces.Discrete):
             outputs = int(action_space.n)
@@ -102,7 +104,10 @@ class Actor(nnx.Module):
 
     def __call__(self, obs: Float[Array, "*batch O"]) -> Categorical | Normal:
         out = self.body(obs)
-        return Categorical(out) if self.discrete else Normal(out, self.log_std[...])
+        if self.discrete:
+            return Categorical(out)
+        log_std = self.log_std[...]
+        return Normal(out, log_std if self.floor is None else jnp.maximum(log_std, self.floor))
 
 
 class ActorCritic(nnx.Module):
@@ -116,6 +121,7 @@ class ActorCritic(nnx.Module):
         *,
         activation: str = "tanh",
         initial_log_std: float = 0.0,
+        min_log_std: float | None = None,
         rngs: nnx.Rngs,
     ):
         self.actor = Actor(
@@ -124,6 +130,7 @@ class ActorCritic(nnx.Module):
             hidden_sizes,
             activation=activation,
             initial_log_std=initial_log_std,
+            min_log_std=min_log_std,
             rngs=rngs,
         )
         self.critic = MLP(observations, hidden_sizes, 1, activation=activation, rngs=rngs)

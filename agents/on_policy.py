@@ -60,6 +60,9 @@ class OnPolicyConfig(Settings):
     """activation of the hidden layers"""
     initial_log_std: float = 0.0
     """log standard deviation of continuous actions at first"""
+    min_log_std: float | None = None
+    """bound below which it does not fall; None: none. A policy that is all but deterministic sees few states, and
+    unlearns what to do in the others"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,6 +70,10 @@ class OnPolicyConfig(Settings):
         self.require_positive("learning_rate")
         self.require_share("gamma")
         self.require_positive("max_grad_norm")
+        require(
+            self.min_log_std is None or self.min_log_std <= self.initial_log_std,
+            f"min_log_std must not be above initial_log_std = {self.initial_log_std}, got {self.min_log_std}",
+        )
         require(
             all(size >= 1 for size in self.hidden_sizes),
             f"hidden_sizes must be positive, got {self.hidden_sizes}",
@@ -108,6 +115,7 @@ class OnPolicy:
                 config.hidden_sizes,
                 activation=config.activation,
                 initial_log_std=config.initial_log_std,
+                min_log_std=config.min_log_std,
                 rngs=rngs,
             )
         )

@@ -9,13 +9,13 @@ PPO turns the constraint into a clip or a penalty; here it is kept, at every upd
 |---|---|---|
 | theta | the policy's parameters, those of the critic apart | `params["actor"]` |
 | A | generalised advantages, whitened over the whole batch | `targets.advantage` |
-| L | surrogate objective, 0 at theta_old | minus `loss` |
+| L | surrogate objective; with an `entropy_coefficient`, plus that times the mean entropy | minus `loss` |
 | g | gradient of L at theta_old | `gradient` |
 | F | Fisher matrix: Hessian of the mean KL at theta_old (plus damping); never formed, only multiplied | `product` |
 | x | natural gradient, F x = g, by conjugate gradient | `direction` |
 | delta | bound on the mean KL | `max_kl` |
 | beta | sqrt(2 delta / x^T F x): the step at which the quadratic model of the KL reaches delta | `natural_step_size` |
-| alpha^j | share of the step that the line search takes: the first with L > 0 and KL <= delta | `found.fraction` |
+| alpha^j | share of the step that the line search takes: the first that raises L with KL <= delta | `found.fraction` |
 
 Whatever the data, an update does the same work: all loops have fixed lengths, nothing branches.
 """
@@ -30,7 +30,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
 from agents.core import natural_gradient, policy_losses, returns, value_losses
@@ -68,6 +68,9 @@ class TRPOConfig(OnPolicyConfig):
     """passes of the value function over the data of one rollout"""
     num_minibatches: int = 16
     """parts the data is cut into in each of these passes, one gradient step each"""
+    entropy_coefficient: float = 0.0
+    """weight of an entropy bonus in the surrogate; the paper has none. A natural step shrinks deviations as readily as
+    it moves means: without a bonus exploration may end early"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,6 +78,7 @@ class TRPOConfig(OnPolicyConfig):
             "cg_iterations", "line_search_trials", "value_epochs", "num_minibatches"
         )
         self.require_positive("max_kl", "fisher_fraction")
+        self.require_not_negative("entropy_coefficient")
         self.require_one_of("max_kl_schedule", "linear", "constant")
         self.require_share("gae_lambda", "fisher_fraction")
         require(self.damping >= 0, f"damping must not be negative, got {self.damping}")
@@ -207,6 +211,7 @@ def natural_step(
         new = distribution(_with(params, actor=actor), batch.obs)
         ratio = policy_losses.importance_ratio(new.log_prob(batch.action), batch.logp)
         loss = returns.masked_mean(-ratio * advantage, batch.mask)
+        loss -= config.entropy_coefficient * mean_entropy(new, batch.mask)
         return loss, returns.masked_mean(old.kl(new), batch.mask)
 
     num_columns = batch.mask.shape[1]
@@ -246,10 +251,13 @@ def natural_step(
         "line_search_success": found.success.astype(jnp.float32),
         "cg_residual": optax.tree.norm(residual),
         "grad_norm": optax.tree.norm(gradient),
-        "entropy": returns.masked_mean(
-            jnp.broadcast_to(old.entropy(), batch.mask.shape), batch.mask
-        ),
+        "entropy": mean_entropy(old, batch.mask),
     }
+
+
+def mean_entropy(policy: Any, mask: Bool[Array, "T N"]) -> Float[Array, ""]:
+    """Of an action distribution with parameters [T, N, ...], or without these axes if it is the same in all states."""
+    return returns.masked_mean(jnp.broadcast_to(policy.entropy(), mask.shape), mask)
 
 
 def fit_values(

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from agents.distributions import Categorical, Normal
-from agents.networks import MLP, ActorCritic, orthogonal
+from agents.networks import MLP, Actor, ActorCritic, orthogonal
 
 BOX = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
@@ -46,6 +46,16 @@ def test_actor_gives_the_distribution_that_fits_the_space():
     assert isinstance(dist, Categorical)
     # Nearly uniform at first, so that exploration does not depend on the seed.
     np.testing.assert_allclose(dist.entropy(), np.log(5), atol=1e-3)
+
+
+def test_the_spread_does_not_fall_below_its_bound():
+    def log_std(floor, initial):
+        actor = Actor(3, BOX, (8,), initial_log_std=initial, min_log_std=floor, rngs=nnx.Rngs(0))
+        return actor(jnp.ones((7, 3))).log_std
+
+    np.testing.assert_array_equal(log_std(-1.0, -3.0), [-1.0, -1.0])
+    np.testing.assert_array_equal(log_std(-1.0, -0.5), [-0.5, -0.5])
+    np.testing.assert_array_equal(log_std(None, -3.0), [-3.0, -3.0])
 
 
 def test_seeds_are_initialised_one_after_another_and_as_alone():

@@ -281,6 +281,7 @@ class TestState:
         ({"num_envs": 0}, "num_envs must be at least 1"),
         ({"num_minibatches": 7}, "does not divide into num_minibatches = 7"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"min_log_std": 0.1}, "min_log_std must not be above initial_log_std = 0.0, got 0.1"),
         ({"gamma": 1.5}, "gamma must be between 0 and 1"),
         ({"hidden_sizes": (0,)}, "hidden_sizes must be positive"),
     ],

@@ -170,12 +170,12 @@ def gradient_and_fisher(policy, params, obs, action, advantage):
     return gradient, jnp.einsum("nai,naj->ij", mean, mean) / n + 2 * log_std.T @ log_std
 
 
-def explicit_step(policy, params, batch, targets, config):
-    """The full natural step, solved in float64; and the gradient."""
+def explicit_step(policy, params, batch, targets, config, bonus=0.0):
+    """The full natural step, solved in float64; and the gradient, to which `bonus` is added."""
     gradient, fisher = gradient_and_fisher(
         policy, params, batch.obs, batch.action, whitened(targets)
     )
-    gradient, fisher = np.asarray(gradient, float), np.asarray(fisher, float)
+    gradient, fisher = np.asarray(gradient, float) + bonus, np.asarray(fisher, float)
     fisher += config.damping * np.eye(len(fisher))
     direction = np.linalg.solve(fisher, gradient)
     scale = np.sqrt(2 * config.max_kl / (direction @ fisher @ direction))
@@ -210,6 +210,22 @@ class TestUpdate:
         surrogate = np.mean(ratio * whitened(targets))
         np.testing.assert_allclose(metrics["improvement"], surrogate, atol=1e-5)
         assert surrogate > 0
+
+    def test_the_entropy_bonus_is_part_of_the_surrogate(self):
+        # For a Gaussian the gradient of the entropy is 1 for each log standard deviation, and 0 elsewhere.
+        coefficient = 0.3
+        config = dataclasses.replace(EXACT, entropy_coefficient=coefficient)
+        params, batch, targets = problem(normal)
+        entropy = {**params["actor"], "log_std": params["actor"]["log_std"] + coefficient}
+        bonus = flat(entropy) - flat(params["actor"])
+        step, gradient = explicit_step(normal, params, batch, targets, EXACT, bonus)
+        new, _, metrics = run_update(normal, params, batch, targets, config)
+        taken = flat(new["actor"]) - flat(params["actor"])
+        np.testing.assert_allclose(taken, metrics["line_search_fraction"] * step, atol=1e-4)
+        np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(gradient), rtol=1e-4)
+        before, after = (jnp.mean(normal(p, batch.obs).entropy()) for p in (params, new))
+        np.testing.assert_allclose(metrics["entropy"], before, rtol=1e-5)
+        assert after > before
 
     def test_critic_takes_the_gradient_of_the_squared_error_and_leaves_the_actor_alone(self):
         params, batch, targets = problem(categorical)
@@ -291,6 +307,7 @@ def test_vmapped_seeds_equal_single_runs():
     ("change", "message"),
     [
         ({"max_kl": 0.0}, "max_kl must be positive"),
+        ({"entropy_coefficient": -0.1}, "entropy_coefficient must not be negative"),
         ({"damping": -0.1}, "damping must not be negative"),
         ({"fisher_fraction": 0.0}, "fisher_fraction must be positive"),
         ({"fisher_fraction": 1.5}, "fisher_fraction must be between 0 and 1"),
