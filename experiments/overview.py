@@ -51,9 +51,12 @@ GOALS: dict[str, dict[str, float]] = {
     "Pendulum-v1": {"sac": -160.0, "td3": -160.0, "ppo": -170.0, "trpo": -170.0},
     "InvertedPendulum-v5": dict.fromkeys(("ppo", "trpo", "sac", "td3"), 1000.0),
     "InvertedDoublePendulum-v5": dict.fromkeys(("ppo", "trpo", "sac", "td3"), 9300.0),
-    "HalfCheetah-v5": {"ppo": 5784.0, "trpo": 4471.0, "a2c": 1830.0, "reinforce": 1139.0},
-    "Hopper-v5": {"ppo": 2609.0, "trpo": 2046.0, "a2c": 1253.0, "reinforce": 416.0},
-    "Walker2d-v5": {"ppo": 3589.0, "trpo": 3827.0, "a2c": 1092.0, "reinforce": 441.0},
+    "HalfCheetah-v5": {"ppo": 5784.0, "trpo": 4471.0, "a2c": 1830.0, "reinforce": 1139.0}
+    | {"sac": 12139.0, "td3": 10201.0},
+    "Hopper-v5": {"ppo": 2609.0, "trpo": 2046.0, "a2c": 1253.0, "reinforce": 416.0}
+    | {"sac": 3542.0, "td3": 3472.0},
+    "Walker2d-v5": {"ppo": 3589.0, "trpo": 3827.0, "a2c": 1092.0, "reinforce": 441.0}
+    | {"sac": 5007.0, "td3": 3982.0},
 }
 _BY_BEST = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
 
