@@ -166,6 +166,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("mujoco", "a2c"): {
         "num_envs": 8,
         "num_steps": 5,
+        "learning_rate": 7e-4,
         "optimizer": "adam",
         "estimator": "gae",
         "entropy_coefficient": 0.0,
