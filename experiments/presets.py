@@ -83,7 +83,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "total_steps": 9_000_000,
         "num_envs": 512,
         "num_steps": 16,
-        # With as many parameters as steps in a batch, a natural gradient is noise in most of its directions: small
+        # With more parameters than steps in a batch, a natural gradient is noise in most of its directions: small
         # steps and a strong damping end higher (0.03 and 0.1: 205), and so does keeping deviations from closing early.
         "max_kl": 0.015,
         "max_kl_schedule": "linear",
