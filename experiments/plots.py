@@ -95,13 +95,17 @@ def comparison(
 
 
 def looks(labels: Iterable[str], second_line: str = "--") -> dict[str, tuple[str, str]]:
-    """(colour, line style) of each label: an algorithm's own, or the first that no other has."""
+    """(colour, line style) of each label, by its place."""
+    n = len(_PALETTE)
+    return {x: (_PALETTE[i % n], ("-", second_line)[i // n % 2]) for x, i in places(labels).items()}
+
+
+def places(labels: Iterable[str]) -> dict[str, int]:
+    """A number for each label: an algorithm's own, or the first that no other has."""
     labels = list(labels)
     own = {label: CONTROL.index(label) for label in labels if label in CONTROL}
     free = (i for i in itertools.count() if i not in own.values())
-    places = {label: own[label] if label in own else next(free) for label in labels}
-    n = len(_PALETTE)
-    return {x: (_PALETTE[i % n], ("-", second_line)[i // n % 2]) for x, i in places.items()}
+    return {label: own[label] if label in own else next(free) for label in labels}
 
 
 def interval_bands(

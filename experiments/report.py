@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import compare, records, runs, sources
+from experiments import compare, plots, records, runs, sources
 from experiments.cli import parse_flags, run_main
 from experiments.console import Display
 from experiments.sources import Curve
@@ -93,8 +93,8 @@ def page(content: dict[str, Any]) -> str:
 def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, Any]:
     """What the page shows, in JSON's types. Raises ValueError as `sources.read` and `compare.grouped` do.
 
-    `labels` are what is compared, over all environments, so that each keeps its colour; elsewhere they are numbers
-    into it. Bands and scores are those of `experiments.compare`, rounded to five digits.
+    `labels` are what is compared, over all environments, so that each keeps its colour, that of its number in `places`;
+    elsewhere they are numbers into it. Bands and scores are those of `experiments.compare`, rounded to five digits.
     """
     found = sources.read(paths, metric)
     groups = compare.grouped(found.curves, by)
@@ -113,7 +113,14 @@ def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, A
         figures = [scores[env, label, name] for name in ("final", "best")]
         group = _group(curves, labels.index(label), figures)
         envs[list(names).index(env)]["groups"].append(group)
-    return {"metric": metric, "labels": labels, "envs": envs, "runs": shown, "notes": notes}
+    return {
+        "metric": metric,
+        "labels": labels,
+        "places": list(plots.places(labels).values()),
+        "envs": envs,
+        "runs": shown,
+        "notes": notes,
+    }
 
 
 def _shown(

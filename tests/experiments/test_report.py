@@ -8,7 +8,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from experiments import compare, report, runs
+from experiments import compare, plots, report, runs
 from experiments.sources import read
 
 METRIC = "eval/return"
@@ -87,6 +87,14 @@ def test_configurations_and_videos(tmp_path):
     assert (labels, content["envs"][told["d"]["env"]]["name"]) == (["dqn"], "Acrobot-v1")
 
 
+def test_an_algorithm_has_the_colour_it_has_in_figures(tmp_path):
+    for algo in ("sac", "mine", "ppo"):
+        make_run(tmp_path / algo, algo=algo)
+    content = report.gather([tmp_path], ["env", "algo"], METRIC)
+    assert content["labels"] == ["mine", "ppo", "sac"]
+    assert content["places"] == [1, plots.CONTROL.index("ppo"), plots.CONTROL.index("sac")]
+
+
 def test_where_the_runs_lie_is_not_told(tmp_path):
     make_run(tmp_path / "runs/a")
     make_run(tmp_path / "runs/b", seed=1, values=())
@@ -110,6 +118,7 @@ def test_settings_tell_runs_apart(tmp_path):
     make_run(tmp_path / "b", algo="dqn", batch_size=32)
     content = report.gather([tmp_path], ["env", "learning-rate"], METRIC)
     assert content["labels"] == ["learning_rate 0.1", "learning_rate None"]
+    assert content["places"] == [0, 1]
     assert [run["labels"] for run in content["runs"]] == [[0], [1]]
 
 
