@@ -97,9 +97,12 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "a2c"): _WALKER
     | {
         "total_steps": 5_000_000,
-        "num_envs": 256,
+        # Rollouts of 8 steps without whitening: a return of 31.
+        "num_envs": 64,
+        "num_steps": 32,
         "optimizer": "adam",
         "estimator": "gae",
+        "whiten_advantages": True,
         "entropy_coefficient": 0.0,
     },
     ("walker", "reinforce"): _WALKER
