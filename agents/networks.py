@@ -90,7 +90,7 @@ class Actor(nnx.Module):
         min_log_std: float | None = None,
         rngs: nnx.Rngs,
     ):
-        self.floor = min_log_std
+        self.min_log_std = min_log_std
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
         if isinstance(action_space, gymnasium.spaces.Discrete):
             outputs = int(action_space.n)
@@ -107,7 +107,9 @@ class Actor(nnx.Module):
         if self.discrete:
             return Categorical(out)
         log_std = self.log_std[...]
-        return Normal(out, log_std if self.floor is None else jnp.maximum(log_std, self.floor))
+        if self.min_log_std is not None:
+            log_std = jnp.maximum(log_std, self.min_log_std)
+        return Normal(out, log_std)
 
 
 class ActorCritic(nnx.Module):

@@ -8,12 +8,15 @@ def record(env, algo, final, best):
         "algo": algo,
         "final": {"mean": final},
         "evaluations": [(10, best, 1), (20, final, 1)],
+        "env_steps": 20,
+        "train_return_last_100": final,
+        "report": {"gait": {"walks": final > 200.0}},
     }
 
 
 def test_readme_shows_what_is_published():
     shown = (ROOT / "README.md").read_text().split(BEGIN)[1].split(END)[0]
-    assert shown.strip() == overview.text(overview.published())
+    assert shown.strip() == overview.text(overview.all_records())
 
 
 def test_medians_goals_and_what_is_missing():
@@ -23,7 +26,17 @@ def test_medians_goals_and_what_is_missing():
     dqn = next(line for line in lines if line.startswith("| `dqn`"))
     assert "| -85.0 (3) |" in dqn
     assert next(line for line in lines if line.startswith("| `sac`")).count("refused") == 3
-    # Hopper is judged by the highest point of its curve, and is not below.
-    assert lines[-2] == "Below what was asked: dqn on Acrobot -85.0 (asked -80.0)."
+    # Hopper is judged by the highest point of its curve, and is not below; by the episodes of training it is.
+    assert lines[-2] == (
+        "Below what was asked: dqn on Acrobot -85.0 (asked -80.0); "
+        "ppo on Hopper 100 over the last 100 training episodes (asked 2383)."
+    )
     assert "trpo on CartPole" in lines[-1]
     assert "ppo on Hopper" not in lines[-1]
+
+
+def test_one_that_does_not_walk_is_named():
+    line = overview.text(
+        [record("walker", "dqn", 190.0, 190.0), record("walker", "sac", 206.0, 206.0)]
+    )
+    assert "Below what was asked: dqn on walker does not walk." in line
