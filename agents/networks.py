@@ -7,6 +7,7 @@ with 1. Andrychowicz et al. 2021, https://arxiv.org/abs/2006.05990
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -207,9 +208,12 @@ class Functional:
     def init(self, key: PRNGKeyArray) -> Any:
         return nnx.state(self.make(nnx.Rngs(key)), nnx.Param)
 
+    @functools.cached_property
+    def _graphdef(self) -> Any:
+        return nnx.graphdef(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
+
     def module(self, params: Any) -> Any:
-        graphdef = nnx.graphdef(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
-        return nnx.merge(graphdef, params)
+        return nnx.merge(self._graphdef, params)
 
     def init_ensemble(self, key: PRNGKeyArray, size: int) -> Any:
         """Independent parameters, leaves [size, ...]."""

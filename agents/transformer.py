@@ -16,10 +16,13 @@ from typing import Any, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
+
+_DRAWN = 4096  # random numbers in a round of the loop
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -128,7 +131,7 @@ class Transformer(nnx.Module):
             config.vocabulary,
             config.width,
             dtype=dtype,
-            embedding_init=nnx.initializers.normal(config.width**-0.5),
+            embedding_init=nnx.initializers.constant(config.width**-0.5),
             rngs=rngs,
         )
         self.blocks = nnx.List(_Block(config, rngs) for _ in range(config.layers))
@@ -179,7 +182,9 @@ class Transformer(nnx.Module):
 
 
 class TokenModel(nnx.Module):
-    """A policy and, with `critic`, a value: a transformer of its own, for in trials the squared errors of a value on
+    """Every matrix is filled with its standard deviation; `token_model` draws them.
+
+    A policy and, with `critic`, a value: a transformer of its own, for in trials the squared errors of a value on
     the policy's layers undid in a few steps what these had learnt."""
 
     def __init__(self, config: TransformerConfig, *, critic: bool = False, rngs: nnx.Rngs):
@@ -193,9 +198,28 @@ class TokenModel(nnx.Module):
         return self.critic.logits(self.critic.hidden(tokens, positions))[..., 0]
 
 
+class _DrawnInOneLoop(Functional):
+    """XLA compiles each draw of random numbers anew, and thirty of them took longer than the model's gradient; and one
+    draw for all matrices it would fuse with its uses, and so compute, and compile, for each of them again. It does
+    not fuse a loop.
+    """
+
+    def init(self, key: PRNGKeyArray) -> Any:
+        spreads, tree = jax.tree.flatten(super().init(key))
+        sizes = [0 if x.ndim == 1 else x.size for x in spreads]  # scales of the norms stay 1
+        keys = jax.random.split(key, -(-sum(sizes) // _DRAWN))
+        normal = jax.lax.map(lambda k: jax.random.normal(k, (_DRAWN,)), keys).reshape(-1)
+        starts = np.cumsum([0, *sizes])
+        drawn = [
+            x * normal[start : start + size].reshape(x.shape) if size else x
+            for x, start, size in zip(spreads, starts, sizes, strict=False)
+        ]
+        return jax.tree.unflatten(tree, drawn)
+
+
 def token_model(config: TransformerConfig, *, critic: bool = False) -> Functional:
     """The model as pure functions of its parameters."""
-    return Functional(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
+    return _DrawnInOneLoop(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
 
 
 def num_parameters(params: Any) -> int:
@@ -217,9 +241,9 @@ class _Linear(nnx.Linear):
 def _linear(
     config: TransformerConfig, inputs: int, outputs: int, rngs: nnx.Rngs, gain: float = 1.0
 ) -> _Linear:
-    normal = nnx.initializers.normal(gain * inputs**-0.5)
+    spread = nnx.initializers.constant(gain * inputs**-0.5)
     dtype = DTYPES[config.dtype]
-    return _Linear(inputs, outputs, use_bias=False, dtype=dtype, kernel_init=normal, rngs=rngs)
+    return _Linear(inputs, outputs, use_bias=False, dtype=dtype, kernel_init=spread, rngs=rngs)
 
 
 def _rotation(positions, config):
