@@ -7,64 +7,23 @@ import mujoco
 import numpy as np
 import pytest
 
-import envs
 from envs import base
 from envs.biped import walker
 from envs.biped.walker import STANDING_HEIGHT, WalkerState, make_walker
 from envs.physics import PhysicsState
-
-MODEL = walker.load_model()
-SIDES = ("right", "left")
-JOINT_ORDER = [f"{side}_{joint}" for side in SIDES for joint in ("ankle", "knee", "hip")]
-CORNER_ORDER = [
-    f"{side}_{end}_{flank}" for side in SIDES for end in ("front", "back") for flank in SIDES[::-1]
-]
-WEIGHT = 0.2432 * 9.81
-N = 48
-KEY = jax.random.key(0)
-
-
-@pytest.fixture(scope="module")
-def env():
-    return envs.make("walker", backend="native")
-
-
-@pytest.fixture(scope="module")
-def transition(env):
-    return jax.jit(jax.vmap(lambda state, action: env.transition(state, action, KEY)))
-
-
-@pytest.fixture(scope="module")
-def states(env):
-    """Random states with their exact sensors; a good part of them touch the floor."""
-    rng = np.random.default_rng(0)
-    qpos = np.zeros((N, 13))
-    qpos[:, :2] = rng.normal(0, 0.3, (N, 2))
-    qpos[:, 2] = rng.uniform(0.17, 0.23, N)
-    qpos[:, 3:7] = rng.normal([1, 0, 0, 0], [0, 0.2, 0.2, 0.2], (N, 4))
-    qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
-    qpos[:, 7:] = rng.uniform(-0.7, 0.7, (N, 6))
-    qvel = rng.normal(0, 1, (N, 12))
-    physics = jax.vmap(env.engine.forward)(jnp.float32(qpos), jnp.float32(qvel))
-    action = jnp.asarray(rng.uniform(-1, 1, (N, 6)), jnp.float32)
-    assert 0.2 < (physics.sensordata.sum(1) > 0).mean() < 0.95
-    return WalkerState(physics, action)
-
-
-@pytest.fixture(scope="module")
-def actions():
-    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (N, 6)), jnp.float32)
+from tests.envs.biped.robot import (
+    CORNER_ORDER,
+    JOINT_ORDER,
+    KEY,
+    MODEL,
+    WEIGHT,
+    N,
+    mujoco_data,
+)
 
 
 def pick(tree, i):
     return jax.tree.map(lambda x: x[i], tree)
-
-
-def mujoco_data(qpos, qvel):
-    data = mujoco.MjData(MODEL)
-    data.qpos[:], data.qvel[:] = qpos, qvel
-    mujoco.mj_forward(MODEL, data)
-    return data
 
 
 def still(**changes):
@@ -76,107 +35,6 @@ def still(**changes):
     return WalkerState(
         PhysicsState(jnp.asarray(qpos), jnp.zeros(12), None, jnp.zeros(8)), jnp.zeros(6)
     )
-
-
-# --- the body -------------------------------------------------------------------------------------------------------
-
-
-def test_masses_and_lengths():
-    mass = {MODEL.body(i).name: MODEL.body_mass[i] for i in range(MODEL.nbody)}
-    expected = {"world": 0, "torso": 0.160}
-    for side in SIDES:
-        expected |= {f"{side}_thigh": 0.0088, f"{side}_shank": 0.0088, f"{side}_foot": 0.024}
-    assert mass == pytest.approx(expected)
-    assert sum(mass.values()) == pytest.approx(0.2432)
-    assert pytest.approx(WEIGHT) == walker.WEIGHT
-    np.testing.assert_allclose(MODEL.geom("torso").size, [0.025, 0.04, 0.04])
-    for side, y in (("right", -0.04), ("left", 0.04)):
-        np.testing.assert_allclose(MODEL.body(f"{side}_thigh").pos, [-0.01, y, -0.02])
-        np.testing.assert_allclose(MODEL.body(f"{side}_shank").pos, [0, 0, -0.1])
-        np.testing.assert_allclose(MODEL.body(f"{side}_foot").pos, [0, 0, -0.1])
-        for part in ("thigh", "shank"):
-            np.testing.assert_allclose(MODEL.geom(f"{side}_{part}").size[:2], [0.0075, 0.05])
-        np.testing.assert_allclose(MODEL.geom(f"{side}_foot").size, [0.025, 0.02, 0.005])
-        np.testing.assert_allclose(MODEL.geom(f"{side}_foot").pos, [0.01, 0, 0], atol=1e-12)
-        for end, x in (("front", 0.025), ("back", -0.025)):
-            for flank, dy in (("left", 0.02), ("right", -0.02)):
-                corner = MODEL.geom(f"{side}_{end}_{flank}")
-                assert corner.size[0] == 0.005
-                np.testing.assert_allclose(corner.pos, [0.01 + x, dy, -0.005], atol=1e-12)
-
-
-def test_joints_and_motors():
-    for name in JOINT_ORDER:
-        joint = MODEL.joint(name)
-        low, high = (0, 150) if "knee" in name else (-45, 45)
-        np.testing.assert_allclose(np.rad2deg(joint.range), [low, high])
-        assert MODEL.jnt_limited[joint.id]
-        assert joint.damping == 1
-        assert joint.armature == pytest.approx(0.01)
-        assert joint.stiffness == joint.frictionloss == 0
-    assert [MODEL.actuator(i).name for i in range(6)] == JOINT_ORDER
-    moved = [MODEL.joint(MODEL.actuator_trnid[i, 0]).name for i in range(6)]
-    assert moved == JOINT_ORDER
-    np.testing.assert_array_equal(MODEL.actuator_gear[:, 0], 3)  # N m
-    np.testing.assert_array_equal(MODEL.actuator_ctrlrange, [[-1, 1]] * 6)
-    assert (MODEL.dof_damping[:6] == 0).all()  # nothing holds the torso
-    assert (MODEL.dof_armature[:6] == 0).all()
-    assert round(walker.CONTROL_PERIOD / MODEL.opt.timestep, 9) == 5
-
-
-def test_joints_turn_the_right_way():
-    """Positive: hip swings the thigh forward, knee folds the shank back, ankle lifts the toes."""
-    for side in SIDES:
-        for joint, body, what in (
-            ("hip", "shank", lambda d, b: d.body(b).xpos[0] > 0.0),
-            ("knee", "foot", lambda d, b: d.body(b).xpos[0] < -0.02),
-            ("ankle", "foot", lambda d, b: d.body(b).xmat.reshape(3, 3)[2, 0] > 0.1),
-        ):
-            data = mujoco.MjData(MODEL)
-            data.joint(f"{side}_{joint}").qpos[0] = 0.3
-            mujoco.mj_kinematics(MODEL, data)
-            assert what(data, f"{side}_{body}"), joint
-
-
-def test_eight_corners_touch_the_floor_and_nothing_else_collides():
-    assert MODEL.npair == 8
-    pairs = zip(MODEL.pair_geom1, MODEL.pair_geom2, strict=True)
-    pairs = {frozenset((MODEL.geom(a).name, MODEL.geom(b).name)) for a, b in pairs}
-    assert pairs == {frozenset(("floor", corner)) for corner in CORNER_ORDER}
-    assert not MODEL.geom_contype.any()
-    assert not MODEL.geom_conaffinity.any()
-    assert (MODEL.pair_friction[:, :2] >= 0.6).all()
-    assert (MODEL.pair_friction[:, :2] <= 0.9).all()
-    lying = [
-        0,
-        0,
-        0.02,
-        np.sqrt(0.5),
-        0,
-        np.sqrt(0.5),
-        0,
-        *[0.0] * 6,
-    ]  # torso and legs in the floor
-    for contact in mujoco_data(lying, np.zeros(12)).contact:
-        assert {MODEL.geom(i).name for i in contact.geom} & {*CORNER_ORDER}
-    buried = mujoco_data([0, 0, 0.1, 1, 0, 0, 0, *[0.0] * 6], np.zeros(12))
-    assert buried.ncon == 8
-    crossed = [0, 0, 1, 1, 0, 0, 0, 0.5, 2.5, 0, 0.5, 2.5, 0]
-    assert mujoco_data(crossed, np.zeros(12)).ncon == 0
-
-
-def test_solver_settings():
-    assert MODEL.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_WARMSTART
-    assert MODEL.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_AUTORESET
-
-
-def test_the_solver_has_converged(transition, states, actions):
-    """Ten times the iterations change nothing, from a cold start."""
-    model = copy.copy(MODEL)
-    model.opt.iterations, model.opt.ls_iterations = 60, 100
-    engine = walker.make_engine(model, 5, "native")
-    thorough = jax.vmap(engine.step)(states.physics, actions)
-    np.testing.assert_allclose(transition(states, actions).physics.qpos, thorough.qpos, atol=1e-5)
 
 
 # --- observation ----------------------------------------------------------------------------------------------------
@@ -338,111 +196,6 @@ def test_one_bad_simulation_harms_no_other(env, actions):
     jax.tree.map(np.testing.assert_array_equal, pick(timestep, others), pick(clean, others))
 
 
-# --- reset ----------------------------------------------------------------------------------------------------------
-
-RESETS = 20_000
-
-
-@pytest.fixture(scope="module")
-def resets(env):
-    state = jax.jit(jax.vmap(env.initial))(jax.random.split(KEY, RESETS))
-    return jax.tree.map(np.asarray, state)
-
-
-def joint_angles(resets):
-    """name -> [RESETS], by MuJoCo's own addresses."""
-    return {n: resets.physics.qpos[:, MODEL.joint(n).qposadr[0]] for n in JOINT_ORDER}
-
-
-def assert_share(flags, share):
-    """A share of so many independent draws, within five standard deviations."""
-    assert flags.mean() == pytest.approx(share, abs=5 * np.sqrt(share * (1 - share) / RESETS))
-
-
-def feet_ahead(resets):
-    """By how far the right ankle is ahead of the left, m."""
-    angles, x = joint_angles(resets), {}
-    for side in SIDES:
-        hip = angles[f"{side}_hip"]
-        x[side] = 0.1 * np.sin(hip) + 0.1 * np.sin(hip - angles[f"{side}_knee"])
-    return x["right"] - x["left"]
-
-
-def test_reset_stands_upright_on_the_floor(env, resets):
-    qpos = resets.physics.qpos
-    assert (qpos[:, :2] == 0).all()
-    np.testing.assert_array_equal(qpos[:, 3:7], np.tile([1, 0, 0, 0], (RESETS, 1)))
-    assert (resets.action == 0).all()
-    assert not jax.vmap(env.terminal)(resets).any()
-    feet = [MODEL.geom(name).id for name in CORNER_ORDER]
-    data = mujoco.MjData(MODEL)
-    for i in range(300):
-        data.qpos[:], data.qvel[:] = qpos[i], resets.physics.qvel[i]
-        mujoco.mj_forward(MODEL, data)
-        assert data.geom_xpos[feet, 2].min() - 0.005 == pytest.approx(-1e-5, abs=1e-6)
-        np.testing.assert_array_equal(resets.physics.sensordata[i], np.float32(data.sensordata))
-
-
-def test_reset_joint_angles(resets):
-    """Inverse kinematics for flat feet and hips at 0.18 m gives hip = atan(s / 0.18) + knee / 2, the same knee on
-    both legs, and ankle = knee - hip. So what follows is the noise of the joints, U(+-0.05), alone."""
-    q = joint_angles(resets)
-    noise = {  # how many squared units of that noise
-        "right foot's pitch": (q["right_hip"] - q["right_knee"] + q["right_ankle"], 3),
-        "left foot's pitch": (q["left_hip"] - q["left_knee"] + q["left_ankle"], 3),
-        "knees": (q["right_knee"] - q["left_knee"], 2),
-        "hips": (q["right_hip"] + q["left_hip"] - (q["right_knee"] + q["left_knee"]) / 2, 2.5),
-    }
-    for name, (values, squares) in noise.items():
-        deviation = 0.05 * np.sqrt(squares / 3)
-        assert values.std() == pytest.approx(deviation, rel=0.03), name
-        assert values.mean() == pytest.approx(0, abs=5 * deviation / np.sqrt(RESETS)), name
-    for side in SIDES:
-        assert np.abs(noise[f"{side} foot's pitch"][0]).max() < 0.15
-    # Every reset is within 0.05 of the stance for some stride in +-5 cm.
-    stride = np.linspace(-0.05, 0.05, 201)
-    knee = 2 * np.arccos(np.hypot(0.18, stride) / 0.2)
-    reached = np.zeros((RESETS, len(stride)), bool) | True
-    for side, sign in (("right", 1), ("left", -1)):
-        hip = np.arctan(sign * stride / 0.18) + knee / 2
-        for joint, stance in (("hip", hip), ("knee", knee), ("ankle", knee - hip)):
-            # half a grid cell of slack
-            reached &= np.abs(q[f"{side}_{joint}"][:, None] - stance) < 0.05 + 0.002
-    assert reached.any(1).all()
-
-
-def test_reset_puts_one_foot_ahead_in_half_of_the_cases(resets):
-    """The ankles are 2 s apart, s uniform in +-5 cm, or level; joint noise adds less than 3 cm. So beyond 3 cm there
-    are half the resets times 1 - 3/10, right and left alike."""
-    ahead = feet_ahead(resets)
-    assert np.abs(ahead).max() < 0.13
-    assert_share(np.abs(ahead) > 0.03, 0.35)
-    assert_share(ahead > 0.03, 0.175)
-
-
-def test_reset_speeds(resets):
-    """U(+-0.1), and in a quarter of the cases, all with one foot ahead, U(+-0.05) more on vx: then |vx| > 0.1 with
-    probability E|v| / 0.2 = 1/8."""
-    qvel = resets.physics.qvel
-    for values in qvel[:, 1:].T:
-        assert np.abs(values).max() <= 0.1
-        quarters = np.histogram(values, 4, (-0.1, 0.1))[0] / RESETS
-        np.testing.assert_allclose(quarters, 0.25, atol=0.016)
-    assert np.abs(np.corrcoef(qvel.T) - np.eye(12)).max() < 0.04
-    fast = np.abs(qvel[:, 0]) > 0.1
-    assert 0.14 < np.abs(qvel[:, 0]).max() <= 0.15
-    assert_share(fast, 0.25 / 8)
-    apart = np.abs(feet_ahead(resets)[fast]) > 0.03
-    assert apart.mean() == pytest.approx(0.7, abs=5 * np.sqrt(0.21 / fast.sum()))
-
-
-def test_reset_hip_height(resets):
-    """Hips 0.18 m above the ankles, but for the noise of hips, knees and feet."""
-    height = resets.physics.qpos[:, 2]
-    assert height.mean() == pytest.approx(STANDING_HEIGHT, abs=0.002)
-    assert np.abs(height - STANDING_HEIGHT).max() < 0.015
-
-
 # --- behaviour ------------------------------------------------------------------------------------------------------
 
 
@@ -515,6 +268,15 @@ def test_left_and_right_are_alike(env, transition, states, actions):
     for field, tolerance in (("qpos", 1e-5), ("qvel", 1e-3), ("sensordata", 1e-3 * WEIGHT)):
         a, b = getattr(here.physics, field), getattr(there.physics, field)
         np.testing.assert_allclose(a, b, atol=tolerance)
+
+
+def test_the_solver_has_converged(transition, states, actions):
+    """Ten times the iterations change nothing, from a cold start."""
+    model = copy.copy(MODEL)
+    model.opt.iterations, model.opt.ls_iterations = 60, 100
+    engine = walker.make_engine(model, 5, "native")
+    thorough = jax.vmap(engine.step)(states.physics, actions)
+    np.testing.assert_allclose(transition(states, actions).physics.qpos, thorough.qpos, atol=1e-5)
 
 
 # --- options --------------------------------------------------------------------------------------------------------
