@@ -195,7 +195,13 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         # Without it some seeds settle too early: 0.81 in place of 0.94.
         "entropy_coefficient": 0.01,
     },
-    ("tokens-sort", "grpo"): {"kl_coefficient": 0.02, "entropy_coefficient": 0.01},
+    # 200 iterations. Of 512 responses, eight to a prompt, half of the seeds stay below 0.92; of 768 they reach 0.96.
+    ("tokens-sort", "grpo"): {
+        "total_steps": 1_075_200,
+        "num_responses": 768,
+        "kl_coefficient": 0.02,
+        "entropy_coefficient": 0.01,
+    },
     ("tokens-add", "grpo"): {
         "total_steps": 819_200,
         "imitation_steps": 150,
