@@ -118,8 +118,8 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
         ),
         "Environment steps": ("Of each seed.", {at: _steps(s) for at, s in cells.items()}),
         "Wall clock": (
-            "Of one run, from the first compilation to the last evaluation: median over runs (shortest to longest). The "
-            "seeds of a run train side by side.",
+            "Of one run, from the first compilation to the last evaluation: median over runs (shortest to longest). "
+            "The seeds of a run train side by side.",
             {at: _wall_clock(seeds) for at, seeds in cells.items()},
         ),
     }
