@@ -160,7 +160,7 @@ class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
     """discount"""
     gae_lambda: float = 1.0
     """trace decay of generalised advantage estimation; at 1 the critic is a baseline alone, and its errors bias
-    nothing: at 0.95, one of three seeds stayed at 0.77 on sorting where it now reaches 0.95"""
+    nothing: on sorting, the median of three seeds is 0.91, and 0.83 with 0.95"""
     clip_value: float | None = 0.2
     """clip range of the value loss; None: not clipped"""
 
