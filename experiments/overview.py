@@ -118,13 +118,9 @@ def _beside_returns(found, cells) -> list[str]:
         for algo in _TO_WALK
         if not all(r["report"]["gait"]["walks"] for r in cells.get(("walker", algo), ()))
     ]
-    training = [
-        c
-        for c in published.against(r for r in found if r["algo"] == "ppo" and r["env"] in _BY_BEST)[
-            0
-        ]
-        if c.best.metric == "final" and c.value < c.best.value
-    ]
+    ppo = (r for r in found if r["algo"] == "ppo" and r["env"] in _BY_BEST)
+    compared, *_ = published.against(ppo)
+    training = [c for c in compared if c.best.metric == "final" and c.value < c.best.value]
     return unmet + [
         f"ppo on {_short(c.env)} {_number(c.value)} over the last 100 training episodes (asked {_number(c.best.value)})"
         for c in training
