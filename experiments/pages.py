@@ -87,8 +87,9 @@ def of_runs(
     return "\n".join(lines)
 
 
-def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str:
-    """Tables of algorithms (rows) and environments (columns). `pictures`: environment to the file of its curves."""
+def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes: str = "") -> str:
+    """Tables of algorithms (rows) and environments (columns). `pictures`: environment to the file of its curves;
+    `notes`: what a person has to say about the figures."""
     cells: dict[tuple[str, str], list[Record]] = {}
     for r in records:
         cells.setdefault((r["algo"], r["env"]), []).append(r)
@@ -129,6 +130,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str]) -> str
     lines += _gait_tables(cells)
     lines += _token_tables(cells)
     lines += against_published(records)
+    lines += ["## Notes", "", notes.strip(), ""] if notes.strip() else []
     lines += ["## Learning curves", "", "Median and interquartile range over seeds.", ""]
     lines += [f"![{short_name(env)}]({picture})" for env, picture in pictures.items()]
     lines += ["", "## How they were made", ""]

@@ -6,7 +6,8 @@
 
 Of single runs: README.md (a row each, and what made them), curves.png and runs.json (summaries and evaluated
 returns). Of the folder of a suite: README.md (tables of algorithms and environments), a picture of learning curves
-for each environment and records.json, from which alone all of it can be made again.
+for each environment and records.json, from which alone all of it can be made again. What a person has to say about the
+figures stands in notes.md beside them, and becomes a part of the page.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from experiments.cli import parse_flags, run_main
 from experiments.compare import label_runs
 from experiments.console import Display
 from experiments.spec import short_name
+
+NOTES = "notes.md"  # in the folder of a page, by hand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +97,9 @@ def _publish_suite(flags: PublishFlags) -> None:
                 curves.setdefault(r["algo"], []).append((points[:, 0], points[:, 1]))
         pictures[env] = f"curves-{short_name(env)}.png"
         plots.bands(curves, flags.out / pictures[env], short_name(env))
-    (flags.out / "README.md").write_text(pages.of_suite(title, found, pictures))
+    notes = flags.out / NOTES
+    text = notes.read_text() if notes.exists() else ""
+    (flags.out / "README.md").write_text(pages.of_suite(title, found, pictures, text))
 
 
 def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:

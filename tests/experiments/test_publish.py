@@ -83,7 +83,10 @@ def test_the_suites_pages_are_made_of_their_records(name):
     title, found = records.read(folder / "records.json")
     pictures = {r["env"]: f"curves-{r['env']}.png" for r in found}
     page = (folder / "README.md").read_text()
-    assert pages.of_suite(title, found, pictures) == page
+    notes = folder / publish.NOTES
+    assert (
+        pages.of_suite(title, found, pictures, notes.read_text() if notes.exists() else "") == page
+    )
     assert ("## Against published numbers" in page) == (name in ("classic", "mujoco"))
 
 
@@ -110,6 +113,16 @@ def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
     assert publish.publish([str(out / "records.json"), "--out", str(again)]) == 0
     for file in ("README.md", "records.json", *pictures):
         assert (again / file).read_bytes() == (out / file).read_bytes()
+
+
+def test_what_a_person_has_to_say_stays_on_the_page(suite, tmp_path):
+    out = tmp_path / "out"
+    publish.publish([str(suite), "--out", str(out)])
+    assert "## Notes" not in (out / "README.md").read_text()
+    (out / publish.NOTES).write_text("The probe of constants is easy.\n")
+    publish.publish([str(out / "records.json"), "--out", str(out)])
+    found = section((out / "README.md").read_text(), "Notes")
+    assert found.strip() == "The probe of constants is easy."
 
 
 def test_an_equal_number_of_seeds_is_said_once(suite, tmp_path):
