@@ -176,8 +176,6 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("classic", "td3"): _PENDULUM,
     ("classic", "ddpg"): _PENDULUM,
     ("mujoco", "ppo"): _MUJOCO_PPO,
-    # With a bound that stays, Hopper is at 3600 after 300 k steps and later, now and then, too fast to keep its feet.
-    ("mujoco", "trpo"): {"max_kl_schedule": "linear"},
     # Long rollouts and whitened advantages: with five steps and without, HalfCheetah ends at 1800 and Hopper's best is
     # to stand. With the usual entropy bonus deviations grow past the torques' bounds (Hopper: to 4).
     ("mujoco", "a2c"): {
