@@ -13,6 +13,7 @@ _COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
 _PALETTE = (_COLOUR, _EVAL_COLOUR, "#4d8b57", "#8a5fa8", "#b58a2b", "#5b6470")
 # As in `agents.ALGORITHMS`, which figures need not import. An algorithm looks the same in every one of them.
 CONTROL = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
+_LOGARITHMIC = 5  # the longest run over the shortest, beyond which steps are drawn so
 Rows = list[dict[str, Any]]
 Curve = tuple[np.ndarray, np.ndarray]  # environment steps, value
 
@@ -188,9 +189,13 @@ def intervals(panels: dict[str, dict[str, tuple[float, ...]]], path: Path, title
 
 
 def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
-    """Evaluated returns of algorithms, each with its seeds' curves: median and interquartile range over seeds."""
+    """Evaluated returns of algorithms, each with its seeds' curves: median and interquartile range over seeds.
+
+    Where some run much longer than others, on a logarithmic axis: on a linear one the short ones are a wall.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -205,6 +210,12 @@ def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
     ax.set_xlabel("environment steps (per seed)")
     ax.set_ylabel("return, evaluated")
     ax.legend(frameon=False, fontsize=9)
+    lengths = [x[-1] for seeds in curves.values() for x, _ in seeds if len(x)]
+    if lengths and max(lengths) > _LOGARITHMIC * min(lengths):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("environment steps (per seed), logarithmic")
     style(ax)
     figure.savefig(path)
     return path
