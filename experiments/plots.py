@@ -13,7 +13,7 @@ _COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
 _PALETTE = (_COLOUR, _EVAL_COLOUR, "#4d8b57", "#8a5fa8", "#b58a2b", "#5b6470")
 # As in `agents.ALGORITHMS`, which figures need not import. An algorithm looks the same in every one of them.
 CONTROL = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
-_LOGARITHMIC = 5  # the longest run over the shortest, beyond which steps are drawn so
+_UNEQUAL = 5  # longest run over shortest, beyond which the axis of steps is logarithmic
 Rows = list[dict[str, Any]]
 Curve = tuple[np.ndarray, np.ndarray]  # environment steps, value
 
@@ -207,15 +207,15 @@ def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
         ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(x, middle, line, color=color, linewidth=1.8, label=label)
     ax.set_title(title, fontsize=12, fontweight="bold", loc="left")
-    ax.set_xlabel("environment steps (per seed)")
-    ax.set_ylabel("return, evaluated")
-    ax.legend(frameon=False, fontsize=9)
     lengths = [x[-1] for seeds in curves.values() for x, _ in seeds if len(x)]
-    if lengths and max(lengths) > _LOGARITHMIC * min(lengths):
+    unequal = bool(lengths) and max(lengths) > _UNEQUAL * min(lengths)
+    if unequal:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xlabel("environment steps (per seed), logarithmic")
+    ax.set_xlabel("environment steps (per seed)" + (", logarithmic" if unequal else ""))
+    ax.set_ylabel("return, evaluated")
+    ax.legend(frameon=False, fontsize=9)
     style(ax)
     figure.savefig(path)
     return path

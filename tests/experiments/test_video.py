@@ -108,3 +108,11 @@ def test_curves_with_gaps_and_without_any_episode_can_be_drawn(tmp_path):
     for seeds in ([full], [full, full[:10]], [[row(1, None)]], [[]]):
         assert plots.learning_curve(seeds, tmp_path / "curve.png", "title").stat().st_size > 1000
     assert plots.comparison({"a": [full], "b": [full, full]}, tmp_path / "c.png").exists()
+
+
+def test_curves_of_unequal_length_with_a_start_at_zero_and_empty_ones_can_be_drawn(tmp_path):
+    short, long = (np.array([0.0, n / 2, n]) for n in (1e4, 1e6))
+    nothing = np.zeros(0)
+    for seeds in ([(short, short)], [(short, short), (long, long)], [(nothing, nothing)]):
+        curves = {"sac": seeds[:1], "ppo": seeds[1:]}
+        assert plots.bands(curves, tmp_path / "bands.png", "title").stat().st_size > 1000
