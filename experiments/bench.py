@@ -41,7 +41,8 @@ from envs.biped.walker import make_walker
 from experiments.bench_gpu import bench_gpu
 from experiments.bench_learners import bench_learners
 from experiments.bench_tokens import bench_tokens
-from experiments.cli import parse_flags, run_main
+from experiments.cli import run_main
+from experiments.flags import parse_flags
 from experiments.presets import preset
 from experiments.rivals import against_rivals
 from experiments.runs import provenance

@@ -20,6 +20,7 @@ from jaxtyping import PyTree
 
 KEEP = 3
 _SUMS = "SHA256SUMS"
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax has not finished
 
 
 class DamagedCheckpointError(Exception):
@@ -29,21 +30,25 @@ class DamagedCheckpointError(Exception):
 def save(folder: Path, env_steps: int, state: PyTree, progress: dict[str, Any]) -> Path:
     """Writes `state` (any pytree of arrays, typed PRNG keys included) and `progress` (plain JSON).
 
-    Returns once the checkpoint is on disk; older ones beyond the last `KEEP` are then removed.
+    Returns once the checkpoint is on disk; older ones beyond the last `KEEP` are then removed. Raises OSError where it
+    cannot be written.
     """
     import orbax.checkpoint as ocp
 
     path = folder.absolute() / str(env_steps)
     arrays = {name: np.asarray(_data(leaf)) for name, leaf in _leaves(state).items()}
     arrays = {name: x for name, x in arrays.items() if x.size}  # orbax refuses empty arrays
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(
-            path,
-            ocp.args.Composite(
-                state=ocp.args.PyTreeSave(arrays), progress=ocp.args.JsonSave(progress)
-            ),
-            force=True,
-        )
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(
+                path,
+                ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(arrays), progress=ocp.args.JsonSave(progress)
+                ),
+                force=True,
+            )
+    except Exception as error:  # a full disk comes as any of several, in as many words
+        raise OSError(f"the checkpoint {path} cannot be written: {_reason(error)}") from error
     temporary = path / f"{_SUMS}.tmp"
     temporary.write_text(_checksums(path))
     temporary.replace(path / _SUMS)
@@ -59,6 +64,11 @@ def steps(folder: Path) -> list[int]:
     return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
 
 
+def begun(folder: Path) -> bool:
+    """Whether a checkpoint was ever completed in `folder`."""
+    return any((folder / str(n) / _SUMS).exists() for n in steps(folder))
+
+
 def restore(
     folder: Path, template: PyTree, warn: Callable[[str], None]
 ) -> tuple[PyTree, dict[str, Any], int]:
@@ -71,13 +81,18 @@ def restore(
     Raises DamagedCheckpointError if none can be used.
     """
     for env_steps in steps(folder):
+        path = folder.absolute() / str(env_steps)
+        damage = _damage(path)
+        if damage:
+            warn(f"checkpoint {env_steps} is damaged ({damage}); trying the one before")
+            continue
         try:
-            state, progress = _read(folder.absolute() / str(env_steps), template)
-        except (
-            Exception
-        ) as error:  # whatever a damaged file may provoke, the one before may be whole
-            reason = f"{error}".strip().split("\n")[0][:160] or type(error).__name__
-            warn(f"checkpoint {env_steps} is damaged ({reason}); trying the one before")
+            state, progress = _read(path, template)
+        except Exception as error:  # orbax has no one exception for what it cannot make out
+            warn(
+                f"checkpoint {env_steps} is whole, but does not fit the settings in config.json or this version "
+                f"({_reason(error)}); trying the one before"
+            )
         else:
             return state, progress, env_steps
     raise DamagedCheckpointError(f"no usable checkpoint in {folder}")
@@ -85,18 +100,28 @@ def restore(
 
 def discard_after(folder: Path, env_steps: int) -> None:
     """Removes checkpoints later than `env_steps`, and what an interrupted save left behind."""
-    for path in folder.iterdir():
-        if not path.name.isdigit() or int(path.name) > env_steps:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        later = path.name.isdigit() and int(path.name) > env_steps
+        if later or _UNFINISHED in path.name:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None: nothing."""
+    if not (path / _SUMS).exists():
+        return "it was not completed"
+    if (path / _SUMS).read_text(errors="replace") != _checksums(path):
+        return "its files do not match their checksums"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return f"{error}".strip().split("\n")[0][:160] or type(error).__name__
 
 
 def _read(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
     import orbax.checkpoint as ocp
 
-    if not (path / _SUMS).exists():
-        raise ValueError("it was not completed")
-    if (path / _SUMS).read_text(errors="replace") != _checksums(path):
-        raise ValueError("its files do not match their checksums")
     wanted = {name: jax.eval_shape(_data, leaf) for name, leaf in _leaves(template).items()}
     as_numpy = {
         name: ocp.RestoreArgs(restore_type=np.ndarray) for name, x in wanted.items() if x.size

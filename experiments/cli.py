@@ -7,26 +7,21 @@ Whatever is wrong with them is one line on stderr and exit code 2, before anythi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import difflib
-import io
-import os
-import re
+import signal
 import sys
-import typing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-
-import tyro
 
 from agents.off_policy import human_bytes
 from experiments import options, runs, tracking
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
 from experiments.finish import conclude
+from experiments.flags import dashed, parse_flags
+from experiments.locks import FolderBusyError, alone
 from experiments.presets import preset
 from experiments.runner import (
     NonFiniteError,
@@ -48,6 +43,7 @@ from experiments.spec import (
 )
 
 BAD_INPUT = 2
+INTERRUPTED = 128 + signal.SIGINT
 _FREE = ("out", "resume", "video", "track")  # flags of a run that may change when it is resumed
 
 
@@ -81,24 +77,32 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
         return fail(error)
     except SystemExit as done:  # --help
         return int(done.code or 0)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     display = Display()
     for line in (note, _memory(algo, flags.seeds), f"run folder: {folder}"):
         if line:
             display.say(line)
+    program = "tokens" if domain == "tokens" else env or "train"
+    to_go_on = f"to go on: python -m experiments.{program} --resume {folder}"
     try:
-        track = tracking.start(flags.track, folder, spec)
-        finished = train(folder, spec, algo, display, bool(flags.resume), track)
-        conclude(folder, spec, algo, finished, flags.video, display)
-    except RunInterruptedError as stopped:
+        with alone(folder, "another process"):
+            track = tracking.start(flags.track, folder, spec)
+            finished = train(folder, spec, algo, display, bool(flags.resume), track)
+            conclude(folder, spec, algo, finished, flags.video, display)
+    except (RunInterruptedError, KeyboardInterrupt) as stopped:
         display.close()
-        program = "tokens" if domain == "tokens" else env or "train"
-        command = f"python -m experiments.{program} --resume {folder}"
-        display.say(f"stopped; to go on: {command}")
-        return 128 + stopped.signum
+        display.say(f"stopped; {to_go_on}")
+        return 128 + getattr(stopped, "signum", signal.SIGINT)
     except NonFiniteError as error:
         display.close()
         return fail(error, code=1)
-    except DamagedCheckpointError as error:
+    except OSError as error:  # a full disk, say: what was saved before is whole
+        display.close()
+        fail(error)
+        display.say(f"when that is mended, {to_go_on}")
+        return 1
+    except (DamagedCheckpointError, FolderBusyError) as error:
         return fail(error)
     finally:
         display.close()
@@ -155,6 +159,8 @@ def run_main(body: Callable[[], int | None]) -> None:
         code = body() or 0
     except (ValueError, OSError, DamagedCheckpointError) as error:
         code = fail(error)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     sys.exit(code)
 
 
@@ -165,36 +171,6 @@ def fail(error: Exception, code: int = BAD_INPUT) -> int:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     print("error: " + " ".join(text.split()), file=sys.stderr)
     return code
-
-
-def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: str) -> Any:
-    """`tyro.cli` with its boxes turned into a ValueError of one line. `--help` raises SystemExit(0)."""
-    errors = io.StringIO()
-    program = Path(sys.argv[0])
-    is_package = program.stem == "__main__"
-    width = os.environ.get("COLUMNS")
-    try:
-        with contextlib.redirect_stderr(errors):
-            if not {"-h", "--help"} & set(argv):
-                os.environ["COLUMNS"] = "1000"  # an error in a box is not to be wrapped
-            parsed, unknown = tyro.cli(
-                arguments,
-                args=list(argv),
-                default=default,
-                prog=f"python -m experiments.{program.parent.name if is_package else program.stem}",
-                description=description,
-                config=(tyro.conf.OmitArgPrefixes,),
-                return_unknown_args=True,
-            )
-    except SystemExit as stopped:
-        if not stopped.code:
-            raise
-        raise ValueError(_unboxed(errors.getvalue())) from None
-    finally:
-        os.environ.pop("COLUMNS", None) if width is None else os.environ.update(COLUMNS=width)
-    if unknown:
-        raise ValueError(_unknown(unknown[0].split("=")[0], arguments))
-    return parsed
 
 
 def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -235,10 +211,16 @@ def _parse(
         _refuse_contradiction(run, env_flags, of_env.default)
     kwargs = {**kept, **of_env.kwargs(env_flags)}
     clash = "; ".join(
-        f"--{_dashed(name)} is not the environment's: its own is --{_dashed(field)}"
+        f"--{dashed(name)} is not the environment's: its own is --{dashed(field)}"
         for field, name in of_env.renamed.items()
     )
     return run, Spec(env, kwargs, algo, config, run.seed, run.seeds, domain), clash or None
+
+
+def parse_run(argv: Sequence[str], env: str, algo: str, domain: Domain) -> None:
+    """Raises ValueError where a command line for a new run cannot be read, without building anything."""
+    which = _WHICH[domain]
+    _parse(argv, env, algo, None, which(which.shown(env)), domain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,43 +297,5 @@ def _refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
     for name, value in vars(new).items():
         if name not in _FREE and value != getattr(old, name):
             raise ValueError(
-                f"--{_dashed(name)} {value} contradicts the run in {run.resume}, which has {getattr(old, name)}"
+                f"--{dashed(name)} {value} contradicts the run in {run.resume}, which has {getattr(old, name)}"
             )
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def _unknown(flag: str, arguments: type) -> str:
-    if not flag.startswith("-"):
-        return f"unexpected argument {flag!r}"
-    near = difflib.get_close_matches(_dashed(flag), _flag_names(arguments), n=1)
-    return f"unknown flag {flag}: " + (f"did you mean {near[0]}?" if near else "see --help")
-
-
-def _flag_names(arguments: type) -> list[str]:
-    """Those of a dataclass of flags, or of dataclasses of flags."""
-    names = []
-    for name, kind in typing.get_type_hints(arguments).items():
-        if dataclasses.is_dataclass(kind):
-            assert isinstance(kind, type)
-            names += _flag_names(kind)
-            continue
-        flag = _dashed(name)
-        names += [f"--{flag}", f"--no-{flag}"] if kind is bool else [f"--{flag}"]
-    return names
-
-
-def _unboxed(text: str) -> str:
-    """The message inside tyro's first box."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        inside = line.strip().strip("│").strip()
-        if line.startswith(("╭", "╰")) or set(inside) <= {"─"}:
-            if lines:
-                break
-            continue
-        lines.append(inside)
-    message = re.sub(r"\[/?bold\]", "", " ".join(lines))
-    return re.sub(r"^Error parsing (\w+: )?", "", message) or "the command line cannot be read"

@@ -19,7 +19,8 @@ from rich.table import Table
 import envs
 from envs.physics import BACKENDS
 from experiments import check, options, user_env
-from experiments.cli import parse_flags, run_main
+from experiments.cli import run_main
+from experiments.flags import parse_flags
 from experiments.spec import make_env
 
 

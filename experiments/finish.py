@@ -156,9 +156,9 @@ def _wall_clock(summary: dict[str, Any]) -> tuple[str, str]:
 def conclude(
     folder: Path, spec: Spec, algo: Any, finished: Finished, video: bool, display: Display
 ) -> None:
-    """All of the above."""
-    summary = summarise(folder, spec, algo, finished)
+    """All of the above. A run with a summary counts as finished, and has its curve then."""
     paths = [draw_curve(folder, spec)]
+    summary = summarise(folder, spec, algo, finished)
     if video and spec.domain == "control":
         display.note("drawing the video")
         paths += write_video(folder, algo, finished.episodes[0], display)

@@ -132,7 +132,13 @@ def check(cells: list[Cell]) -> None:
             value = getattr(cell, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        if cell.steps() >= 2**31:
+            raise ValueError(f"total_steps must be below 2147483648, got {cell.steps()}")
         _check_flags(cell, what)
+        try:
+            cli.parse_run(cell.argv(), cell.env, cell.algo, cell.domain)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
 
 
 def pending(cell: Cell, out: Path, seeds_per_run: int | None = None) -> tuple[list[Run], list[Run]]:
@@ -154,11 +160,12 @@ def pending(cell: Cell, out: Path, seeds_per_run: int | None = None) -> tuple[li
 
 
 def existing(cell: Cell, out: Path) -> list[Run]:
-    """The cell's runs that have something to go on with. Raises ValueError where one is not of this cell."""
+    """The cell's runs that are finished or have a checkpoint to go on from. Raises ValueError where one is not of
+    this cell."""
     found = []
     for path in (out / cell.folder).glob("seeds_*-*"):
         numbers = re.fullmatch(r"seeds_(\d+)-(\d+)", path.name)
-        if not numbers or not begun(path):
+        if not numbers or not (begun(path) or finished(path)):
             continue
         stored = runs.read_config(path)
         if (stored["env"], stored["algo"]) != (cell.env, cell.algo):
@@ -172,7 +179,7 @@ def existing(cell: Cell, out: Path) -> list[Run]:
 
 def begun(folder: Path) -> bool:
     """Whether a run got as far as its first checkpoint; before that there is nothing to resume."""
-    return (folder / "config.json").exists() and bool(checkpoints.steps(folder / "checkpoints"))
+    return (folder / "config.json").exists() and checkpoints.begun(folder / "checkpoints")
 
 
 def finished(folder: Path) -> bool:

@@ -16,8 +16,9 @@ import numpy as np
 import tyro
 
 from experiments import evaluate, spec, video
-from experiments.cli import parse_flags, run_main
+from experiments.cli import run_main
 from experiments.console import Display
+from experiments.flags import parse_flags
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,13 +113,12 @@ class _Loop:
     def run(self, resume: bool) -> Finished:
         if resume:
             self._restore()
-        else:
-            keys = initial_keys(self.spec)
-            self.states = self._call(self.programs.init, keys)
-            if self.evaluator.at_start:
-                self._write_start(self._evaluate(self.final_batches))
-            self._save()
         self.display.start(self._env_steps(self.total), self._env_steps())
+        if self.states is None:
+            self.states = self._call(self.programs.init, initial_keys(self.spec))
+            self._save()
+        if self.progress.iteration == 0 and self.evaluator.at_start:
+            self._write_start(self._evaluate(self.final_batches))
         chunk, episodes = 1, None
         while self.progress.iteration < self.total:
             self._stop_if_asked()
@@ -188,6 +187,9 @@ class _Loop:
         self.display.note(f"evaluating {num_batches * n} episodes")
         batches = []
         for i in range(num_batches):
+            if num_batches > 1 and self.stop.received is not None:
+                # At the end that costs the iterations since the last checkpoint, some seconds of them.
+                raise RunInterruptedError(self.stop.received)
             seeds = [self.spec.seed + i for i in self._seeds()]
             keys = jnp.stack([evaluate.keys(s, i * n, n) for s in seeds])
             found = jax.device_get(self._call(self.programs.evaluate, self.states, keys))
@@ -260,17 +262,32 @@ class _Loop:
         )
 
     def _restore(self) -> None:
+        """Goes back to the newest usable checkpoint; to nothing, if the run was stopped before its first."""
         folder = self.folder / "checkpoints"
-        self.states, progress, steps = load_state(
-            self.folder, self.spec, self.algo, self.display.warn
+        begun = checkpoints.begun(folder) or any(
+            row["env_steps"] > self._env_steps(0)
+            for i in self._seeds()
+            for row in runs.read_rows(runs.metrics_file(self.folder, self.spec.seeds, i))
         )
-        self.progress = Progress(**progress)
-        checkpoints.discard_after(folder, steps)
+        steps = 0
+        if begun:
+            self.states, progress, steps = load_state(
+                self.folder, self.spec, self.algo, self.display.warn
+            )
+            self.progress = Progress(**progress)
+        checkpoints.discard_after(folder, steps if begun else -1)
+        # What was found before the first iteration is found again.
+        last = steps if self.progress.iteration else -1
         for i in self._seeds():
             for name in (runs.metrics_file, runs.samples_file):
-                runs.truncate_rows(name(self.folder, self.spec.seeds, i), steps)
+                path = name(self.folder, self.spec.seeds, i)
+                damaged = runs.truncate_rows(path, last)
+                if damaged:
+                    self.display.warn(f"{path}: {damaged} damaged lines dropped")
         self.saved_at = self._now()
-        self.display.say(f"resumed at env step {steps}")
+        self.display.say(
+            f"resumed at env step {steps}" if begun else "no checkpoint yet: from the beginning"
+        )
 
     def _save(self) -> None:
         self._settle_clocks()

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 RUNS = Path("results/runs")
+# What config.json has at least.
+_CONFIG = {"env": str, "env_kwargs": dict, "algo": str, "config": dict, "seed": int, "seeds": int}
+_SAID = {str: "a name", dict: "a table of settings", int: "a whole number"}
 _PACKAGES = ("stride-rl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "mujoco")
 
 
@@ -35,16 +38,22 @@ def create(folder: Path, config: dict[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a run. Raises ValueError with one line where there is none."""
+    """config.json of a run. Raises ValueError with one line where there is none, or what is there cannot be one."""
+    file = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text())
-        missing = {"env", "env_kwargs", "algo", "config", "seed", "seeds"} - set(config)
+        config = json.loads(file.read_text())
     except FileNotFoundError:
         raise ValueError(f"{folder} is not a run: it has no config.json") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / 'config.json'} cannot be read: {error}") from None
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} has no settings in it: {config!r:.60}")
+    missing = sorted(_CONFIG.keys() - config.keys())
     if missing:
-        raise ValueError(f"{folder / 'config.json'} lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{file} lacks {', '.join(missing)}")
+    for name, kind in _CONFIG.items():
+        if type(config[name]) is not kind:
+            raise ValueError(f"{file}: {name} must be {_SAID[kind]}, got {config[name]!r:.60}")
     return config
 
 
@@ -67,25 +76,39 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         os.fsync(f.fileno())
 
 
-def truncate_rows(path: Path, env_steps: int) -> None:
-    """Drops rows later than `env_steps`, and a last line that was only half written."""
+def truncate_rows(path: Path, env_steps: int) -> int:
+    """Drops rows later than `env_steps` and lines that are no rows. Returns how many of these there were; a last
+    line that was only half written does not count."""
     if not path.exists():
-        return
-    kept = [row for row in read_rows(path) if row["env_steps"] <= env_steps]
+        return 0
+    rows, damaged = read_lines(path)
+    kept = "".join(json.dumps(row) + "\n" for row in rows if row["env_steps"] <= env_steps)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    temporary.write_text(kept)
     temporary.replace(path)
+    return damaged
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, up to the first that cannot be read."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    """The rows of a metrics.jsonl. Lines that are none are passed over."""
+    return read_lines(path)[0]
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a metrics.jsonl, and how many lines are none. Blank ones and a last one under way do not count."""
+    rows, damaged = [], 0
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
+    for i, line in enumerate(lines):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            break
-    return rows
+            damaged += bool(line.strip()) and i < len(lines) - 1
+            continue
+        if isinstance(row, dict) and type(row.get("env_steps")) is int:
+            rows.append(row)
+        else:
+            damaged += 1
+    return rows, damaged
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

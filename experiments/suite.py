@@ -11,16 +11,14 @@ finished runs stay, stopped ones go on, and of more seeds only the new ones are 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,13 +27,16 @@ import tyro
 
 from experiments import grid, records, runs
 from experiments.board import Board
-from experiments.cli import BAD_INPUT, parse_flags, run_main
+from experiments.cli import BAD_INPUT, run_main
+from experiments.flags import parse_flags
 from experiments.grid import Cell, Run
+from experiments.locks import alone
 from experiments.spec import full_name
 
 SMOKE_STEPS = 5_000
 POLL_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ANOTHER = "another suite, or a run that one left behind,"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ def suite(argv: Sequence[str]) -> int:
     todo = [r for there, new in plan for r in (*there, *new) if not grid.finished(out / r.folder)]
     settings = _settings(out, [*done, *todo])
     board = Board(out, [*done, *todo])
-    with _alone(out) as lock, _Signals() as signals, board:
+    with alone(out, _ANOTHER) as lock, _Signals() as signals, board:
         board.say(f"{len(done)} runs finished already, {len(todo)} to do, in {out}")
         runs.write_json(out / "suite.json", settings)
         records.refresh(out)
@@ -256,20 +257,6 @@ def _settings(out: Path, planned: list[Run]) -> dict[str, list[str]]:
             )
         found[name] = asked
     return found
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[IO]:
-    """Holds `out` against a second suite, which would resume the runs that this one is at."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another suite, or a run that one left behind, is at work in {out}"
-            ) from None
-        yield lock
 
 
 def _clear(folder: Path) -> None:

@@ -23,8 +23,9 @@ import numpy as np
 import tyro
 
 from experiments import runs
-from experiments.cli import parse_flags, run_main
+from experiments.cli import run_main
 from experiments.console import Display
+from experiments.flags import parse_flags
 from experiments.studies import bandit, cliff, kl, variance
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}

@@ -138,8 +138,33 @@ def test_any_single_damaged_or_missing_file_is_noticed(tmp_path):
 )
 def test_another_shape_or_dtype_is_refused(tmp_path, change):
     checkpoints.save(tmp_path, 10, change(make(1)), {})
+    said = []
     with pytest.raises(checkpoints.DamagedCheckpointError):
-        checkpoints.restore(tmp_path, TEMPLATE, lambda line: None)
+        checkpoints.restore(tmp_path, TEMPLATE, said.append)
+    assert "is whole, but does not fit the settings in config.json" in said[0]
+
+
+def test_a_checkpoint_counts_from_its_checksums_on(tmp_path):
+    assert not checkpoints.begun(tmp_path / "nowhere")
+    (tmp_path / "0").mkdir()
+    assert not checkpoints.begun(tmp_path)
+    checkpoints.save(tmp_path, 10, make(1), {})
+    assert checkpoints.begun(tmp_path)
+
+
+def test_only_what_a_save_left_behind_is_removed(tmp_path):
+    for name in ("5", "20", "20.orbax-checkpoint-tmp", "mine"):
+        (tmp_path / name).mkdir()
+    checkpoints.discard_after(tmp_path, 10)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["5", "mine"]
+    checkpoints.discard_after(tmp_path / "nowhere", 10)
+
+
+def test_where_none_can_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written: ") as error:
+        checkpoints.save(tmp_path / "file", 10, make(1), {})
+    assert "\n" not in str(error.value)
 
 
 WRITER = """

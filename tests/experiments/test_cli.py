@@ -1,9 +1,12 @@
+import errno
 import json
+import shutil
 
 import pytest
 
 import agents
-from experiments import cli, compare, evaluator, play, runs
+from experiments import cli, compare, evaluator, finish, flags, play, runs
+from experiments.locks import alone
 from tests.experiments import stub
 
 TINY = [
@@ -43,7 +46,9 @@ BAD = [
     ("--env probe-constant --num-minibatches 3", "does not divide"),
     ("--env probe-constant --gamma 1.5", "gamma must be between 0 and 1"),
     ("--env probe-constant --total-steps -5", "total_steps must be at least 1"),
-    ("--env probe-constant --total-steps many", "--total-steps"),
+    ("--env probe-constant --total-steps many", "--total-steps: 'many' is not a whole number"),
+    ("--env probe-constant --total-steps 1e6", "in digits: write 1000000"),
+    ("--env probe-constant --gamma x", "--gamma: 'x' is not a number"),
     ("--env probe-constant --total-steps 9999999999", "below 2147483648"),
     ("--env probe-constant --seeds 0", "--seeds must be at least 1"),
     ("--env probe-constant --seed -1", "--seed must be"),
@@ -53,7 +58,7 @@ BAD = [
     ("--env probe-constant extra", "unexpected argument 'extra'"),
     ("--env walker --observation pixels", "document"),
     ("--env walker --torque-weight-ramp 0.1 5 2", "torque_weight_ramp"),
-    ("--env walker --torque-weight-ramp 0.1", "--torque-weight-ramp"),
+    ("--env walker --torque-weight-ramp 0.1", "wanted None or FLOAT FLOAT FLOAT, got '0.1'"),
     ("--env probe-constant --out /dev/null/run", "Not a directory"),
     ("--env probe-constant --out {run}", "not overwritten"),
     ("", "--env NAME"),
@@ -83,9 +88,57 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys, flags, messa
 
 
 def test_a_run_without_a_usable_checkpoint_is_one_line(tmp_path, capsys):
-    runs.create(tmp_path / "run", stub.spec().to_json())
+    flags = ["--env", "probe-truncation", "--algo", "stub", "--total-steps", "80"]
+    assert cli.main([*flags, "--out", str(tmp_path / "run")]) == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    capsys.readouterr()
     assert cli.main(["--resume", str(tmp_path / "run")]) == 2
     assert "no usable checkpoint" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_share_a_run(tmp_path, capsys):
+    runs.create(tmp_path / "run", stub.spec().to_json())
+    with alone(tmp_path / "run", "another process"):
+        assert cli.main(["--resume", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: another process is at work in {tmp_path / 'run'}\n"
+    assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+
+
+def test_a_full_disk_is_one_line_and_how_to_go_on(tmp_path, capsys, monkeypatch):
+    flags = ["--env", "probe-truncation", "--algo", "stub", "--out", str(tmp_path / "run")]
+
+    def full(path, rows):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "append_rows", full)
+        assert cli.main(flags) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "metrics.jsonl: No space left on device" in captured.err
+    assert f"to go on: python -m experiments.train --resume {tmp_path / 'run'}" in captured.out
+    assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+
+
+def test_interrupted_at_the_end_a_run_can_be_ended_again(tmp_path, capsys, monkeypatch):
+    flags = ["--env", "probe-truncation", "--algo", "stub", "--out", str(tmp_path / "run")]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "draw_curve", interrupted)
+        assert cli.main(flags) == 130
+    assert "stopped; to go on" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_errors_are_read_where_a_terminal_has_no_boxes():
+    plain = " Value error \n --- \n  Error parsing --smooth: it is wrong \n  ---\n  Argument helptext:\n"
+    assert flags._unboxed(plain) == "--smooth: it is wrong"
 
 
 @pytest.mark.parametrize("broken", ["", "{}", '{"env": 1}', "\x00"])

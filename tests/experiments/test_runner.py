@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,60 @@ def test_a_damaged_newest_checkpoint_costs_only_time(tmp_path, monkeypatch, caps
     assert rows(tmp_path / "a") == before
     assert f"checkpoint {newest} is damaged" in capsys.readouterr().err
     assert checkpoints.steps(tmp_path / "a" / "checkpoints")[0] == newest
+
+
+def test_a_damaged_row_is_named_and_costs_no_other(tmp_path, capsys):
+    spec = stub.spec(total_steps=400)
+    train(tmp_path / "a", spec)
+    file = tmp_path / "a" / "metrics.jsonl"
+    before = rows(tmp_path / "a")
+    file.write_text("{bad\n" + file.read_text())
+    train(tmp_path / "a", spec, resume=True)
+    assert rows(tmp_path / "a") == before
+    assert f"{file}: 1 damaged lines dropped" in capsys.readouterr().err
+
+
+def test_stopped_before_its_first_checkpoint_a_run_begins_anew(tmp_path):
+    spec = stub.spec(total_steps=400, seeds=2)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(whole, spec)
+    runs.create(cut, spec.to_json())
+    train(cut, spec, resume=True)
+    for seed in ("seed_0", "seed_1"):
+        assert rows(cut / seed) == rows(whole / seed) != []
+
+
+def test_rows_are_not_given_up_for_want_of_a_checkpoint(tmp_path):
+    spec = stub.spec(total_steps=400)
+    train(tmp_path / "a", spec)
+    before = rows(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "checkpoints")
+    with pytest.raises(checkpoints.DamagedCheckpointError, match="no usable checkpoint"):
+        train(tmp_path / "a", spec, resume=True)
+    assert rows(tmp_path / "a") == before
+
+
+def test_a_long_evaluation_is_left_between_its_batches(tmp_path, monkeypatch):
+    """That at the end: the iterations since the last checkpoint are done again."""
+    spec = stub.spec(total_steps=400)
+    whole = train(tmp_path / "whole", spec)
+    real, calls = runner._Loop._call, []
+
+    def call(loop, program, *arguments):
+        done = real(loop, program, *arguments)
+        if program is loop.programs.evaluate and loop.progress.iteration == loop.total:
+            calls.append(program)
+            os.kill(os.getpid(), signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(runner._Loop, "_call", call)
+    with pytest.raises(runner.RunInterruptedError):
+        train(tmp_path / "cut", spec)
+    assert len(calls) == 1
+    monkeypatch.setattr(runner._Loop, "_call", real)
+    resumed = train(tmp_path / "cut", spec, resume=True)
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    np.testing.assert_array_equal(whole.states.params, resumed.states.params)
 
 
 def test_seeds_are_their_single_runs(tmp_path):

@@ -23,6 +23,18 @@ def test_rows_later_than_the_checkpoint_and_half_a_line_are_dropped(tmp_path):
     assert runs.read_rows(path) == rows
 
 
+def test_damaged_lines_are_counted_and_cost_no_other(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"env_steps": n} for n in (10, 20, 30)]
+    good = [json.dumps(row) for row in rows]
+    bad = ["{bad", "3", '{"a": 1}', '{"env_steps": null}', '{"env_steps": "7"}']
+    path.write_text("\n".join([bad[0], good[0], *bad[1:], "", good[1], good[2], '{"env_st']))
+    assert runs.read_lines(path) == (rows, len(bad))
+    assert runs.truncate_rows(path, 20) == len(bad)
+    assert runs.read_lines(path) == (rows[:2], 0)
+    assert runs.truncate_rows(path, 20) == 0
+
+
 def test_a_run_that_wrote_nothing_yet_can_be_truncated(tmp_path):
     path = tmp_path / "metrics.jsonl"
     runs.truncate_rows(path, 0)
@@ -68,3 +80,23 @@ def test_json_gets_null_for_what_it_cannot_say():
         {"a": math.nan, "b": (np.float32(1.5), np.int32(2)), "c": math.inf, "d": True}
     )
     assert found == {"a": None, "b": [1.5, 2], "c": None, "d": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env": 3}, "env must be a name, got 3"),
+        ({"algo": ["ppo"]}, "algo must be a name"),
+        ({"env_kwargs": []}, "env_kwargs must be a table of settings"),
+        ({"config": [1]}, "config must be a table of settings"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+        ({"seeds": True}, "seeds must be a whole number"),
+    ],
+)
+def test_a_config_of_other_kinds_is_one_line(tmp_path, change, message):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | change))
+    with pytest.raises(ValueError, match=message):
+        runs.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("3")
+    with pytest.raises(ValueError, match="has no settings in it: 3"):
+        runs.read_config(tmp_path)

@@ -2,6 +2,7 @@ import contextlib
 import fcntl
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh(launched):
     assert [seed for _, seed in seeds_on_record()] == [0, 1]
 
 
+def test_a_finished_run_stays_so_without_its_checkpoints(launched):
+    suite.suite([*PROBE, "--seeds", "2"])
+    shutil.rmtree("out/probe-truncation/stub/seeds_0-1/checkpoints")
+    assert suite.suite([*PROBE, "--seeds", "3"]) == 0
+    assert len(launched) == 2
+    assert [seed for _, seed in seeds_on_record()] == [0, 1, 2]
+
+
 def test_other_settings_do_not_mix_with_what_is_there(launched):
     suite.suite([*PROBE, "--seeds", "1"])
     with pytest.raises(
@@ -274,6 +283,8 @@ BAD = [
     ("g.toml", GRID + "flags = { ratte = 1 }", "unknown flag ratte: did you mean rate?"),
     ("g.toml", GRID + "flags = { num-envs = 0 }", "num_envs must be at least 1, got 0"),
     ("g.toml", GRID + "flags = { seeds = 4 }", "the flag seeds is the grid's own"),
+    ("g.toml", GRID + 'flags = { rate = "x" }', "'x' is not a number"),
+    ("g.toml", GRID + "total_steps = 3000000000", "total_steps must be below 2147483648"),
     ("g.toml --envs probe-constant", GRID, "the grid has no env 'probe-constant'"),
 ]
 
