@@ -7,11 +7,27 @@ from typing import Any
 import numpy as np
 
 from experiments import profiles, statistics
-from experiments.sources import Curve
+from experiments.curves import Curve
 from experiments.spec import short_name
 
 Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) to seeds
 HEADER = ("env", "algo", "metric", "iqm", "mean", "ci_low", "ci_high", "seeds")
+_BEGIN = "# Comparison of "
+_EXPLAINED = {  # what a row is, where it needs saying
+    "auc": "mean height of the curve over the steps that all seeds of the row have.",
+    "steps_to_threshold": "a seed that never reaches the threshold counts as infinite; `seeds` says how many reach it. "
+    "So the mean is inf where any does not, and the IQM where those that do not are more than the quarter left out.",
+    "seconds_to_threshold": "as steps_to_threshold, of seeds whose wall clock is known.",
+    "optimality_gap": "by how much final values fall short of the threshold, on average; the interval is the mean's.",
+}
+
+
+def is_page(text: str) -> bool:
+    return text.startswith(_BEGIN)
+
+
+def is_table(text: str) -> bool:
+    return text.startswith(",".join(HEADER))
 
 
 def page(
@@ -22,7 +38,7 @@ def page(
     metric: str,
     together: profiles.Together | None = None,
 ) -> str:
-    lines = [f"# Comparison of {metric}", ""]
+    lines = [f"{_BEGIN}{metric}", ""]
     lines += [f"![{env}]({name}.png)\n" for env, name in pictures.items()]
     lines += ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
@@ -31,6 +47,9 @@ def page(
         "IQM: mean without the lowest and highest quarter of the seeds (with three or fewer, the mean).",
         "",
     ]
+    there = {row[2] for row in rows}
+    lines += [f"- {name}: {what}" for name, what in _EXPLAINED.items() if name in there]
+    lines += [""]
     if together:
         lines += [_together(together), ""]
     better = _improvements(groups)
