@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
-from experiments import plots, profiles, sources, statistics
+from experiments import outputs, plots, profiles, sources, statistics
 from experiments.cli import parse_flags, run_main
+from experiments.compare_page import HEADER, Groups, is_page, is_table, page
 from experiments.console import Display
-from experiments.sources import Curve
+from experiments.curves import Curve, differing
 from experiments.spec import short_name
 
-Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) to seeds
-HEADER = ("env", "algo", "metric", "iqm", "mean", "ci_low", "ci_high", "seeds")
 _POINTS = 200  # at which curves are compared
 
 
@@ -33,7 +33,7 @@ class CompareFlags:
     """folders of runs, folders that hold some, records.json, CSV or event files"""
     by: str = "env,algo"
     """what tells curves apart: env, algo, and settings such as learning_rate, with commas"""
-    metric: str = "eval/return"
+    metric: str = sources.METRIC
     """a column of metrics.jsonl, or a tag of event files"""
     x: Literal["steps", "seconds"] = "steps"
     """against environment steps or wall clock"""
@@ -59,22 +59,30 @@ def compare(argv: Sequence[str]) -> int:
         raise ValueError("which runs? give their folders")
     if flags.smooth < 0:
         raise ValueError(f"--smooth {flags.smooth}: a number of evaluations, or 0")
+    if flags.threshold is not None and not math.isfinite(flags.threshold):
+        raise ValueError(f"--threshold {flags.threshold}: a finite value is wanted")
+    outputs.check(flags.out, {"README.md": is_page, "scores.csv": is_table})
     ranges = profiles.read_ranges(flags.normalize) if flags.normalize else {}
     found = sources.read(flags.paths, flags.metric)
-    groups = grouped(found.curves, flags.by.split(","))
+    by = flags.by.split(",")
+    groups = grouped(found.curves, by)
     together, left_out = profiles.together(groups, ranges, flags.metric)
-    notes = [*found.notes, *unequal(groups), *left_out]
+    notes = [*found.notes, *mixed(groups, by), *unequal(groups), *disjoint(groups, flags.x)]
+    notes += [*left_out, *profiles.unused(ranges, [env for env, _ in groups])]
     flags.out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for env in dict.fromkeys(env for env, _ in groups):
         of_env = {label: curves for (e, label), curves in groups.items() if e == env}
+        bands = {
+            label: found_band
+            for label, curves in of_env.items()
+            if (found_band := band([smoothed(c, flags.smooth) for c in curves], flags.x))
+        }
+        if not bands:
+            continue
         pictures[env] = f"curves-{short_name(env) or 'all'}"
         what = f"IQM and 95% bootstrap band, mean dashed; {_smoothing(flags.smooth)}"
         title = f"{short_name(env)}\n{what}"
-        bands = {
-            label: band([smoothed(c, flags.smooth) for c in curves], flags.x)
-            for label, curves in of_env.items()
-        }
         for suffix in ("png", "svg"):
             plots.interval_bands(
                 bands, flags.out / f"{pictures[env]}.{suffix}", title, flags.x, flags.metric
@@ -128,20 +136,29 @@ def grouped(curves: list[Curve], by: Sequence[str]) -> Groups:
     return groups
 
 
-def band(curves: list[Curve], x: str) -> tuple[np.ndarray, ...]:
-    """Abscissa, IQM, mean, and the ends of the interval; as far as all seeds go."""
-    axes = [c.steps if x == "steps" else c.seconds for c in curves]
+def band(curves: list[Curve], x: str) -> tuple[np.ndarray, ...] | None:
+    """Abscissa, IQM, mean, and the ends of the interval, as far as all seeds go; None where that is nowhere."""
+    axes = _axes(curves, x)
     if any(np.isnan(axis).any() for axis in axes):
         raise ValueError("--x seconds: not every curve knows its wall clock")
-    begin, end = max(axis[0] for axis in axes), min(axis[-1] for axis in axes)
+    begin, end = _common(axes)
     if end < begin:
-        end = begin
+        return None
     grid = np.linspace(begin, end, _POINTS)
     values = np.stack(
         [np.interp(grid, axis, c.value) for axis, c in zip(axes, curves, strict=True)]
     )
     low, high = statistics.bootstrap([values])
     return grid, statistics.iqm(values), values.mean(0), low, high
+
+
+def _axes(curves: list[Curve], x: str) -> list[np.ndarray]:
+    return [c.steps if x == "steps" else c.seconds for c in curves]
+
+
+def _common(axes: list[np.ndarray]) -> tuple[float, float]:
+    """Where the last begins and where the first ends; the other way round where they have no part in common."""
+    return max(axis[0] for axis in axes), min(axis[-1] for axis in axes)
 
 
 def smoothed(curve: Curve, n: int) -> Curve:
@@ -159,113 +176,92 @@ def _smoothing(n: int) -> str:
 
 def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
     """Rows of scores.csv."""
-    metrics: dict[str, Callable[[Curve], float]] = {
-        "final": lambda c: c.value[-1],
-        "best": lambda c: c.value.max(),
-        "auc": lambda c: statistics.area_under_curve(c.steps, c.value),
-    }
-    if threshold is not None:
-        goal = threshold
-        metrics |= {
-            "steps_to_threshold": lambda c: statistics.first_reached(c.steps, c.value, goal),
-            "seconds_to_threshold": lambda c: statistics.first_reached(c.seconds, c.value, goal),
-            "optimality_gap": lambda c: goal - min(c.value[-1], goal),
-        }
     rows: list[tuple[Any, ...]] = []
     for (env, label), curves in groups.items():
-        for name, measure in metrics.items():
-            each = np.array([measure(c) for c in curves])
-            each = each[~np.isnan(each)]  # never reached: `seeds` says how many did
-            if len(each) == 0:
-                rows.append((env, label, name, "", "", "", "", 0))
-                continue
-            low, high = statistics.bootstrap([each])
-            figures = (statistics.iqm(each), each.mean(), low, high)
-            rows.append((env, label, name, *(f"{float(v):.5g}" for v in figures), len(each)))
+        final = np.array([c.value[-1] for c in curves])
+        measured = {"final": final, "best": np.array([c.value.max() for c in curves])}
+        measured["auc"] = np.array(_areas(curves))
+        told = {name: (*_figures(each), len(each)) for name, each in measured.items()}
+        if threshold is not None:
+            for x in ("steps", "seconds"):
+                told[f"{x}_to_threshold"] = _reached(_axes(curves, x), curves, threshold)
+            gaps = threshold - np.minimum(final, threshold)
+            # Over environments, too, the gap is a mean.
+            told["optimality_gap"] = ("", *_figures(gaps, _mean)[1:], len(gaps))
+        rows += [(env, label, name, *figures) for name, figures in told.items()]
     return rows
 
 
-def page(
-    rows: list[tuple[Any, ...]],
-    groups: Groups,
-    pictures: dict[str, str],
-    notes: list[str],
-    metric: str,
-    together: profiles.Together | None = None,
-) -> str:
-    lines = [f"# Comparison of {metric}", ""]
-    lines += [f"![{env}]({name}.png)\n" for env, name in pictures.items()]
-    lines += ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    lines += [
-        "",
-        "IQM: mean without the lowest and highest quarter of the seeds (with three or fewer, the mean).",
-        "",
-    ]
-    if together:
-        lines += [_together(together), ""]
-    better = _improvements(groups)
-    if together:
-        better += _square("all", list(together.curves), profiles.improvements(together))
-    if better:
-        lines += [
-            "Probability that a run of the row ends higher than one of the column:",
-            "",
-            *better,
-        ]
-    if notes:
-        lines += ["Left out, or to be kept in mind:", "", *(f"- {note}" for note in notes), ""]
-    return "\n".join(lines)
+def _figures(each: np.ndarray, statistic: statistics.Statistic = statistics.iqm) -> tuple[str, ...]:
+    """The statistic, the mean, and the statistic's interval; nothing of nothing."""
+    if not len(each):
+        return ("",) * 4
+    low, high = statistics.bootstrap([each], statistic)
+    return tuple(f"{float(v):.5g}" for v in (statistic(each), each.mean(), low, high))
 
 
-def _together(together: profiles.Together) -> str:
-    ranges = ", ".join(
-        f"{short_name(env)} {low:g} to {high:g}" for env, (low, high) in together.ranges.items()
-    )
-    return (
-        f"env all: normalised scores, 0 to 1 from the low to the high end of each environment's range ({ranges}); "
-        "unless given with --normalize, that is from random actions to the best published number of any algorithm. "
-        f"{profiles.GAP}: by how much final scores fall short of 1, on average."
-    )
+def _mean(scores: np.ndarray) -> np.ndarray:
+    return np.mean(scores, axis=0)
 
 
-def _improvements(groups: Groups) -> list[str]:
-    lines: list[str] = []
-    for env in dict.fromkeys(env for env, _ in groups):
-        final = {
-            label: np.array([c.value[-1] for c in curves])
-            for (e, label), curves in groups.items()
-            if e == env
-        }
-        chances = {
-            (a, b): statistics.probability_of_improvement(x, y)
-            for a, x in final.items()
-            for b, y in final.items()
-        }
-        lines += _square(short_name(env), list(final), chances)
-    return lines
-
-
-def _square(corner: str, labels: list[str], chances: dict[tuple[str, str], float]) -> list[str]:
-    """A table of rows against columns; none of a single label."""
-    if len(labels) < 2:
+def _areas(curves: list[Curve]) -> list[float]:
+    """Of each curve over the steps that all have, so that a longer one has no easier part; of none where they have no
+    step in common."""
+    begin, end = _common(_axes(curves, "steps"))
+    if end < begin:
         return []
-    lines = [f"| {corner} | " + " | ".join(labels) + " |", "|---" * (len(labels) + 1) + "|"]
-    for a in labels:
-        cells = ["" if a == b else f"{chances[a, b]:.2f}" for b in labels]
-        lines.append(f"| {a} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    parts = [statistics.clipped(c.steps, c.value, begin, end) for c in curves]
+    return [statistics.area_under_curve(*part) for part in parts]
+
+
+def _reached(axes: list[np.ndarray], curves: list[Curve], goal: float) -> tuple[Any, ...]:
+    """When the threshold is reached, by how many of those whose clock is known. Seeds that do not reach it count as
+    infinite: without them the worse learner, of which only lucky seeds arrive, would look the faster."""
+    each = np.array(
+        [
+            statistics.first_reached(axis, c.value, goal)
+            for axis, c in zip(axes, curves, strict=True)
+            if not np.isnan(axis).any()
+        ]
+    )
+    return *_figures(each), f"{np.isfinite(each).sum()} of {len(each)}"
+
+
+def mixed(groups: Groups, by: Sequence[str]) -> list[str]:
+    """Which groups are of more than seeds. Different lengths are another note's."""
+    notes = []
+    for (env, label), curves in groups.items():
+        found = {n: values for n, values in differing(curves).items() if n != "total_steps"}
+        if "algo" in found:  # which differ in dozens of settings that say nothing more
+            found = {"algo": found["algo"]}
+        if found:
+            what = "; ".join(f"{name} {', '.join(values)}" for name, values in found.items())
+            notes.append(
+                f"{env}, {label}: its {len(curves)} curves differ in more than their seeds ({what}); "
+                f"--by {','.join([*by, *found])} tells them apart"
+            )
+    return notes
 
 
 def unequal(groups: Groups) -> list[str]:
     notes = []
     for (env, label), curves in groups.items():
         ends = {c.steps[-1] for c in curves}
-        if len(ends) > 1:
+        begin, end = _common(_axes(curves, "steps"))
+        if len(ends) > 1 and begin <= end:  # otherwise `disjoint` tells
             notes.append(
                 f"{env}, {label}: curves of {len(curves)} seeds end between {min(ends):.0f} and {max(ends):.0f} steps; "
-                "the band ends with the first, final values are those at each one's end"
+                "the band and auc end with the first, final values are those at each one's end"
             )
+    return notes
+
+
+def disjoint(groups: Groups, x: str) -> list[str]:
+    notes = []
+    for (env, label), curves in groups.items():
+        begin, end = _common(_axes(curves, x))
+        if end < begin:
+            notes.append(f"{env}, {label}: no band, as its curves have no {x} in common")
     return notes
 
 

@@ -16,6 +16,12 @@ from experiments.spec import short_name
 Record = dict[str, Any]
 Column = tuple[str, Callable[[dict[str, Any]], str]]  # heading, and how a summary fills it
 
+# By which a page is known as written here: its title may be any.
+_RUNS_BEGIN, _SUITE_BEGIN = (
+    "![learning curves](curves.png)",
+    "Returns: median over seeds (lowest to highest)",
+)
+
 _RETURN: Column = ("return", lambda s: f"{s['eval_return_mean']:.1f} ± {s['eval_return_std']:.1f}")
 _GAIT: tuple[Column, ...] = (  # of runs with a gait report
     ("survival", lambda s: f"{s['survival_rate']:.1%}"),
@@ -60,6 +66,14 @@ _BESIDE = (
 _BUDGET = {"fewer": ", fewer", "as many": "", "more": ", more"}
 
 
+def is_ours(text: str) -> bool:
+    """Whether `of_runs` or `of_suite` wrote it."""
+    title, *rest = text.split("\n", 3)
+    return (
+        title.startswith("# ") and len(rest) > 1 and rest[1].startswith((_RUNS_BEGIN, _SUITE_BEGIN))
+    )
+
+
 def of_runs(
     title: str, labels: list[str], configs: list[dict[str, Any]], summaries: list[dict[str, Any]]
 ) -> str:
@@ -67,7 +81,7 @@ def of_runs(
     has_gait = any(summary.get("gait") for summary in summaries)
     of_tokens = all("task" in summary for summary in summaries)
     columns = (_RETURN, *(_GAIT if has_gait else ()), *(_TOKENS if of_tokens else ()), *_COST)
-    lines = [f"# {title}", "", "![learning curves](curves.png)", ""]
+    lines = [f"# {title}", "", _RUNS_BEGIN, ""]
     lines += _table("run", columns, dict(zip(labels, summaries, strict=True)))
     episodes = _episodes(summary["eval_episodes"] for summary in summaries)
     what = "Return, survival and gait" if has_gait else "Return"
@@ -124,7 +138,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes:
             {at: _wall_clock(seeds) for at, seeds in cells.items()},
         ),
     }
-    lines = [f"# {title}", "", f"Returns: median over seeds (lowest to highest){of_seeds}.", ""]
+    lines = [f"# {title}", "", f"{_SUITE_BEGIN}{of_seeds}.", ""]
     for heading, (what, texts) in tables.items():
         lines += [f"## {heading}", "", what, "", *_grid(texts), ""]
     lines += _gait_tables(cells)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from experiments import plots, published, statistics
-from experiments.sources import Curve
+from experiments.curves import Curve
 from experiments.spec import short_name
 
 Row = tuple[str, ...]  # of scores.csv
@@ -81,10 +81,19 @@ def together(
     return Together(ranges, curves), notes
 
 
+def unused(own: Mapping[str, Range], envs: Iterable[str]) -> list[str]:
+    """A note on ranges of environments that are not compared: a misspelt one would count for nothing unseen."""
+    envs = sorted(set(envs))
+    rest = [env for env in own if env not in envs]
+    return (
+        [f"--normalize has {', '.join(rest)}, but there are only {', '.join(envs)}"] if rest else []
+    )
+
+
 def read_ranges(path: Path) -> dict[str, Range]:
     """From CSV with the columns env, low, high. Raises ValueError with one line."""
     try:
-        with path.open(newline="") as f:
+        with path.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f)
             found = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import pages, plots, records, runs
+from experiments import outputs, pages, plots, records, runs
 from experiments.cli import parse_flags, run_main
 from experiments.compare import label_runs
 from experiments.console import Display
@@ -52,6 +52,7 @@ def publish(argv: Sequence[str]) -> int:
     for path in flags.folders:
         if not path.exists():
             raise ValueError(f"there is no {path}")
+    outputs.check(flags.out, {"README.md": pages.is_ours})
     if all(_is_run(path) for path in flags.folders):
         _publish_runs(flags)
     else:

@@ -19,6 +19,7 @@ CURVE_POINTS = 100
 LAST_EPISODES = 100  # the metric of CleanRL's and others' tables
 _DIGITS = 5  # significant ones
 Rows = list[dict[str, Any]]
+_NEEDED = ("settings", "env_steps", "wall_clock_s", "evaluations", "train_curve")  # of curves
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
@@ -92,11 +93,17 @@ def read(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
     """The title, if there is one, and the records. Raises ValueError with one line where the file holds none."""
     try:
         content = json.loads(path.read_text())
-        return content["title"], ordered(content["records"])
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        title, found = content["title"], ordered(content["records"])
+    except ValueError as error:  # no JSON, no text, or a number of thousands of digits
         raise ValueError(f"{path} cannot be read: {error}") from None
     except (KeyError, TypeError):
         raise ValueError(f"{path} holds no records as experiments.suite writes them") from None
+    for r in found:
+        lacking = [name for name in _NEEDED if name not in r]
+        if lacking:
+            what = f"{r['env']}, {r['algo']}, seed {r['seed']}"
+            raise ValueError(f"{path}: the record of {what} lacks {', '.join(lacking)}")
+    return title, found
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

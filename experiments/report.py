@@ -23,7 +23,7 @@ import tyro
 from experiments import compare, plots, records, runs, sources
 from experiments.cli import parse_flags, run_main
 from experiments.console import Display
-from experiments.sources import Curve
+from experiments.curves import Curve
 from experiments.spec import short_name
 
 VIDEO_BYTES = 4 * 2**20  # of one; a larger one is named as left out
@@ -39,7 +39,7 @@ class ReportFlags:
     """folders of runs, folders that hold some, records.json, CSV or event files"""
     by: str = "env,algo"
     """what tells curves apart: env, algo, and settings such as learning_rate, with commas"""
-    metric: str = "eval/return"
+    metric: str = sources.METRIC
     """a column of metrics.jsonl, or a tag of event files"""
     out: Path = Path("report.html")
     """the page"""
@@ -101,8 +101,9 @@ def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, A
     labels = list(dict.fromkeys(label for _, label in groups))
     names = _env_names(groups)
     scores = {row[:3]: row for row in compare.scores(groups, None)}
-    notes = [*found.notes, *compare.unequal(groups)]
-    told = list(described(paths))
+    notes = [*found.notes, *compare.mixed(groups, by), *compare.unequal(groups)]
+    notes += [*compare.disjoint(groups, "steps"), *compare.disjoint(groups, "seconds")]
+    told = list(described(found.curves))
     shown, omitted = _shown(told, by, list(names), labels, groups)
     notes += [*_remarks(found.curves, told), *omitted]
     for path in paths:
@@ -141,24 +142,26 @@ def _shown(
     return shown, notes
 
 
-def described(paths: Iterable[Path]) -> Iterator[Run]:
-    """The runs under `paths` whose configuration is known: those of run folders and of records.json."""
-    found = dict.fromkeys(s.resolve() for path in paths for s in sources.sources_in(path))
-    folders = [at for at in found if at.is_dir()]
+def described(curves: Iterable[Curve]) -> Iterator[Run]:
+    """The runs of curves whose configuration is known: those from run folders and from records.json."""
+    found: dict[Path, list[Curve]] = {}
+    for curve in curves:
+        found.setdefault(curve.source.resolve(), []).append(curve)
+    folders = [at for at in found if sources.is_run(at)]
     # Names lack what all have in common: where the folders lie says nothing, and the page may be published.
     top = Path(os.path.commonpath([folder.parent for folder in folders])) if folders else Path()
-    for at in found:
-        if at.is_dir():
+    for at, of_source in found.items():
+        if at in folders:
             yield _of_folder(at, at.relative_to(top).as_posix())
         elif at.suffix == ".json":
-            yield from _of_records(at)
+            yield from _of_records(at, [curve.fields for curve in of_source])
 
 
 def _of_folder(folder: Path, name: str) -> Run:
     config = runs.read_config(folder)
     return Run(
         name=name,
-        fields={**config["config"], "env": config["env"], "algo": config["algo"]},
+        fields=sources.fields(config, config["config"]),
         seeds=[config["seed"] + i for i in range(config["seeds"])],
         config=_flat(config["config"], config),
         finished=(folder / "summary.json").exists(),
@@ -166,17 +169,20 @@ def _of_folder(folder: Path, name: str) -> Run:
     )
 
 
-def _of_records(path: Path) -> Iterator[Run]:
-    """The seeds of a run have a record each, which agree in all that is told here."""
+def _of_records(path: Path, counted: list[dict[str, Any]]) -> Iterator[Run]:
+    """The seeds of a run have a record each, which agree in all that is told here. `counted`: fields of the curves that
+    are not there from elsewhere already."""
     together: dict[str, list[dict[str, Any]]] = {}
     for r in records.read(path)[1]:
+        if {**sources.fields(r, r["settings"]), "seed": r["seed"]} not in counted:
+            continue
         key = json.dumps([r["env"], r["algo"], r.get("run"), _flat(r["settings"], r)])
         together.setdefault(key, []).append(r)
     for of_run in together.values():
         r = of_run[0]
         yield Run(
             name=f"{short_name(r['env'])}, {r['algo']}",
-            fields={**r["settings"], "env": r["env"], "algo": r["algo"]},
+            fields=sources.fields(r, r["settings"]),
             seeds=[each["seed"] for each in of_run],
             config=_flat(r["settings"], r),
             finished=True,
@@ -225,10 +231,13 @@ def _group(curves: list[Curve], label: int, scores: list[tuple[Any, ...]]) -> di
 
 
 def _band(curves: list[Curve], x: str) -> dict[str, Any] | None:
-    """None against a wall clock that is not known of every seed."""
+    """None against a wall clock that is not known of every seed, and where seeds have no part of the axis in common."""
     if x == "seconds" and any(np.isnan(c.seconds).any() for c in curves):
         return None
-    grid, iqm, _, low, high = compare.band(curves, x)
+    found = compare.band(curves, x)
+    if found is None:
+        return None
+    grid, iqm, _, low, high = found
     heights = {"iqm": iqm, "low": low, "high": high}
     return {"x": _rounded(grid, 7), **{name: _rounded(y) for name, y in heights.items()}}
 

@@ -6,28 +6,18 @@ import csv
 import dataclasses
 import difflib
 import json
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from experiments import events, records, runs
+from experiments.curves import Curve, cleaned, measured, same_run, same_values
 
-from experiments import records, runs
-
+METRIC = "eval/return"  # unless another is asked for
 _COLUMNS = ("env", "algo", "seed", "env_steps", "value")
-_EVENTS = "events.out.tfevents."
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """One seed's."""
-
-    fields: dict[str, Any]  # env, algo, seed, and settings where they are known
-    steps: np.ndarray  # [n] environment steps, ascending
-    seconds: np.ndarray  # [n] wall clock; NaN where it is not known
-    value: np.ndarray  # [n]
-    finished: bool
+_NAMED = 3  # of many alike in a note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,50 +27,113 @@ class Found:
 
 
 def read(paths: Iterable[Path], metric: str) -> Found:
-    """All curves under `paths`. Raises ValueError, in one line, where there are none or a file cannot be read."""
+    """All curves under `paths`, each once, in order and finite.
+
+    Raises ValueError, in one line, where there are none or where what is named itself cannot be read; what lies in a
+    folder and cannot be read is left out.
+    """
     found = Found([], [])
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise ValueError(f"there is no {path}")
-        before = len(found.curves) + len(found.notes)
-        for source in sources_in(path):
+        sources = sources_in(path)
+        if not sources:
+            raise ValueError(
+                f"there is no run in {path}: no config.json, records.json, CSV or event file"
+            )
+        for source in sources:
             if source.resolve() in seen:
                 found.notes.append(f"{source} was given twice and counts once")
                 continue
             seen.add(source.resolve())
-            more = _read(source, metric)
-            found.curves.extend(more.curves)
+            named = source == path or path.is_file()
+            try:
+                more = _read(source, metric)
+            except ValueError as error:
+                if named:
+                    raise
+                found.notes.append(f"left out: {error}")
+                continue
             found.notes.extend(more.notes)
-        if len(found.curves) + len(found.notes) == before:
-            raise ValueError(
-                f"there is no run in {path}: no config.json, records.json, CSV or event file"
-            )
+            _add(more.curves, found, named)
     if not found.curves:
-        raise ValueError(f"no value of {metric} yet: {'; '.join(found.notes)}")
+        raise ValueError(f"no value of {metric}: {_several(found.notes, '; ')}")
     return found
 
 
 def sources_in(path: Path) -> list[Path]:
-    if path.is_file() or (path / "config.json").exists():
+    """Run folders, folders of event files, records.json and CSV. What lies in a run's folder belongs to the run."""
+    if path.is_file():
+        return [path.parent if path.name.startswith(events.PREFIX) else path]
+    if is_run(path):
         return [path]
     folders = sorted(p.parent for p in path.rglob("config.json"))
-    events = sorted(
-        p for p in path.rglob(_EVENTS + "*") if not any(p.is_relative_to(f) for f in folders)
-    )
-    return folders or events or sorted(path.rglob("records.json")) or sorted(path.rglob("*.csv"))
+    others = [
+        *sorted({p.parent for p in path.rglob(events.PREFIX + "*")}),
+        *sorted(path.rglob("records.json")),
+        *sorted(path.rglob("*.csv")),
+    ]
+    return folders + [p for p in others if not any(p.is_relative_to(f) for f in folders)]
 
 
-def _read(path: Path, metric: str) -> Found:
-    if path.is_dir():
-        return _of_run(path, metric)
-    if path.name.startswith(_EVENTS):
-        return _of_events(path, metric)
-    if path.suffix == ".csv":
-        return _of_csv(path)
-    if path.suffix == ".json":
-        return _of_records(path, metric)
-    raise ValueError(f"{path} is none of: run folder, records.json, CSV, TensorBoard event file")
+def is_run(path: Path) -> bool:
+    return (path / "config.json").exists()
+
+
+def fields(of: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a curve but the seed, from a config.json or a record. An option of the environment that is called like
+    a setting has the prefix of its flag."""
+    options = {
+        f"env_{name}" if name in settings else name: value
+        for name, value in (of.get("env_kwargs") or {}).items()
+    }
+    return {**options, **settings, "env": of["env"], "algo": of["algo"]}
+
+
+def _add(curves: Iterable[Curve], found: Found, named: bool) -> None:
+    """Adds the curves of runs that `found` has not: a run may be there as folder, copy and record.
+
+    Two curves are of one run where seed and all settings known of both are the same; the first of them counts. That a
+    records.json found in a folder is of the runs there is the rule, and not worth a note.
+    """
+    repeated: dict[str, list[str]] = {}
+    for raw in curves:
+        curve, notes = cleaned(raw)
+        found.notes.extend(notes)
+        if curve is None:
+            continue
+        twin = next((c for c in found.curves if same_run(c, curve)), None)
+        if twin is None:
+            found.curves.append(curve)
+            continue
+        beside = not twin.brief and twin.source.is_relative_to(curve.source.parent)
+        if named or not (curve.brief and beside):
+            how = "" if same_values(twin, curve) else ", with other values"
+            what = f"{curve.source} repeats {twin.source}{how}, and does not count for"
+            repeated.setdefault(what, []).append(curve.name)
+    found.notes.extend(f"{what} {_several(names)}" for what, names in repeated.items())
+
+
+def _several(texts: Sequence[str], between: str = "; ") -> str:
+    more = len(texts) - _NAMED
+    return between.join([*texts[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _read(source: Path, metric: str) -> Found:
+    """Raises ValueError with one line that names a file."""
+    try:
+        if source.is_dir():
+            return _of_run(source, metric) if is_run(source) else _of_events(source, metric)
+        if source.suffix == ".csv":
+            return _of_csv(source, metric)
+        if source.suffix == ".json":
+            return _of_records(source, metric)
+    except UnicodeDecodeError:
+        raise ValueError(f"{source} cannot be read: it is not text in UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise ValueError(f"{source} cannot be read: {error}") from None
+    raise ValueError(f"{source} is none of: run folder, records.json, CSV, TensorBoard event file")
 
 
 def _of_run(folder: Path, metric: str) -> Found:
@@ -93,13 +146,14 @@ def _of_run(folder: Path, metric: str) -> Found:
         known |= {name for row in rows for name in row}
         if damaged:
             found.notes.append(f"{path}: {damaged} damaged lines left out")
-        fields = {**config["config"], "env": config["env"], "algo": config["algo"]}
         kept = [row for row in rows if row.get(metric) is not None and "env_steps" in row]
         if not kept:
             found.notes.append(f"{folder}, seed {config['seed'] + i}: no {metric} yet")
             continue
-        points = [(r["env_steps"], r.get("wall_clock_s", np.nan), r[metric]) for r in kept]
-        found.curves.append(_curve({**fields, "seed": config["seed"] + i}, points, finished))
+        columns = ("env_steps", "wall_clock_s", metric)
+        points = [tuple(_number(row.get(c), f"{path}: {c}") for c in columns) for row in kept]
+        of_seed = {**fields(config, config["config"]), "seed": config["seed"] + i}
+        found.curves.append(measured(of_seed, points, finished, folder))
     if known and metric not in known:
         near = difflib.get_close_matches(metric, known, n=3, cutoff=0.3) or sorted(known)[:5]
         raise ValueError(f"{folder} has no metric {metric}; there is {', '.join(near)}")
@@ -117,7 +171,7 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
             row = json.loads(line)
             rows.append(row) if isinstance(row, dict) else None
             damaged += not isinstance(row, dict)
-        except json.JSONDecodeError:
+        except ValueError:
             damaged += i < len(lines) - 1
     return rows, damaged
 
@@ -128,75 +182,59 @@ def _of_records(path: Path, metric: str) -> Found:
     name = "evaluations" if metric == "eval/return" else "train_curve"
     curves = []
     for r in records.read(path)[1]:
-        seconds = r["wall_clock_s"] / max(r["env_steps"], 1)  # of the whole run: taken as even
-        points = [(p[0], p[0] * seconds, p[1]) for p in r[name]]
-        fields = {**r["settings"], "env": r["env"], "algo": r["algo"], "seed": r["seed"]}
+        try:
+            of_seed = {**fields(r, r["settings"]), "seed": r["seed"]}
+            seconds = r["wall_clock_s"] / max(r["env_steps"], 1)  # of the whole run: taken as even
+            points = [(float(p[0]), p[0] * seconds, float(p[1])) for p in r[name]]
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            what = f"{path}: the record of {r['env']}, {r['algo']}, seed {r['seed']} is damaged"
+            raise ValueError(f"{what}: {error}") from None
         if points:
-            curves.append(_curve(fields, points, True))
+            curves.append(measured(of_seed, points, True, path))
     return Found(curves, [])
 
 
-def _of_csv(path: Path) -> Found:
+def _of_csv(path: Path, metric: str) -> Found:
     """Columns env, algo, seed, env_steps, value and, if known, wall_clock_s."""
-    with path.open(newline="") as f:
+    with path.open(newline="", encoding="utf-8-sig") as f:  # spreadsheets write a mark in front
         reader = csv.DictReader(f)
         missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
         if missing:
             raise ValueError(f"{path} lacks the column {missing[0]}; wanted: {', '.join(_COLUMNS)}")
-        points: dict[tuple[str, ...], list[tuple[float, float, float]]] = {}
+        points: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
         for number, row in enumerate(reader, 2):
             try:
                 point = (
                     float(row["env_steps"]),
-                    float(row.get("wall_clock_s") or np.nan),
+                    float(row.get("wall_clock_s") or math.nan),
                     float(row["value"]),
                 )
             except (TypeError, ValueError):
                 raise ValueError(f"{path}, line {number}: not a number") from None
             points.setdefault((row["env"], row["algo"], row["seed"]), []).append(point)
-    return Found(
-        [
-            _curve({"env": env, "algo": algo, "seed": seed}, sorted(of), True)
-            for (env, algo, seed), of in points.items()
-        ],
-        [],
-    )
+    curves = [
+        measured({"env": env, "algo": algo, "seed": seed}, of, True, path)
+        for (env, algo, seed), of in points.items()
+    ]
+    renamed = f"{path} has a single column of values, which is taken for {metric}"
+    return Found(curves, [renamed] if metric != METRIC else [])
 
 
-def _of_events(path: Path, metric: str) -> Found:
-    """A file ENV/ALGO/SEED/events.out.tfevents.*; the three folders say what it is."""
-    try:
-        from tensorboardX.proto.event_pb2 import Event
-    except ImportError:
-        raise ValueError(f"{path} is TensorBoard's: pip install tensorboardX to read it") from None
-    if len(path.resolve().parents) < 4:
-        raise ValueError(f"{path}: event files are read from folders ENV/ALGO/SEED")
-    seed, algo, env = (parent.name for parent in path.resolve().parents[:3])
-    points, tags, begin = [], set(), None
-    for payload in _framed(path):
-        event = Event.FromString(payload)
-        begin = event.wall_time if begin is None else begin
-        for value in event.summary.value:
-            tags.add(value.tag)
-            if value.tag == metric:
-                points.append((event.step, event.wall_time - begin, value.simple_value))
-    if not points:
-        near = difflib.get_close_matches(metric, tags, n=3, cutoff=0.3) or sorted(tags)[:5]
-        raise ValueError(f"{path} has no metric {metric}; there is {', '.join(near)}")
-    return Found([_curve({"env": env, "algo": algo, "seed": seed}, points, True)], [])
+def _of_events(folder: Path, metric: str) -> Found:
+    """A folder ENV/ALGO/SEED, whose names say what its event files are."""
+    at = folder.resolve()
+    if len(at.parents) < 3:
+        raise ValueError(f"{folder}: event files are read from folders ENV/ALGO/SEED")
+    points, others = events.read(folder, metric)
+    told = {"env": at.parents[1].name, "algo": at.parents[0].name, "seed": at.name}
+    notes = [f"{folder}: {others} points are no single numbers and left out"] if others else []
+    return Found([measured(told, points, True, folder)], notes)
 
 
-def _framed(path: Path) -> Iterator[bytes]:
-    """TFRecord: length, its checksum, payload, its checksum; a last one may be half written."""
-    content, at = path.read_bytes(), 0
-    while at + 12 <= len(content):
-        (size,) = struct.unpack_from("<Q", content, at)
-        if at + 16 + size > len(content):
-            return
-        yield content[at + 12 : at + 12 + size]
-        at += 16 + size
-
-
-def _curve(fields: dict[str, Any], points: Sequence[tuple[float, ...]], finished: bool) -> Curve:
-    steps, seconds, value = np.array(points, float).T
-    return Curve(fields, steps, seconds, value, finished)
+def _number(x: Any, what: str) -> float:
+    """Of JSON, whose integers know no bound and which has null for NaN."""
+    if x is None:
+        return math.nan
+    if not isinstance(x, int | float):
+        raise ValueError(f"{what} is {x!r:.40}, where a number is wanted")
+    return float(x) if abs(x) <= sys.float_info.max else math.inf

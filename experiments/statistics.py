@@ -8,6 +8,7 @@ resampled apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -48,7 +49,10 @@ def bootstrap(
     drawn = np.concatenate([s[pick] for s, pick in zip(strata, picks, strict=True)], axis=1)
     found = statistic(np.moveaxis(drawn, 1, 0))  # runs first
     outside = (1 - confidence) / 2
-    low, high = np.quantile(found, [outside, 1 - outside], axis=0)
+    # Between a finite and an infinite value there is nothing to interpolate.
+    method: Literal["linear", "inverted_cdf"]
+    method = "linear" if np.isfinite(found).all() else "inverted_cdf"
+    low, high = np.quantile(found, [outside, 1 - outside], axis=0, method=method)
     return low, high
 
 
@@ -69,6 +73,14 @@ def optimality_gap(scores: Float[Array, "runs *points"], goal: float) -> Float[A
     return np.mean(goal - np.minimum(scores, goal), axis=0)
 
 
+def clipped(
+    x: Float[Array, " n"], y: Float[Array, " n"], begin: float, end: float
+) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+    """The curve, straight between its points, from `begin` to `end`, which lie on it."""
+    within = np.array([begin, *x[(begin < x) & (x < end)], end])
+    return within, np.interp(within, x, y)
+
+
 def area_under_curve(x: Float[Array, " n"], y: Float[Array, " n"]) -> float:
     """Mean height of the curve between its ends, by trapezoids; of a single point its height."""
     if len(x) == 1 or x[-1] == x[0]:
@@ -77,10 +89,10 @@ def area_under_curve(x: Float[Array, " n"], y: Float[Array, " n"]) -> float:
 
 
 def first_reached(x: Float[Array, " n"], y: Float[Array, " n"], threshold: float) -> float:
-    """Where the curve, straight between its points, first reaches the threshold; NaN if nowhere."""
+    """Where the curve, straight between its points, first reaches the threshold; infinity if nowhere."""
     above = np.flatnonzero(y >= threshold)
     if len(above) == 0:
-        return float("nan")
+        return float("inf")
     i = int(above[0])
     if i == 0:
         return float(x[0])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import compare as module
-from experiments import runs, sources
+from experiments import runs
 from experiments.compare import compare
 from experiments.sources import read
 
@@ -61,8 +61,8 @@ def test_from_runs_to_scores(tmp_path, capsys):
         40 / 3, abs=1e-3
     )
     assert found["CartPole-v1", "dqn", "auc"]["iqm"] == "3.75"
-    # Never reached by any seed:
-    assert found["CartPole-v1", "dqn", "steps_to_threshold"]["seeds"] == "0"
+    never = found["CartPole-v1", "dqn", "steps_to_threshold"]
+    assert (never["iqm"], never["mean"], never["seeds"]) == ("inf", "inf", "0 of 1")
     page = (tmp_path / "out/README.md").read_text()
     assert "| ppo |  | 1.00 |" in page
     for suffix in ("png", "svg"):
@@ -159,23 +159,6 @@ def test_csv_of_others(tmp_path):
         compare(["theirs.csv", "--x", "seconds", "--out", "out"])
 
 
-def test_event_files_of_others(tmp_path):
-    tensorboardx = pytest.importorskip("tensorboardX")
-    for seed in (0, 1):
-        writer = tensorboardx.SummaryWriter(str(tmp_path / f"logs/Hopper-v5/sb3/{seed}"))
-        for step in (0, 10, 20):
-            writer.add_scalar("eval/mean_reward", float(step + seed), step)
-        writer.close()
-    found = read([tmp_path / "logs"], "eval/mean_reward").curves
-    assert {(c.fields["env"], c.fields["algo"], c.fields["seed"]) for c in found} == {
-        ("Hopper-v5", "sb3", "0"),
-        ("Hopper-v5", "sb3", "1"),
-    }
-    np.testing.assert_allclose(sorted(c.value[-1] for c in found), [20, 21])
-    with pytest.raises(ValueError, match="no metric eval/return; there is eval/mean_reward"):
-        read([tmp_path / "logs"], METRIC)
-
-
 def test_records(tmp_path):
     one = {
         "env": "X", "algo": "a", "seed": 3, "settings": {}, "wall_clock_s": 10.0, "env_steps": 20,
@@ -199,8 +182,10 @@ def test_records(tmp_path):
         (["short.csv"], "lacks the column seed"),
         (["words.csv"], "words.csv, line 2: not a number"),
         (["a", "--smooth", "-1"], "--smooth -1"),
+        (["a", "--threshold", "nan"], "--threshold nan: a finite value"),
+        (["a", "--threshold", "-inf"], "--threshold -inf: a finite value"),
         (["a", "--normalize", "nowhere.csv"], "nowhere.csv cannot be read"),
-        (["new"], "no value of eval/return yet"),
+        (["new"], "no value of eval/return: new, seed 0: no eval/return yet"),
         (["a.txt"], "is none of: run folder"),
     ],
 )
@@ -217,9 +202,132 @@ def test_bad_input(flags, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_half_an_event_is_no_event(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(
-        (3).to_bytes(8, "little") + b"CRC!" + b"abc" + b"CRC!" + (9).to_bytes(8, "little")
+def series(path, **curves):
+    """A CSV of `algo_seed`: values by step."""
+    lines = [
+        f"X,{','.join(name.split('_'))},{step},{value}"
+        for name, points in curves.items()
+        for step, value in points.items()
+    ]
+    path.write_text("\n".join(["env,algo,seed,env_steps,value", *lines]))
+    return path.name
+
+
+def test_runs_of_different_tasks_are_told_of(tmp_path, capsys):
+    for seed, limit in ((0, 200), (1, 500)):
+        folder = make_run(tmp_path / f"r{seed}", seed=seed, rate=0.1, values=(0.0, float(limit)))
+        config = json.loads((folder / "config.json").read_text())
+        runs.write_json(
+            folder / "config.json", {**config, "env_kwargs": {"max_episode_steps": limit}}
+        )
+    make_run(tmp_path / "dqn", algo="dqn", rate=0.2)
+    assert compare(["r0", "r1", "dqn", "--out", "out"]) == 0
+    note = (
+        "CartPole-v1, ppo: its 2 curves differ in more than their seeds (max_episode_steps 200, 500); "
+        "--by env,algo,max_episode_steps tells them apart"
     )
-    assert list(sources._framed(path)) == [b"abc"]
+    assert note in capsys.readouterr().err
+    assert note in (tmp_path / "out/README.md").read_text()
+    assert compare(["r0", "r1", "--by", "env,algo,max-episode-steps", "--out", "out"]) == 0
+    assert "differ" not in capsys.readouterr().err
+    found = table(tmp_path / "out/scores.csv")
+    assert found["CartPole-v1", "ppo, max_episode_steps 500", "final"]["mean"] == "500"
+    # Of several algorithms one wants to hear no more than that.
+    assert compare(["r0", "dqn", "--by", "env", "--out", "out"]) == 0
+    assert "(algo ppo, dqn); --by env,algo tells" in capsys.readouterr().err
+
+
+def test_seeds_that_never_arrive_are_infinitely_late(tmp_path):
+    many = {f"a_{seed}": {0: 0, 100: 10} for seed in range(3)}
+    many |= {"a_3": {0: 0, 80: 10, 100: 10}, "a_4": {0: 0, 100: 1}}
+    lucky = {"b_0": {0: 0, 50: 10, 100: 10}, **{f"b_{s}": {0: 0, 100: 1} for s in range(1, 5)}}
+    name = series(tmp_path / "x.csv", **many, **lucky)
+    assert compare([name, "--threshold", "5", "--out", "out"]) == 0
+    found = table(tmp_path / "out/scores.csv")
+    row = found["X", "a", "steps_to_threshold"]
+    # 40, 50, 50, 50 and never: the quarter that is left out is one seed on either side.
+    assert (row["iqm"], row["mean"], row["seeds"]) == ("50", "inf", "4 of 5")
+    assert 40 <= float(row["ci_low"]) <= 50 < float(row["ci_high"])
+    row = found["X", "b", "steps_to_threshold"]
+    assert (row["iqm"], row["ci_high"], row["seeds"]) == ("inf", "inf", "1 of 5")
+    assert found["X", "a", "seconds_to_threshold"]["seeds"] == "0 of 0"
+    assert "counts as infinite" in (tmp_path / "out/README.md").read_text()
+
+
+def test_the_gap_is_a_mean(tmp_path):
+    values = (10, 10, 10, 0)  # of which the interquartile mean would be 10
+    seeds = {f"a_{i}": {0: 0, 1: value} for i, value in enumerate(values)}
+    compare([series(tmp_path / "x.csv", **seeds), "--threshold", "10", "--out", "out"])
+    row = table(tmp_path / "out/scores.csv")["X", "a", "optimality_gap"]
+    assert (row["iqm"], row["mean"], row["ci_low"]) == ("", "2.5", "0")
+    assert float(row["ci_high"]) > 5
+
+
+def test_curves_without_common_steps_have_no_band(tmp_path, capsys):
+    name = series(tmp_path / "x.csv", a_0={0: 1, 10: 1}, a_1={20: 2, 30: 2})
+    assert module.band(read([tmp_path / name], METRIC).curves, "steps") is None
+    assert compare([name, "--out", "out"]) == 0
+    assert "X, a: no band, as its curves have no steps in common" in capsys.readouterr().err
+    assert not (tmp_path / "out/curves-X.png").exists()
+    found = table(tmp_path / "out/scores.csv")
+    assert (found["X", "a", "auc"]["iqm"], found["X", "a", "auc"]["seeds"]) == ("", "0")
+    assert found["X", "a", "final"]["seeds"] == "2"
+
+
+def test_areas_are_over_common_steps(tmp_path):
+    name = series(tmp_path / "x.csv", a_0={0: 0, 10: 10}, a_1={5: 5, 10: 10, 20: 20})
+    compare([name, "--out", "out"])
+    assert table(tmp_path / "out/scores.csv")["X", "a", "auc"]["mean"] == "7.5"
+
+
+def test_values_that_are_no_numbers_leave_no_trace(tmp_path, capsys):
+    name = series(tmp_path / "x.csv", a_0={0: 1, 1: "nan"}, a_1={0: 3, 1: 3}, b_0={0: 0, "nan": 1})
+    assert compare([name, "--out", "out"]) == 0
+    row = table(tmp_path / "out/scores.csv")["X", "a", "final"]
+    assert (row["mean"], row["seeds"]) == ("2", "2")
+    assert "| a |  | 1.00 |" in (tmp_path / "out/README.md").read_text()
+    assert "points are not finite" in capsys.readouterr().err
+
+
+def test_a_misspelt_range_is_told_of(tmp_path, capsys):
+    make_run(tmp_path / "a")
+    (tmp_path / "mine.csv").write_text("\ufeffenv,low,high\nCartpole,0,1\n", encoding="utf-8")
+    assert compare(["a", "--normalize", "mine.csv", "--out", "out"]) == 0
+    told = capsys.readouterr().err
+    assert "--normalize has Cartpole, but there are only CartPole-v1" in told
+
+
+def test_a_comparison_beside_its_curves_is_written_again_and_again(tmp_path, capsys):
+    (tmp_path / "all").mkdir()
+    series(tmp_path / "all/x.csv", a_0={0: 0, 1: 1})
+    for _ in range(2):
+        assert compare(["all", "--out", "all/comparison"]) == 0
+    assert "left out: all/comparison/scores.csv lacks the column seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("", "--out is empty"),
+        (".", "--out is empty or the folder one is in"),
+        ("mine", r"mine/README\.md was not written by this command"),
+        ("tables", r"tables/scores\.csv was not written by this command"),
+    ],
+)
+def test_what_others_wrote_is_not_overwritten(tmp_path, out, message):
+    make_run(tmp_path / "a")
+    for path in (
+        tmp_path / "README.md",
+        tmp_path / "mine/README.md",
+        tmp_path / "tables/scores.csv",
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("# A project\n")
+    with pytest.raises(ValueError, match=message):
+        compare(["a", "--out", out])
+    for path in (
+        tmp_path / "README.md",
+        tmp_path / "mine/README.md",
+        tmp_path / "tables/scores.csv",
+    ):
+        assert path.read_text() == "# A project\n"

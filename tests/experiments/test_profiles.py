@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from experiments import profiles, statistics
-from experiments.sources import Curve
+from experiments.curves import Curve
 from experiments.statistics import optimality_gap
 
 RANGES = {"A": (0.0, 10.0), "B": (-100.0, 100.0)}
@@ -87,6 +87,12 @@ def test_published_ranges_are_of_returns_only():
     found, _ = profiles.together(pair, {"Hopper-v5": (0.0, 1.0)}, "eval/return")
     assert found.ranges["Hopper-v5"] == (0.0, 1.0)
     assert profiles.together(pair, {}, "loss")[0] is None
+
+
+def test_ranges_of_what_is_not_compared_are_told_of():
+    assert profiles.unused(RANGES, ["A", "B", "C"]) == []
+    (note,) = profiles.unused(RANGES, ["A", "C"])
+    assert note == "--normalize has B, but there are only A, C"
 
 
 def test_ranges_from_csv(tmp_path):

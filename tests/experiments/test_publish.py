@@ -161,6 +161,26 @@ def test_bad_input_is_one_line_and_writes_nothing(suite, tmp_path, names, messag
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["", "mine"])
+def test_what_others_wrote_is_not_overwritten(suite, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name / "README.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("# A project\n\nOf mine.\n")
+    with pytest.raises(ValueError, match="--out is empty" if not name else "mine/README"):
+        publish.publish([str(suite), "--out", name])
+    assert path.read_text() == "# A project\n\nOf mine.\n"
+    assert not (path.parent / "records.json").exists()
+
+
+def test_pages_of_ours_are_known_as_such():
+    folders = ("walker", "walker-as-printed", "classic", "mujoco", "tokens", "walker-algorithms")
+    for name in folders:
+        assert pages.is_ours((ROOT / "results" / name / "README.md").read_text())
+    for text in ("", "# A project", (ROOT / "README.md").read_text()):
+        assert not pages.is_ours(text)
+
+
 def test_quartiles_go_as_far_as_all_curves():
     steps = np.array([0.0, 10.0, 20.0])
     curves = [(steps, steps * k) for k in (1, 2, 3, 4)] + [

@@ -148,12 +148,55 @@ def test_unknown_wall_clock_and_long_curves(tmp_path):
     assert "400 of their up to 1000 points" in content["notes"][0]
 
 
-def test_what_json_lacks_becomes_null(tmp_path):
+def test_what_json_lacks_is_left_out(tmp_path):
     (tmp_path / "n.csv").write_text("env,algo,seed,env_steps,value\nX,a,1,0,1\nX,a,1,9,nan\n")
     content = report.gather([tmp_path / "n.csv"], ["env", "algo"], METRIC)
-    assert of(content, "X", "a")["seeds"][0]["y"] == [1, None]
-    assert of(content, "X", "a")["final"]["iqm"] is None
+    assert of(content, "X", "a")["seeds"][0]["y"] == [1]
+    assert of(content, "X", "a")["final"]["iqm"] == 1
+    assert "1 of 2 points are not finite" in content["notes"][0]
     report.page(content)
+
+
+def test_a_run_that_is_there_twice_is_shown_once(tmp_path):
+    shutil.copytree(make_run(tmp_path / "runs/a"), tmp_path / "runs/b")
+    make_run(tmp_path / "runs/damaged")
+    (tmp_path / "runs/damaged/config.json").write_text("{")
+    shared = {
+        "env": "CartPole-v1", "algo": "ppo", "env_kwargs": {"gravity": 9.8}, "settings": {},
+        "wall_clock_s": 2.0, "env_steps": 100, "evaluations": [[0, 0.0, 4]], "train_curve": [],
+    }  # fmt: skip
+    both = [{**shared, "seed": seed} for seed in (0, 1)]
+    (tmp_path / "runs/records.json").write_text(json.dumps({"title": None, "records": both}))
+    content = report.gather([tmp_path / "runs"], ["env", "algo"], METRIC)
+    assert [(run["name"], run["seeds"]) for run in content["runs"]] == [
+        ("a", "0"),
+        ("CartPole-v1, ppo", "1"),
+    ]
+    assert [seed["seed"] for seed in of(content, "CartPole-v1", "ppo")["seeds"]] == ["0", "1"]
+    assert any("runs/b repeats runs/a" in note for note in content["notes"])
+    assert any("left out: runs/damaged" in note for note in content["notes"])
+
+
+def test_runs_of_different_tasks_are_told_of(tmp_path):
+    for seed, gravity in enumerate((9.8, 1.6)):
+        folder = make_run(tmp_path / f"r{seed}", seed=seed)
+        config = json.loads((folder / "config.json").read_text())
+        runs.write_json(folder / "config.json", {**config, "env_kwargs": {"gravity": gravity}})
+    (note,) = report.gather([tmp_path], ["env", "algo"], METRIC)["notes"]
+    assert "(gravity 9.8, 1.6); --by env,algo,gravity tells them apart" in note
+    content = report.gather([tmp_path], ["env", "algo", "gravity"], METRIC)
+    assert content["labels"] == ["ppo, gravity 9.8", "ppo, gravity 1.6"]
+    assert [run["labels"] for run in content["runs"]] == [[0], [1]]
+    assert content["notes"] == []
+
+
+def test_curves_without_common_steps_have_no_band(tmp_path):
+    points = ((0, 0), (0, 10), (1, 20), (1, 30))
+    lines = [f"X,a,{seed},{step},1" for seed, step in points]
+    (tmp_path / "x.csv").write_text("\n".join(["env,algo,seed,env_steps,value", *lines]))
+    content = report.gather([tmp_path / "x.csv"], ["env", "algo"], METRIC)
+    assert of(content, "X", "a")["band"]["steps"] is None
+    assert content["notes"] == ["X, a: no band, as its curves have no steps in common"]
 
 
 def test_environments_of_one_short_name_keep_their_long_ones(tmp_path):

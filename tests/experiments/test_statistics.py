@@ -68,6 +68,17 @@ def test_bootstrap_of_curves_and_repeats():
         st.bootstrap([])
 
 
+def test_what_never_happens_is_infinitely_late():
+    low, high = st.bootstrap([np.array([1.0, 2.0, 3.0, 4.0, np.inf])])
+    assert 1 <= low <= 3
+    assert high == np.inf
+
+
+def test_a_part_of_a_curve():
+    x, y = st.clipped(np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 0.0]), 5.0, 15.0)
+    assert (x.tolist(), y.tolist()) == ([5, 10, 15], [5, 10, 5])
+
+
 def test_by_hand():
     scores = np.array([1.0, 2.0, 3.0, 4.0])
     np.testing.assert_array_equal(
@@ -80,7 +91,7 @@ def test_by_hand():
     assert st.area_under_curve(x[:1], y[:1]) == 0.0
     assert st.first_reached(x, y, 1.0) == 0.5
     assert st.first_reached(x, y, 0.0) == 0.0
-    assert np.isnan(st.first_reached(x, y, 3.0))
+    assert st.first_reached(x, y, 3.0) == np.inf
 
 
 def test_probability_of_improvement_is_mann_whitneys():
