@@ -18,10 +18,11 @@ import numpy as np
 import tyro
 
 from experiments import outputs, plots, profiles, sources, statistics
-from experiments.cli import parse_flags, run_main
+from experiments.cli import run_main
 from experiments.compare_page import HEADER, Groups, is_page, is_table, page
 from experiments.console import Display
 from experiments.curves import Curve, differing
+from experiments.flags import parse_flags
 from experiments.spec import short_name
 
 _POINTS = 200  # at which curves are compared

@@ -23,9 +23,10 @@ import numpy as np
 import tyro
 
 from experiments import outputs, pages, plots, records, runs
-from experiments.cli import parse_flags, run_main
+from experiments.cli import run_main
 from experiments.compare import label_runs
 from experiments.console import Display
+from experiments.flags import parse_flags
 from experiments.spec import short_name
 
 NOTES = "notes.md"  # in the folder of a page, by hand

@@ -21,9 +21,10 @@ import numpy as np
 import tyro
 
 from experiments import compare, plots, records, runs, sources
-from experiments.cli import parse_flags, run_main
+from experiments.cli import run_main
 from experiments.console import Display
 from experiments.curves import Curve
+from experiments.flags import parse_flags
 from experiments.spec import short_name
 
 VIDEO_BYTES = 4 * 2**20  # of one; a larger one is named as left out

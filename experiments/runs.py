@@ -101,7 +101,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for i, line in enumerate(lines):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:  # also of a number of thousands of digits
             damaged += bool(line.strip()) and i < len(lines) - 1
             continue
         if isinstance(row, dict) and type(row.get("env_steps")) is int:

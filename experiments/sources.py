@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import difflib
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -142,11 +141,11 @@ def _of_run(folder: Path, metric: str) -> Found:
     found, known = Found([], []), set()
     for i in range(config["seeds"]):
         path = runs.metrics_file(folder, config["seeds"], i)
-        rows, damaged = _lines(path)
+        rows, damaged = runs.read_lines(path)
         known |= {name for row in rows for name in row}
         if damaged:
             found.notes.append(f"{path}: {damaged} damaged lines left out")
-        kept = [row for row in rows if row.get(metric) is not None and "env_steps" in row]
+        kept = [row for row in rows if row.get(metric) is not None]
         if not kept:
             found.notes.append(f"{folder}, seed {config['seed'] + i}: no {metric} yet")
             continue
@@ -160,20 +159,6 @@ def _of_run(folder: Path, metric: str) -> Found:
     if not finished and found.curves:
         found.notes.append(f"{folder} is not finished: its curves end early")
     return found
-
-
-def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Rows, and how many lines are none; a last line under way does not count."""
-    rows, damaged = [], 0
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
-    for i, line in enumerate(lines):
-        try:
-            row = json.loads(line)
-            rows.append(row) if isinstance(row, dict) else None
-            damaged += not isinstance(row, dict)
-        except ValueError:
-            damaged += i < len(lines) - 1
-    return rows, damaged
 
 
 def _of_records(path: Path, metric: str) -> Found:
