@@ -40,6 +40,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from envs.base import Env
 from envs.callback import host_call
+from envs.options import require_count
 
 _KEPT = 1024  # environments that a training run's host keeps besides the newest batch
 
@@ -263,8 +264,7 @@ def make_host(gymnasium_id: str, *, max_episode_steps: int | None = None, **kwar
     limit = registered if max_episode_steps is None else max_episode_steps
     if limit is None:
         raise ValueError(f"{spec.id} has no time limit: give it one, as max_episode_steps")
-    if limit < 1:
-        raise ValueError(f"max_episode_steps must be at least 1, got {limit}")
+    require_count("max_episode_steps", limit)
     return HostEnv(Host(spec, limit, _KEPT), Host(spec, limit, 0), limit)
 
 
