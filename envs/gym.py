@@ -250,10 +250,10 @@ def _bank(env, key):
 
 
 def _checked(action, space: gymnasium.Space) -> np.ndarray:
-    action = np.asarray(action)
-    if not np.can_cast(action.dtype, space.dtype, "same_kind"):  # 0.9 would become 0
-        raise ValueError(f"an action of {space.dtype} is wanted, got {action.dtype}")
-    action = action.astype(space.dtype)
+    action, dtype = np.asarray(action), np.dtype(space.dtype)
+    if not np.can_cast(action.dtype, dtype, "same_kind"):  # 0.9 would become 0
+        raise ValueError(f"an action of {dtype} is wanted, got {action.dtype}")
+    action = action.astype(dtype)
     if action.shape != space.shape:
         raise ValueError(f"an action of shape {space.shape} is wanted, got {action.shape}")
     if np.issubdtype(action.dtype, np.floating) and not np.isfinite(action).all():

@@ -191,7 +191,7 @@ def shared_engine(
     program compiled for it, is there. Its model is not to be changed."""
     content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, content)
-    key = (hashlib.sha256(content).digest(), substeps, extras)
+    key = (hashlib.sha256(content.tobytes()).digest(), substeps, extras)
     engine = _SHARED.get(key)
     if engine is None:
         engine = _SHARED[key] = NativeEngine(model, substeps, extras=extras)
