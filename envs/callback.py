@@ -8,6 +8,7 @@ arrays back.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import PyTree
+
+_REPORT = "Traceback (most recent call last):\n"
 
 _host_call = Primitive("host_call")
 _host_call.multiple_results = True
@@ -41,6 +44,31 @@ def host_call(function: Callable[..., PyTree], result: PyTree, *arguments: PyTre
 
     out = _host_call.bind(*map(jnp.asarray, leaves), function=flat, results=tuple(results))
     return jax.tree.unflatten(result_tree, out)
+
+
+class HostError(RuntimeError):
+    """A failure of what is called on the host, whose message is one line for people to read."""
+
+
+def host_failure(error: BaseException) -> str | None:
+    """What went wrong on the host, in one line; None: `error` comes from no call to the host.
+
+    JAX reports an exception of the host's as a JaxRuntimeError, or, from a program's second call on, as a ValueError,
+    whose text is a traceback.
+    """
+    if isinstance(error, HostError):
+        return str(error)
+    if not isinstance(error, jax.errors.JaxRuntimeError | ValueError):
+        return None
+    _, found, report = str(error).rpartition(_REPORT)
+    said = itertools.dropwhile(lambda line: line.startswith("  "), report.splitlines())
+    line = " ".join(" ".join(said).split())
+    return line.partition(f"{HostError.__name__}: ")[2] or line if found else None
+
+
+def one_line(error: BaseException) -> str:
+    """Its type and its message: "KeyError: 'x'"."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no more is said'}"
 
 
 @_host_call.def_impl

@@ -22,10 +22,15 @@ from envs import base
 from envs.physics.render import FRAME_SIZE
 
 _BANK_STEPS = 128  # steps between two draws of a vector environment's bank of start states
+_ENDLESS = 2**31 - 1  # steps: a time limit that is none; what counts them has 32 bits
 
 
 def make_gym(name: str, *, render_mode: str | None = None, **kwargs) -> GymEnv:
     return GymEnv(envs.make(name, **kwargs), render_mode)
+
+
+# `gymnasium.make` looks here for what it can wrap: for "rgb_array_list" and "human" it needs "rgb_array".
+make_gym.metadata = {"render_modes": ["rgb_array"]}  # type: ignore[attr-defined]
 
 
 def make_gym_vector(
@@ -36,8 +41,16 @@ def make_gym_vector(
     max_episode_steps: int | None = None,
     **kwargs,
 ) -> GymVectorEnv:
+    """`max_episode_steps`: the environment's own, if None; -1: no limit, as for `gymnasium.make`.
+
+    Raises ValueError like `envs.make`, and for a limit of a token task, whose episodes end by themselves.
+    """
+    if max_episode_steps is not None and name.startswith(envs.TOKENS_PREFIX):
+        raise ValueError(
+            f"{name} takes no max_episode_steps: the length of a response is part of the task"
+        )
     if max_episode_steps is not None:
-        kwargs["max_episode_steps"] = max_episode_steps
+        kwargs["max_episode_steps"] = _ENDLESS if max_episode_steps == -1 else max_episode_steps
     return GymVectorEnv(envs.make(name, **kwargs), num_envs, render_mode)
 
 
@@ -65,6 +78,12 @@ class _View:
         self._key: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """The first observation, and an empty dictionary. Raises ValueError for any options: there are none."""
+        if options:
+            names = ", ".join(map(str, options))
+            raise ValueError(
+                f"reset takes no options, got {names}: an environment has its own when it is made"
+            )
         super().reset(seed=seed)  # type: ignore[misc]
         if seed is not None or self._key is None:
             self._key = jax.random.key(int(self.np_random.integers(2**31)))  # type: ignore[attr-defined]
@@ -72,13 +91,16 @@ class _View:
         return _native(self.observation_space, obs), {}  # type: ignore[attr-defined]
 
     def _advance(self, action, *arguments: Any) -> Any:
-        if self._running is None:
-            raise gymnasium.error.ResetNeeded("call reset before step")
+        self._require_reset("step")
         action = _checked(action, self.action_space)  # type: ignore[attr-defined]
         self._running, self._key, *shown = self._programs[1](
             self.env, self._key, self._running, action, *arguments
         )
         return shown
+
+    def _require_reset(self, what: str) -> None:
+        if self._running is None:
+            raise gymnasium.error.ResetNeeded(f"call reset before {what}")
 
 
 class GymEnv(_View, gymnasium.Env):
@@ -99,6 +121,7 @@ class GymEnv(_View, gymnasium.Env):
         """An RGB image [height, width, 3] of the present state, with `render_mode="rgb_array"`."""
         if self.render_mode is None:
             return None
+        self._require_reset("render")
         return self.env.render(jax.device_get(self._running.state), *FRAME_SIZE)
 
 
@@ -149,6 +172,7 @@ class GymVectorEnv(_View, VectorEnv):
     def render(self) -> tuple[np.ndarray, ...] | None:
         if self.render_mode is None:
             return None
+        self._require_reset("render")
         states = jax.device_get(self._running.state)
         return tuple(
             self.env.render(jax.tree.map(lambda x, i=i: x[i], states), *FRAME_SIZE)
@@ -226,7 +250,10 @@ def _bank(env, key):
 
 
 def _checked(action, space: gymnasium.Space) -> np.ndarray:
-    action = np.asarray(action, space.dtype)
+    action, dtype = np.asarray(action), np.dtype(space.dtype)
+    if not np.can_cast(action.dtype, dtype, "same_kind"):  # 0.9 would become 0
+        raise ValueError(f"an action of {dtype} is wanted, got {action.dtype}")
+    action = action.astype(dtype)
     if action.shape != space.shape:
         raise ValueError(f"an action of shape {space.shape} is wanted, got {action.shape}")
     if np.issubdtype(action.dtype, np.floating) and not np.isfinite(action).all():

@@ -39,7 +39,9 @@ from gymnasium.spaces import Box, Discrete
 from jaxtyping import Array, PRNGKeyArray
 
 from envs.base import Env
-from envs.callback import host_call
+from envs.callback import HostError, host_call, one_line
+from envs.host_values import Observations, as_seen, to_number
+from envs.options import require_count
 
 _KEPT = 1024  # environments that a training run's host keeps besides the newest batch
 
@@ -144,18 +146,18 @@ class Host:
         env = self._take()
         self._free.append(env)
         self._actions = env.action_space
-        self.observation_space = _as_seen(env.observation_space, "observations", spec.id)
-        self.action_space = _as_seen(env.action_space, "actions", spec.id)
-        seen = self.observation_space
-        obs = jax.ShapeDtypeStruct(seen.shape, jax.dtypes.canonicalize_dtype(seen.dtype))
-        number, reward, flag = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.float32, bool))
-        self.result = HostState(number, number, number, obs, reward, flag, flag, obs)
+        self.observation_space = as_seen(env.observation_space, "observations", spec.id)
+        self.action_space = as_seen(env.action_space, "actions", spec.id)
+        self._observations = Observations(env.observation_space, self.observation_space)
+        obs = self._observations.shape_and_dtype
+        count, reward, flag = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.float32, bool))
+        self.result = HostState(count, count, count, obs, reward, flag, flag, obs)
 
     def create(self, seeds) -> HostState:
         """New environments, one for each seed: uint32 [*batch]."""
         seeds = np.asarray(seeds)
         out = jax.tree.map(lambda x: np.zeros((seeds.size, *x.shape), x.dtype), self.result)
-        with self._lock:
+        with self._lock, np.errstate(over="ignore"):  # float64 observations beyond float32
             self.calls += 1
             while len(self.slots) > self._kept:
                 self._free.append(self.slots.popitem(last=False)[1].env)
@@ -170,7 +172,7 @@ class Host:
         batch = np.shape(state.slot)
         out = jax.tree.map(lambda x: _flatten(x, batch).copy(), state)
         actions, seeds = self._native(_flatten(actions, batch)), _flatten(seeds, batch)
-        with self._lock, np.errstate(over="ignore"):  # float64 observations beyond float32
+        with self._lock, np.errstate(over="ignore"):
             self.calls += 1
             stepped: set[int] = set()
             for i in np.flatnonzero(~(out.terminated | out.truncated)).tolist():
@@ -193,25 +195,27 @@ class Host:
         slot = self.slots[number]
         with self._reported("step", number):
             obs, reward, terminated, truncated, _ = slot.env.step(action)
-            out.obs[i] = out.start_obs[i] = obs
+            out.obs[i] = out.start_obs[i] = self._observations.checked(obs)
+            out.reward[i] = to_number(reward)
         slot.call, slot.t = self.calls, slot.t + 1
         self.slots.move_to_end(number)
-        out.reward[i], out.terminated[i] = reward, terminated
+        out.terminated[i] = terminated
         out.truncated[i] = not terminated and (truncated or slot.t >= self._max_episode_steps)
         if out.terminated[i] or out.truncated[i]:
             with self._reported("reset", number):
-                out.start_obs[i] = slot.env.reset()[0]
+                out.start_obs[i] = self._observations.checked(slot.env.reset()[0])
             slot.t = 0
 
     def _fresh(self, number: int, seed):
         """Starts an episode in slot `number`; its first observation."""
         if number not in self.slots:
-            self.slots[number] = _Slot(self._take(), 0, 0)
+            with self._reported("make", number):
+                self.slots[number] = _Slot(self._take(), 0, 0)
         slot = self.slots[number]
         slot.call, slot.t = self.calls, 0
         self.slots.move_to_end(number)
         with self._reported("reset", number):
-            return slot.env.reset(seed=int(seed))[0]
+            return self._observations.checked(slot.env.reset(seed=int(seed))[0])
 
     def _take(self) -> gymnasium.Env:
         if self._free:
@@ -234,9 +238,9 @@ class Host:
     def _reported(self, method: str, number: int):
         try:
             yield
-        except Exception as error:
-            del self.slots[number]  # in no known condition: not to be used again
-            raise RuntimeError(f"{self._spec.id} failed in {method}: {error!r}") from error
+        except (Exception, SystemExit) as error:
+            self.slots.pop(number, None)  # in no known condition: not to be used again
+            raise HostError(f"{self._spec.id} failed in {method}: {one_line(error)}") from error
 
 
 def make_host(gymnasium_id: str, *, max_episode_steps: int | None = None, **kwargs) -> HostEnv:
@@ -245,17 +249,16 @@ def make_host(gymnasium_id: str, *, max_episode_steps: int | None = None, **kwar
     Args:
       max_episode_steps: Gymnasium's own limit for it, if None.
 
-    Raises ValueError if there is no such environment, something it needs is not installed, it is one of this
-    package's own, it has no time limit, or its observations or actions are neither Box nor Discrete.
+    A failure later on, in its `reset` or `step`, is a HostError on the host (see `envs.callback.host_failure`).
+
+    Raises ValueError if there is no such environment, it cannot be made, whatever the reason, it is one of this
+    package's own, it has no time limit, or its observations or actions are neither Box nor Discrete, or integers of
+    more than 32 bits.
     """
     name = gymnasium_id.rpartition(":")[2]
     if name.startswith("stride/"):
         raise ValueError(f"{name} is an environment of this package: leave out gym: and stride/")
-    try:
-        env = _make(gymnasium_id, **kwargs)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        message = " ".join(str(error).split())
-        raise ValueError(f"cannot make gym:{gymnasium_id}: {message}") from error
+    env = _make(gymnasium_id, **kwargs)
     spec = env.spec
     env.close()
     assert spec is not None  # of all that `gymnasium.make` made
@@ -263,28 +266,20 @@ def make_host(gymnasium_id: str, *, max_episode_steps: int | None = None, **kwar
     limit = registered if max_episode_steps is None else max_episode_steps
     if limit is None:
         raise ValueError(f"{spec.id} has no time limit: give it one, as max_episode_steps")
-    if limit < 1:
-        raise ValueError(f"max_episode_steps must be at least 1, got {limit}")
+    require_count("max_episode_steps", limit)
     return HostEnv(Host(spec, limit, _KEPT), Host(spec, limit, 0), limit)
 
 
 def _make(what: str | EnvSpec, **kwargs) -> gymnasium.Env:
-    """Without a time limit: the host counts, for it must know when `base.step` will end an episode."""
-    return gymnasium.make(what, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+    """Without a time limit: the host counts, for it must know when `base.step` will end an episode.
 
-
-def _as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discrete:
-    """`space` in the types that JAX has."""
-    if isinstance(space, Discrete):
-        return Discrete(int(space.n)) if what == "actions" else space
-    if not isinstance(space, Box):
-        raise ValueError(
-            f"the {what} of {gymnasium_id} are {type(space).__name__}: only Box and Discrete spaces "
-            "can be used; wrap it (see gymnasium.wrappers) and register the result"
-        )
-    dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
-    with np.errstate(over="ignore"):  # beyond float32: no bound
-        return Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
+    Raises ValueError in one line if that fails.
+    """
+    try:
+        return gymnasium.make(what, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+    except (Exception, SystemExit) as error:
+        name = what if isinstance(what, str) else what.id
+        raise ValueError(f"gym:{name} cannot be made: {one_line(error)}") from error
 
 
 def _seed(key: PRNGKeyArray) -> Array:

@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env
+from envs.options import require_count
 from envs.physics import Backend, PhysicsState, make_engine
 from envs.physics.render import render
 
@@ -43,7 +44,10 @@ class MujocoEnv(Env[PhysicsState]):
     """Subclasses set `xml` and `substeps` and write `initial`, `observation`, `reward` and `terminal`; the state is
     the physics' own, `transition` applies the action to the actuators. Fields are the task's options.
 
-    Raises ValueError for an unknown backend, or a model file that cannot be read.
+    Engines are shared: to change the model, override `load_model`.
+
+    Raises ValueError for an unknown backend, a model file that cannot be read, or substeps or a time limit that are
+    no positive integer.
     """
 
     xml: ClassVar[str | Path]  # the model; relative to the file of the class that sets it
@@ -56,6 +60,7 @@ class MujocoEnv(Env[PhysicsState]):
     max_episode_steps: int = static(1000)
 
     def __post_init__(self):
+        require_count("max_episode_steps", self.max_episode_steps)
         if self.engine is None:
             engine = make_engine(self.load_model(), self.substeps, self.backend, self.extras)
             object.__setattr__(self, "engine", engine)  # of a frozen dataclass
@@ -116,10 +121,13 @@ class MujocoEnv(Env[PhysicsState]):
 
 
 def load_file(path: Path) -> mujoco.MjModel:
-    """The model in an XML file. Raises ValueError if there is none, or it cannot be read."""
+    """The model in an XML file. Raises ValueError, which names the file, if there is none, or it cannot be read."""
     if not path.is_file():
         raise ValueError(f"there is no model file {path}")
-    return mujoco.MjModel.from_xml_path(str(path))
+    try:
+        return mujoco.MjModel.from_xml_path(str(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is no model: {' '.join(str(error).split())}") from error
 
 
 def _path(env_type: type) -> Path:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.base import Env
+from envs.options import require_count
 
 _BOX = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 _TWO = gymnasium.spaces.Discrete(2)
@@ -27,12 +28,15 @@ _TWO = gymnasium.spaces.Discrete(2)
 
 @flax.struct.dataclass
 class _Probe(Env):
-    """State: (observation x, steps taken)."""
+    """State: (observation x, steps taken). Raises ValueError for a time limit that is no positive integer."""
 
     max_episode_steps: int = flax.struct.field(pytree_node=False, default=10)
 
     observation_space = _BOX
     action_space = _TWO
+
+    def __post_init__(self):
+        require_count("max_episode_steps", self.max_episode_steps)
 
     def initial(self, key):
         return jnp.zeros(1), jnp.zeros((), jnp.int32)

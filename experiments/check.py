@@ -74,7 +74,7 @@ def _look(name: str, look: Callable[[], None], folder: Path) -> Finding:
         return Finding(name, problem=str(found))
     except Note as found:
         return Finding(name, note=str(found))
-    except Exception as error:  # of the environment, whatever it is
+    except (Exception, SystemExit) as error:  # of the environment, whatever it is
         return Finding(name, problem=explained(error, folder))
     return Finding(name)
 
@@ -114,6 +114,11 @@ def _spaces(env: Env) -> None:
         if not isinstance(getattr(env, name), spaces.Space):
             kind = type(getattr(env, name)).__name__
             raise Problem(f"{name} is a {kind}: give a space from gymnasium.spaces")
+    if not isinstance(env.observation_space, spaces.Box | spaces.Discrete):
+        kind = type(env.observation_space).__name__
+        raise Problem(
+            f"observation_space is {kind}: learners here know Box and Discrete; make it one array"
+        )
     action = env.action_space
     if not isinstance(action, spaces.Box | spaces.Discrete):
         raise Problem(f"action_space is {type(action).__name__}: algorithms know Box and Discrete")
@@ -144,30 +149,16 @@ def _transition(env: Env) -> None:
 
 def _observation(env: Env) -> None:
     state, _ = shapes(env)
-    seen = jax.eval_shape(env.observation, state)
-    _fits(seen, env.observation_space, "observation")
-
-
-def _fits(seen: Any, space: gymnasium.Space, name: str) -> None:
-    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
-        parts: Any = space.spaces
-        items = parts.items() if isinstance(parts, dict) else enumerate(parts)
-        if type(seen) not in (dict, tuple) or len(seen) != len(parts):
-            raise Problem(
-                f"{name} is a {type(seen).__name__}, but the space has {len(parts)} parts"
-            )
-        for key, part in items:
-            _fits(seen[key], part, f"{name}[{key!r}]")
-        return
+    seen, space = jax.eval_shape(env.observation, state), env.observation_space
     if not hasattr(seen, "shape"):
-        raise Problem(f"{name} is a {type(seen).__name__}, not an array")
+        raise Problem(f"observation is a {type(seen).__name__}, not an array")
     if seen.shape != space.shape:
-        raise Problem(f"{name} has shape {seen.shape}, but the space says {space.shape}")
+        raise Problem(f"observation has shape {seen.shape}, but the space says {space.shape}")
     both_whole = np.issubdtype(seen.dtype, np.integer) and isinstance(
         space, gymnasium.spaces.Discrete
     )
     if not both_whole and seen.dtype != space.dtype:
-        raise Problem(f"{name} has dtype {seen.dtype}, but the space says {space.dtype}")
+        raise Problem(f"observation has dtype {seen.dtype}, but the space says {space.dtype}")
 
 
 def _reward(env: Env) -> None:
@@ -191,9 +182,17 @@ def _terminal(env: Env) -> None:
 
 def _info(env: Env) -> None:
     state, action = shapes(env)
-    found = [jax.eval_shape(anew(env.info), state, action, state) for _ in range(2)]
-    if not isinstance(found[0], dict):
-        raise Problem(f"info is a {type(found[0]).__name__}: return a dict")
+
+    def info(*arguments):
+        shown = env.info(*arguments)
+        if not isinstance(shown, dict):
+            raise Problem(f"info is a {type(shown).__name__}: return a dict")
+        for name, x in shown.items():
+            if not isinstance(x, bool | int | float | np.ndarray | np.generic | jax.Array):
+                raise Problem(f"info[{name!r}] is a {type(x).__name__}: give one number")
+        return shown
+
+    found = [jax.eval_shape(anew(info), state, action, state) for _ in range(2)]
     if found[0].keys() != found[1].keys():
         raise Problem(
             f"info's keys change from call to call ({', '.join(found[0].keys() ^ found[1].keys())}): always give all"
@@ -286,6 +285,9 @@ def _finite(env: Env, run: Run) -> None:
     if run()["broken"].any():
         t, n = np.argwhere(run()["broken"])[0]
         before, action, key = jax.tree.map(lambda x: x[n], run()["before"])
+        for path, x in jax.tree_util.tree_leaves_with_path(before):
+            if is_bad(x):
+                raise Problem(f"state{leaf_name(path)} is not finite as initial gives it")
         after = env.transition(before, action, key)
         said = [
             f"state{leaf_name(p)}"
@@ -302,17 +304,24 @@ def _finite(env: Env, run: Run) -> None:
 
 
 def _bounds(env: Env, run: Run) -> None:
-    space = env.observation_space
-    if isinstance(space, gymnasium.spaces.Box):
-        low, high = run()["low"], run()["high"]
-        outside = (low < space.low) | (high > space.high)
-        if outside.any():
-            index = tuple(int(i) for i in np.argwhere(outside)[0])
-            at = f"[{', '.join(map(str, index))}]"
-            raise Problem(
-                f"observation{at} goes from {low[index]:.4g} to {high[index]:.4g} under random actions, but the space "
-                f"ends at {space.low[index]:.4g} and {space.high[index]:.4g}"
-            )
+    low, high = run()["low"], run()["high"]
+    lowest, highest = _ends_of(env.observation_space)
+    outside = (low < lowest) | (high > highest)
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        at = f"[{', '.join(map(str, index))}]" if index else ""
+        raise Problem(
+            f"observation{at} goes from {low[index]:.4g} to {high[index]:.4g} under random actions, but the space "
+            f"ends at {lowest[index]:.4g} and {highest[index]:.4g}"
+        )
+
+
+def _ends_of(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest observation of a Box, or a Discrete one."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return np.asarray(space.start), np.asarray(space.start + space.n - 1)
+    assert isinstance(space, gymnasium.spaces.Box)
+    return space.low, space.high
 
 
 def _ends(env: Env, run: Run) -> None:

@@ -110,10 +110,9 @@ def random_run(env: Env) -> dict[str, Any]:
     """STEPS steps of random actions in each of ENVS environments.
 
     broken, unseen, terminated: bool [STEPS, ENVS], state or reward not finite, observation not finite, episode
-    terminated; t: [STEPS, ENVS] steps of the episode so far; low, high: like an observation in a Box, its range;
+    terminated; t: [STEPS, ENVS] steps of the episode so far; low, high: like an observation, its range;
     before: state, action and key [ENVS] of the first step that broke.
     """
-    ranged = isinstance(env.observation_space, gymnasium.spaces.Box)
 
     def body(carry, key):
         running, before, found, low, high = carry
@@ -125,10 +124,8 @@ def random_run(env: Env) -> dict[str, Any]:
         here = (running.state, action, transition_key)
         before = jax.tree.map(lambda a, b: jnp.where(broken & ~found, a, b), here, before)
         seen = timestep.next_obs
-        if ranged:
-            low, high = jnp.fmin(low, seen), jnp.fmax(high, seen)
-        floats = [x for x in jax.tree.leaves(seen) if jnp.issubdtype(x.dtype, jnp.floating)]
-        unseen = jnp.any(jnp.array([jnp.any(~jnp.isfinite(x)) for x in floats], bool))
+        low, high = jnp.fmin(low, seen), jnp.fmax(high, seen)
+        unseen = ~jnp.all(jnp.isfinite(seen))
         out = (broken, unseen, timestep.terminated, running.t + 1)
         return (after, before, found | broken, low, high), out
 
@@ -136,18 +133,16 @@ def random_run(env: Env) -> dict[str, Any]:
         start_key, action_key, steps_key = jax.random.split(key, 3)
         running, obs = base.reset(env, start_key)
         before = (running.state, random_action(env, action_key), key)
-        carry = (running, before, jnp.zeros((), bool), *((obs, obs) if ranged else (None, None)))
+        carry = (running, before, jnp.zeros((), bool), obs, obs)
         return jax.lax.scan(body, carry, jax.random.split(steps_key, STEPS))
 
     (_, before, _, low, high), out = jax.jit(jax.vmap(run))(jax.random.split(key_of(10), ENVS))
     names = ("broken", "unseen", "terminated", "t")
     found = {name: np.asarray(x).T for name, x in zip(names, out, strict=True)}
-    if ranged:
-        found |= {"low": np.min(low, axis=0), "high": np.max(high, axis=0)}
-    return {**found, "before": before}
+    return {**found, "low": np.min(low, axis=0), "high": np.max(high, axis=0), "before": before}
 
 
-def explained(error: Exception, folder: Path) -> str:
+def explained(error: BaseException, folder: Path) -> str:
     """What JAX's commonest complaints mean, and where."""
     for kind, meaning in _MEANINGS.items():
         if isinstance(error, kind):

@@ -16,6 +16,7 @@ import gymnasium
 import jax
 
 from envs.base import Env
+from envs.callback import host_failure, one_line
 from envs.tokens import Task, make_tokens
 from experiments.suggest import suggestion
 
@@ -96,7 +97,7 @@ def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
         env = make(**kwargs)
     except ValueError:
         raise  # what an environment says of impossible options
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{attribute} cannot be made: {located(error, path.parent)}") from error
     if isinstance(env, Task):
         return make_tokens(env)
@@ -125,9 +126,9 @@ def not_an_env(env: Any) -> str | None:
 
 
 def located(error: BaseException, folder: Path) -> str:
-    """File, line and error in one line; of the calls, the last in a file under `folder`."""
-    what = " ".join(str(error).split()) or "no more is said"
-    said = f"{type(error).__name__}: {what}"
+    """File, line and error in one line; of the calls, the last in a file under `folder`. Of an error on the host that
+    JAX reports, only what it says."""
+    said = host_failure(error) or one_line(error)
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from envs.base import Env
+from envs.options import require_count
 from envs.physics import Backend, Engine, make_engine
 from envs.physics.render import render
 
@@ -244,12 +245,16 @@ def make_walker(
     for name, weight in weights.items():
         if not math.isfinite(weight):
             raise ValueError(f"{name} must be finite, got {weight}")
-    if max_episode_steps < 1:
-        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+    require_count("max_episode_steps", max_episode_steps)
     if torque_weight_ramp is not None and not (
-        len(torque_weight_ramp) == 3 and 0 <= torque_weight_ramp[1] < torque_weight_ramp[2]
+        len(torque_weight_ramp) == 3
+        and all(math.isfinite(x) for x in torque_weight_ramp)
+        and 0 <= torque_weight_ramp[1] < torque_weight_ramp[2]
     ):
-        raise ValueError("torque_weight_ramp is (first weight, begin, end) with 0 <= begin < end")
+        raise ValueError(
+            "torque_weight_ramp must be three finite numbers (first weight, begin, end) with "
+            f"0 <= begin < end, got {torque_weight_ramp}"
+        )
     model = load_model()
     substeps = round(CONTROL_PERIOD / model.opt.timestep)
     return Walker(

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env
 from envs.classic import draw
-from envs.classic.options import check_options
+from envs.options import check_options
 
 PERIOD = 0.2  # s between two actions
 SPEED_LIMITS = (4 * math.pi, 9 * math.pi)  # rad/s, of the two joints

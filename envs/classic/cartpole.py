@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env
 from envs.classic import draw
-from envs.classic.options import check_options
+from envs.options import check_options
 
 PERIOD = 0.02  # s between two actions
 POSITION_LIMIT = 2.4  # m, either side

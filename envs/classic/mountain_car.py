@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env
 from envs.classic import draw
-from envs.classic.options import check_options
+from envs.options import check_options
 
 POSITION_LIMITS = (-1.2, 0.6)  # a wall on the left, the end of the world on the right
 SPEED_LIMIT = 0.07  # per step

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env
 from envs.classic import draw
-from envs.classic.options import check_options
+from envs.options import check_options
 
 PERIOD = 0.05  # s between two actions
 MAX_SPEED = 8.0  # rad/s

@@ -5,6 +5,7 @@ What differs:
 
 - Numbers are float32 between steps, and the solver starts every control step cold, where Gymnasium starts it from
   the previous step's solution (so that a step is a function of state and action alone).
+- `info` is empty after a reset, where Gymnasium's has positions.
 - A state that is not finite ends the episode with reward 0 (see `envs.base.advance`).
 - `Ant` does not observe contact forces unless `include_cfrc_ext_in_observation=True`; they count in its reward.
 - Options about cameras and windows (`default_camera_config`, `render_mode`, `width`, `height`, `camera_id`,

@@ -33,6 +33,7 @@ class Ant(GymnasiumMujoco):
     """
 
     extras = ("xpos", "cfrc_ext")
+    fewest_dofs = 3
 
     xml_file: str = static("ant.xml")
     frame_skip: int = static(5)

@@ -43,6 +43,7 @@ class Reacher(_Arm):
     """
 
     bodies = ("fingertip", "target")
+    fewest_dofs = 4
 
     xml_file: str = static("reacher.xml")
     frame_skip: int = static(2)
@@ -97,6 +98,7 @@ class Pusher(_Arm):
     """
 
     bodies = ("tips_arm", "object", "goal")
+    fewest_dofs = 11
 
     xml_file: str = static("pusher_v5.xml")
     frame_skip: int = static(5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import flax.struct
 import gymnasium
@@ -12,6 +13,7 @@ import mujoco
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from envs.mujoco_env import MujocoEnv, load_file, static
+from envs.options import check_options, require_count
 from envs.physics import PhysicsState
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
@@ -23,16 +25,20 @@ class GymnasiumMujoco(MujocoEnv):
     for `frame_skip` steps of the model. Numeric options are leaves; those that change shapes or branches are static.
 
     The reward is the sum of `reward_terms`; `info` adds `measurements` to them. Raises ValueError for a model file
-    that is missing or lacks what the task needs.
+    that is missing or lacks what the task needs, and for an impossible number.
     """
+
+    fewest_dofs: ClassVar[int] = 1  # degrees of freedom that the task looks at
 
     xml_file: str = static("")
     frame_skip: int = static(1)
 
     def __post_init__(self):
-        if self.frame_skip < 1:
-            raise ValueError(f"frame_skip must be 1 or more, not {self.frame_skip}")
+        require_count("frame_skip", self.frame_skip)
+        check_options(self)
         super().__post_init__()
+        self._require("degrees of freedom", self.model.nv, self.fewest_dofs)
+        self._require("actuators", self.model.nu, 1)
 
     @property
     def substeps(self) -> int:  # type: ignore[override]
@@ -63,6 +69,12 @@ class GymnasiumMujoco(MujocoEnv):
                 f"{self.xml_file} has no body {name!r}, which {type(self).__name__} needs"
             )
         return index
+
+    def _require(self, what: str, there: int, fewest: int) -> None:
+        if there < fewest:
+            raise ValueError(
+                f"{self.xml_file} has {there} {what}: {type(self).__name__} needs {fewest} or more"
+            )
 
     def near_rest(
         self, key: PRNGKeyArray, scale: float | Array, gaussian_speeds: bool = False

@@ -24,6 +24,8 @@ class InvertedPendulum(GymnasiumMujoco):
     Observation [4]: cart (m), pole (rad), their speeds. Action [1]: force on the cart in [-3, 3].
     """
 
+    fewest_dofs = 2
+
     xml_file: str = static("inverted_pendulum.xml")
     frame_skip: int = static(2)
     reset_noise_scale: Any = 0.01
@@ -52,6 +54,7 @@ class InvertedDoublePendulum(GymnasiumMujoco):
     """
 
     extras = ("site_xpos", "qfrc_constraint")
+    fewest_dofs = 3
 
     xml_file: str = static("inverted_double_pendulum.xml")
     frame_skip: int = static(5)

@@ -58,6 +58,8 @@ class Swimmer(_Runner):
     torques in [-1, 1]. Never ends.
     """
 
+    fewest_dofs = 2
+
     xml_file: str = static("swimmer.xml")
     frame_skip: int = static(4)
     ctrl_cost_weight: Any = 1e-4
@@ -92,6 +94,8 @@ class HalfCheetah(_Runner):
 @flax.struct.dataclass
 class _Healthy(_Runner):
     """A runner whose episode ends when it falls (`terminate_when_unhealthy`). Ranges are open intervals."""
+
+    fewest_dofs = 3
 
     frame_skip: int = static(4)
     ctrl_cost_weight: Any = 1e-3

@@ -13,6 +13,7 @@ from typing import Literal
 import jax
 import mujoco
 
+from envs.options import require_count
 from envs.physics.engine import EXTRAS, Engine, PhysicsState
 
 Backend = Literal["auto", "native", "mjx"]
@@ -30,8 +31,11 @@ def make_engine(
     """The engine named `backend` for `model`; each control step takes `substeps` steps of its timestep.
 
     `auto` is `native` unless JAX's default device is a GPU. `extras` are fields of MjData that states are to carry in
-    `PhysicsState.extras`, of those in `EXTRAS`. Raises ValueError for an unknown name of either.
+    `PhysicsState.extras`, of those in `EXTRAS`. Engines may be shared: change no engine's model, but a copy of it.
+
+    Raises ValueError for an unknown name of either, or a number of substeps that is no positive integer.
     """
+    require_count("substeps", substeps)
     if backend not in BACKENDS:
         near = difflib.get_close_matches(backend, BACKENDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BACKENDS)}"
@@ -40,9 +44,9 @@ def make_engine(
     if backend == "auto":
         backend = "native" if on_cpu else "mjx"
     if backend == "native":
-        from envs.physics.native import NativeEngine
+        from envs.physics.native import shared_engine
 
-        return NativeEngine(model, substeps, extras=extras)
+        return shared_engine(model, substeps, extras)
     if on_cpu:
         warnings.warn(
             "the mjx backend on a CPU is about ten times slower than native", stacklevel=2

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import mujoco
+import numpy as np
 from jaxtyping import Array, Float
 
 # Fields of MjData that states can carry. Others have sizes that change from step to step, or follow from these.
@@ -30,6 +31,17 @@ def check_extras(names: tuple[str, ...]) -> None:
     unknown = [name for name in names if name not in EXTRAS]
     if unknown:
         raise ValueError(f"no engine serves {', '.join(unknown)}: extras are {', '.join(EXTRAS)}")
+
+
+def check_sizes(model: mujoco.MjModel, **vectors: Any) -> None:
+    """Raises ValueError for a vector that is not of the model's size of its name (qpos, qvel or ctrl). NumPy would
+    repeat a vector of one number for all coordinates or actuators."""
+    sizes = {"qpos": model.nq, "qvel": model.nv, "ctrl": model.nu}
+    for name, vector in vectors.items():
+        if np.shape(vector) != (sizes[name],):
+            raise ValueError(
+                f"{name} must have the shape ({sizes[name]},) of the model's, got {np.shape(vector)}"
+            )
 
 
 @flax.struct.dataclass
@@ -58,7 +70,10 @@ class Engine(Protocol):
     extras: tuple[str, ...]
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
-        """A state with its sensors and extras, without advancing time. Controls are zero."""
+        """A state with its sensors and extras, without advancing time. Controls are zero.
+
+        Raises ValueError for a vector of another size than the model's.
+        """
         ...
 
     def step(
@@ -70,6 +85,6 @@ class Engine(Protocol):
         """Holds `ctrl` over the substeps; the solver starts cold, so the result depends on the arguments alone.
 
         A simulation that diverges returns NaN. `overrides` replaces fields of the model by name for this one
-        environment (say `{"geom_friction": [ngeom, 3]}`).
+        environment (say `{"geom_friction": [ngeom, 3]}`). Raises ValueError for a `ctrl` of another size than nu.
         """
         ...

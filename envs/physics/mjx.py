@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
 
-from envs.physics.engine import PhysicsState, check_extras
+from envs.physics.engine import PhysicsState, check_extras, check_sizes
 
 with contextlib.redirect_stdout(
     io.StringIO()
@@ -35,6 +35,7 @@ class MjxEngine:
         self._template = mjx.put_data(model, mujoco.MjData(model))
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
+        check_sizes(self.model, qpos=qpos, qvel=qvel)
         act = jnp.zeros(self.model.na, jnp.float32) if self.model.na else None
         state = PhysicsState(jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32), act)
         return self._pack(mjx.forward(self._model, self._unpack(state)))
@@ -45,6 +46,7 @@ class MjxEngine:
         ctrl: Float[Array, " nu"],
         overrides: Mapping[str, Array] | None = None,
     ) -> PhysicsState:
+        check_sizes(self.model, ctrl=ctrl)
         model = self._model.replace(**dict(overrides)) if overrides else self._model
         data = self._unpack(state).replace(ctrl=jnp.asarray(ctrl, jnp.float32))
         data = jax.lax.fori_loop(0, self.substeps, lambda _, d: mjx.step(model, d), data)

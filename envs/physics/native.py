@@ -3,15 +3,22 @@
 A call crosses to the host once for the whole batch: seeds x environments arrive as one array and go through
 `mujoco.rollout`'s thread pool, or, where states are to carry more of MjData than that returns, through Python threads
 (see threads.py). Physics is computed in float64; states cross as float32.
+
+Compiled programs hold on to the engine that they call, and JAX keeps programs for as long as the process lives. So the
+threads are one pool for all engines, and environments of one model share one engine (`shared_engine`), whose programs
+are then found again. An engine that nobody has goes when `jax.clear_caches()` drops its programs.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import hashlib
 import math
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 
 import jax
@@ -22,7 +29,7 @@ from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
 from envs.callback import host_call
-from envs.physics.engine import PhysicsState, check_extras
+from envs.physics.engine import PhysicsState, check_extras, check_sizes
 from envs.physics.threads import ThreadedSteps
 
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value  # time, qpos, qvel, act, ...
@@ -54,9 +61,8 @@ class NativeEngine:
         self.calls = 0
         self._data = [mujoco.MjData(model) for _ in range(self.threads)]
         self._extra_shapes = {name: getattr(self._data[0], name).shape for name in extras}
-        self._pool = Rollout(nthread=self.threads)
+        self._pool, self._lock = _pool(self.threads)
         self._steps = ThreadedSteps(self._data, extras) if extras else None
-        self._lock = threading.Lock()  # two host threads in one pool crash it
         self._state_size = mujoco.mj_stateSize(model, _FULL)
         self._moving = model.nq + model.nv + model.na
         self._buffers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
@@ -64,6 +70,7 @@ class NativeEngine:
         _silence()
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
+        check_sizes(self.model, qpos=qpos, qvel=qvel)
         act = jnp.zeros(self.model.na, jnp.float32) if self.model.na else None
         state = PhysicsState(
             jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32), act, None
@@ -83,6 +90,7 @@ class NativeEngine:
         ctrl: Float[Array, " nu"],
         overrides: Mapping[str, Array] | None = None,
     ) -> PhysicsState:
+        check_sizes(self.model, ctrl=ctrl)
         return self._call(state, ctrl, self.substeps, overrides)
 
     def _call(self, state, ctrl, substeps, overrides) -> PhysicsState:
@@ -171,6 +179,29 @@ class NativeEngine:
             for variant, v in zip(variants, value, strict=False):
                 getattr(variant, name)[...] = v
         return variants[:n]
+
+
+_SHARED: weakref.WeakValueDictionary[tuple, NativeEngine] = weakref.WeakValueDictionary()
+
+
+def shared_engine(
+    model: mujoco.MjModel, substeps: int, extras: tuple[str, ...] = ()
+) -> NativeEngine:
+    """The engine of all who ask for these substeps and extras of a model with this content, while one of them, or a
+    program compiled for it, is there. Its model is not to be changed."""
+    content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, content)
+    key = (hashlib.sha256(content.tobytes()).digest(), substeps, extras)
+    engine = _SHARED.get(key)
+    if engine is None:
+        engine = _SHARED[key] = NativeEngine(model, substeps, extras=extras)
+    return engine
+
+
+@functools.cache
+def _pool(size: int) -> tuple[Rollout, threading.Lock]:
+    """The threads that all engines share, and the lock around them: two host threads in one pool crash it."""
+    return Rollout(nthread=size), threading.Lock()
 
 
 def _silence() -> None:

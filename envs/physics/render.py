@@ -1,9 +1,9 @@
 """Pictures of a MuJoCo state, with or without a GL driver.
 
-MuJoCo's own renderer is used where it is asked for (`MUJOCO_GL` set) or a screen is there; everywhere else the same
-state is drawn, geom by geom, far ones first: an oblique view from the robot's right, or, of mechanisms that move in
-a horizontal plane, the view from above. A robot that can leave the place is kept in the middle, the floor moves.
-Drawing needs no driver, cannot hang, and takes some milliseconds.
+MuJoCo's own renderer is used where it is asked for (`MUJOCO_GL` set) or there is a screen that it can use; everywhere
+else the same state is drawn, geom by geom, far ones first: an oblique view from the robot's right, or, of mechanisms
+that move in a horizontal plane, the view from above. A robot that can leave the place is kept in the middle, the floor
+moves. Drawing needs no driver, cannot hang, and takes some milliseconds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ def render(
     width: int,
     height: int,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """An RGB image of the model at `qpos`, by its first camera."""
+    """An RGB image of the model at `qpos`, by its first camera. Raises what MuJoCo does if `MUJOCO_GL` asks for a
+    renderer that does not work."""
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
@@ -46,7 +48,28 @@ def render(
 
 def uses_gl() -> bool:
     """Whether pictures come from MuJoCo's renderer; False: they are drawn."""
-    return bool(os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY"))
+    if os.environ.get("MUJOCO_GL"):
+        return True
+    display = os.environ.get("DISPLAY")
+    return bool(display) and _works_on(display)
+
+
+@functools.cache
+def _works_on(display: str) -> bool:
+    """Whether MuJoCo's renderer works on this screen; a warning says so if not. Tried once, with an empty world: a
+    second failure ends the process."""
+    nothing = mujoco.MjModel.from_xml_string("<mujoco/>")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of GLFW, for each thing it cannot do
+            mujoco.Renderer(nothing, 16, 16).close()
+    except Exception:
+        warnings.warn(
+            f"MuJoCo's renderer does not work on DISPLAY={display}: pictures are drawn instead",
+            stacklevel=4,
+        )
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,6 +5,7 @@ MuJoCo's functions release Python's lock, so the threads do run at once.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,11 +27,11 @@ _FEWEST = 4  # environments that are worth a thread of their own
 
 
 class ThreadedSteps:
-    """One thread for each of `data`. To be called by one thread at a time."""
+    """At most one thread for each of `data`. To be called by one thread at a time."""
 
     def __init__(self, data: Sequence[mujoco.MjData], extras: tuple[str, ...]):
         self._workers = [_Worker(d, extras) for d in data]
-        self._executor = ThreadPoolExecutor(len(data), "physics")
+        self._executor = _executor(len(data))
 
     def __call__(
         self,
@@ -52,6 +53,12 @@ class ThreadedSteps:
         if chunks == 1:
             return work(0)
         return np.concatenate(list(self._executor.map(work, range(chunks))))
+
+
+@functools.cache
+def _executor(threads: int) -> ThreadPoolExecutor:
+    """One for all engines."""
+    return ThreadPoolExecutor(threads, "physics")
 
 
 class _Worker:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from envs.base import Env
+from envs.options import require_count
 
 _SEED = 0  # of the default means
 
@@ -29,7 +30,8 @@ class Bandit(Env[BanditState]):
     learn. By default they are drawn once, with a fixed seed, from Normal(0, 1): a bandit of the ten-armed testbed. For
     many bandits, `vmap` over `means`.
 
-    Raises ValueError where `means` is not one number for each arm.
+    Raises ValueError where `means` is not one number for each arm, or the arms or the time limit are no positive
+    integer.
     """
 
     arms: int = flax.struct.field(pytree_node=False, default=10)
@@ -39,10 +41,10 @@ class Bandit(Env[BanditState]):
     observation_space = gymnasium.spaces.Discrete(1)
 
     def __post_init__(self):
+        require_count("arms", self.arms)
+        require_count("max_episode_steps", self.max_episode_steps)
         means = self.means
         if means is None:
-            if self.arms < 1:
-                raise ValueError(f"arms must be at least 1, got {self.arms}")
             means = np.random.default_rng(_SEED).standard_normal(self.arms, np.float32)
         if isinstance(means, list | tuple):
             means = np.asarray(means, np.float32)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from envs.base import Env
+from envs.options import require_count
 
 # Probability, next state, reward, terminated: plain numbers or NumPy's.
 Outcome = tuple[Any, Any, Any, Any]
@@ -33,7 +34,8 @@ class TabularState(NamedTuple):
 class Tabular(Env[TabularState]):
     """Observations and actions are the numbers of states and actions: Discrete(S), Discrete(A).
 
-    Where a pair has fewer than K outcomes, the others have probability 0. See `from_outcomes`.
+    Where a pair has fewer than K outcomes, the others have probability 0. See `from_outcomes`. Raises ValueError for a
+    time limit that is no positive integer.
     """
 
     probabilities: Any  # [S, A, K] float32, sums to 1 over K
@@ -42,6 +44,9 @@ class Tabular(Env[TabularState]):
     terminals: Any  # [S, A, K] bool
     initial_distribution: Any  # [S] float32, sums to 1
     max_episode_steps: int = flax.struct.field(pytree_node=False, default=1000)
+
+    def __post_init__(self):
+        require_count("max_episode_steps", self.max_episode_steps)
 
     @property
     def observation_space(self) -> gymnasium.spaces.Discrete:

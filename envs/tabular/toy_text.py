@@ -1,8 +1,9 @@
 """Gymnasium's toy texts as exact tables: the transition lists `env.unwrapped.P`, entry by entry.
 
 The tables are Gymnasium's own, read when the environment is made; what is here are their options, time limits and
-pictures. Actions are numbered as there: FrozenLake left, down, right, up; CliffWalking up, right, down, left; Taxi
-south, north, east, west, pick up, drop off.
+pictures. Infos are empty: Gymnasium's `prob`, and Taxi's `action_mask`, are not passed on. Actions are numbered as
+there: FrozenLake left, down, right, up; CliffWalking up, right, down, left; Taxi south, north, east, west, pick up,
+drop off.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def make_frozen_lake(
 
     Raises ValueError for a map or a rate it cannot use.
     """
+    if isinstance(desc, str):
+        raise ValueError(f"desc must be a list of rows, got the string {desc!r}")
     if desc is None and map_name not in MAPS:
         raise ValueError(f"unknown map_name {map_name!r}: choose from {', '.join(MAPS)}")
     rows = tuple(MAPS[map_name] if desc is None else desc)

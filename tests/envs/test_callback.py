@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.interpreters import mlir
 
-from envs.callback import host_call
+from envs.callback import HostError, host_call, host_failure, one_line
 
 RESULT = {
     "sum": jax.ShapeDtypeStruct((), jnp.float32),
@@ -70,3 +70,39 @@ def test_an_error_on_the_host_names_itself(call):
 
     with pytest.raises(Exception, match="the host says no"):
         jax.jit(lambda x: host_call(fail, jax.ShapeDtypeStruct((), jnp.float32), x))(A)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\n  two\nthree"), "ValueError: one two three"),
+        (HostError("Robot-v0 failed: no power"), "Robot-v0 failed: no power"),
+    ],
+)
+def test_a_failure_on_the_host_is_one_line(call, error, line, late):
+    """In a program's first call and in a later one, which JAX reports differently."""
+    calls = []
+
+    def fail(x):
+        calls.append(x)
+        if len(calls) > late:
+            raise error
+        return np.float32(0)
+
+    program = jax.jit(lambda x: host_call(fail, jax.ShapeDtypeStruct((), jnp.float32), x))
+    if late:
+        program(A)
+    with pytest.raises(Exception, match=r"Traceback") as raised:
+        program(A)
+    assert host_failure(raised.value) == line
+
+
+def test_other_failures_are_none_of_the_hosts():
+    assert host_failure(ValueError("bad input")) is None
+    assert host_failure(KeyError("Traceback (most recent call last):\n x")) is None
+    assert host_failure(HostError("no power")) == "no power"
+
+
+def test_errors_that_say_nothing():
+    assert one_line(AssertionError()) == "AssertionError: no more is said"

@@ -169,11 +169,33 @@ def test_truncation_by_the_environment_itself():
     assert [many.step(np.zeros(2, int))[3].all() for _ in range(4)] == [False, True] * 2
 
 
-def test_step_before_reset():
-    with pytest.raises(gymnasium.error.ResetNeeded):
-        gymnasium.make(ID).unwrapped.step(np.zeros(6))
-    with pytest.raises(gymnasium.error.ResetNeeded):
-        gym.make_gym_vector("walker", N).step(np.zeros((N, 6)))
+def test_step_or_render_before_reset():
+    mode = {"render_mode": "rgb_array"}
+    single, many = gym.make_gym("walker", **mode), gym.make_gym_vector("walker", N, **mode)
+    for env, action in ((single, np.zeros(6)), (many, np.zeros((N, 6)))):
+        with pytest.raises(gymnasium.error.ResetNeeded, match="call reset before step"):
+            env.step(action)
+        with pytest.raises(gymnasium.error.ResetNeeded, match="call reset before render"):
+            env.render()
+
+
+def test_another_environment_compiles_nothing():
+    def programs():
+        env = gymnasium.make("stride/HalfCheetah-v5")
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+        env.close()
+        return gym._reset._cache_size(), gym._step._cache_size()
+
+    assert programs() == programs()
+
+
+def test_reset_has_no_options(single, vector):
+    for env in (single, vector):
+        for nothing in (None, {}):
+            env.reset(seed=0, options=nothing)
+        with pytest.raises(ValueError, match=r"\Areset takes no options, got low, high: [^\n]*\Z"):
+            env.reset(seed=0, options={"low": 1.0, "high": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -195,6 +217,19 @@ def test_bad_actions(single, vector, action, message):
             env.unwrapped.step(a)
         assert text in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_no_time_limit():
+    """-1, which is what it means to `gymnasium.make`."""
+    env = gymnasium.make_vec("stride/CliffWalking-v1", num_envs=2, max_episode_steps=-1)
+    env.reset(seed=0)
+    assert not any(env.step(np.zeros(2, int))[3].any() for _ in range(3))
+    assert gymnasium.make("stride/CartPole-v1", max_episode_steps=-1).spec.max_episode_steps is None
+
+
+def test_a_token_task_has_no_other_limit():
+    with pytest.raises(ValueError, match="tokens-sort takes no max_episode_steps: "):
+        gymnasium.make_vec("stride/tokens-sort", num_envs=2, max_episode_steps=3)
 
 
 @pytest.mark.parametrize("n", [0, -1])
@@ -394,12 +429,29 @@ def test_discrete_observations():
     assert [*infos["final_obs"]] == [5, None, None]
 
 
-@pytest.mark.parametrize("action", [2, -1])
-def test_discrete_actions_out_of_range(action):
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (2, r"the action 2 is not in Discrete\(2\)"),
+        (-1, "the action -1 is not in"),
+        (0.9, "an action of int64 is wanted, got float64"),
+        (None, "an action of int64 is wanted, got object"),
+    ],
+)
+def test_impossible_discrete_actions(action, message):
+    env, many = gym.make_gym("probe-action"), gym.make_gym_vector("probe-action", 2)
+    env.reset(seed=0)
+    many.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step(action)
+    with pytest.raises(ValueError, match="action"):
+        many.step([action, action])
+
+
+def test_actions_of_narrower_types():
     env = gym.make_gym("probe-action")
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="action"):
-        env.step(action)
+    assert [env.step(a)[1] for a in (np.int32(1), np.uint8(1), True, np.array(1))] == [1.0] * 4
 
 
 def test_render():
@@ -422,6 +474,15 @@ def test_render():
     lake.reset(seed=0)
     assert lake.render().shape == before.shape
     assert lake.metadata["render_fps"] == 4
+
+
+def test_gymnasium_collects_pictures():
+    env = gymnasium.make("stride/CartPole-v1", render_mode="rgb_array_list")
+    env.reset(seed=0)
+    env.step(0)
+    frames = env.render()
+    assert [(f.shape, f.dtype) for f in frames] == [((360, 640, 3), np.uint8)] * 2
+    assert not np.array_equal(*frames)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 import envs
 from agents.ppo import PPO, PPOConfig
-from envs import base, host
+from envs import base, callback, host
 from experiments import evaluate
 
 LIMIT = 30
@@ -378,21 +378,102 @@ def test_a_slots_episode_survives_evaluation():
 # --- what cannot be ------------------------------------------------------------------------------------------------
 
 
+def failure(function):
+    """What is said of the failure of a call."""
+    with pytest.raises(Exception, match=r"failed in") as error:
+        jax.block_until_ready(function())
+    return callback.host_failure(error.value)
+
+
 def test_failures_are_reported():
-    env = counter(fail=3)
-    running, _ = steps(env, start(env, 2), 2)
-    with pytest.raises(Exception, match=r"TestCounter-v0 failed in step: KeyError\('a loose"):
-        jax.block_until_ready(steps(env, running, 1))
+    """In the program's first call, in later ones, and without a program."""
+    loose = "TestCounter-v0 failed in step: KeyError: 'a loose screw'"
+    for late in (1, 3):
+        env = counter(fail=late)
+        running = start(env, 2)
+        if late > 1:
+            running, _ = steps(env, running, late - 1)
+        assert failure(lambda env=env, running=running: steps(env, running, 1)) == loose
+    env = counter(fail=1)
+    state = env.initial(jax.random.key(0))
+    assert failure(lambda: env.transition(state, jnp.int32(0), jax.random.key(0))) == loose
+
+
+@pytest.mark.parametrize(
+    ("obs", "reward", "said"),
+    [
+        (
+            np.zeros(1, np.uint8),
+            0,
+            "ValueError: its observation has shape (1,), but the space says ()",
+        ),
+        (300, 0, "ValueError: its observation 300 (int64) is not uint8"),
+        (-1, 0, "ValueError: its observation -1 (int64) is not uint8"),
+        (0.5, 0, "ValueError: its observation 0.5 (float64) is not uint8"),
+        (None, 0, "ValueError: its observation None (object) is not uint8"),
+        (3, None, "TypeError: its reward is None, not a number"),
+        (3, "high", "TypeError: its reward is 'high', not a number"),
+    ],
+)
+def test_bad_observations_and_rewards_are_refused(monkeypatch, obs, reward, said):
+    env = counter()
+    running = start(env, 1)
+    monkeypatch.setattr(Counter, "step", lambda self, action: (obs, reward, False, False, {}))
+    assert failure(lambda: steps(env, running, 1)) == f"TestCounter-v0 failed in step: {said}"
+    if reward == 0:
+        monkeypatch.setattr(Counter, "reset", lambda self, seed, options: (obs, {}))
+        assert failure(lambda: start(env, 1)) == f"TestCounter-v0 failed in reset: {said}"
+
+
+@pytest.mark.parametrize("obs", [7, np.int64(7), np.uint8(7), True])
+def test_observations_of_other_types_that_fit(monkeypatch, obs):
+    env = counter()
+    monkeypatch.setattr(Counter, "step", lambda self, action: (obs, 1.0, False, False, {}))
+    assert steps(env, start(env, 1), 1)[1].obs == [[int(obs)]]
+
+
+def test_wide_integers(monkeypatch):
+    """Are served where 32 bits hold them all."""
+    for dtype, high, fits in ((np.int64, 9, True), (np.int64, 2**40, False), (np.uint64, 9, True)):
+        space = gymnasium.spaces.Box(0, high, (), dtype)
+        monkeypatch.setattr(Counter, "observation_space", space)
+        if fits:
+            assert counter().observation_space == gymnasium.spaces.Box(0, high, (), np.int32)
+        else:
+            with pytest.raises(ValueError, match=r"TestCounter-v0 are int64 and go beyond 32 bits"):
+                counter()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("5x5"), AssertionError(), SystemExit(3), OSError(2, "no")]
+)
+def test_whatever_fails_while_it_is_made_is_one_line(monkeypatch, error):
+    def fails(**kwargs):
+        raise error
+
+    monkeypatch.setattr(gymnasium.registry["TestCounter-v0"], "entry_point", fails)
+    with pytest.raises(ValueError, match=r"\Agym:TestCounter-v0 cannot be made: [^\n]*\Z") as said:
+        counter()
+    assert str(said.value).endswith(callback.one_line(error))
+    assert type(error).__name__ in str(said.value)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("CartPol-v1", {}, "cannot make gym:CartPol-v1: Environment `CartPol` doesn't exist. Did"),
+        (
+            "CartPol-v1",
+            {},
+            "gym:CartPol-v1 cannot be made: NameNotFound: Environment `CartPol` doesn",
+        ),
         ("CartPole-v9", {}, "versioned environments: [ `v0`, `v1` ]"),
         ("no_such_module:Foo-v0", {}, "No module named 'no_such_module'"),
         ("CartPole-v1", {"wheels": 3}, "unexpected keyword argument 'wheels'"),
-        ("CartPole-v1", {"max_episode_steps": 0}, "max_episode_steps must be at least 1, got 0"),
+        (
+            "CartPole-v1",
+            {"max_episode_steps": 0},
+            "max_episode_steps must be an integer of at least 1",
+        ),
         ("TestEndless-v0", {}, "TestEndless-v0 has no time limit: give it one, as max_episode"),
         ("TestOdd-v0", {}, "the observations of TestOdd-v0 are Dict: only Box and Discrete"),
         ("TestOddActions-v0", {}, "the actions of TestOddActions-v0 are MultiBinary"),

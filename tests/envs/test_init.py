@@ -38,6 +38,18 @@ def test_make_passes_options_on():
     assert envs.make("probe-truncation", max_episode_steps=7).max_episode_steps == 7
 
 
+LIMITED = [name for name in envs.names() if not name.startswith("tokens-")]
+
+
+@pytest.mark.parametrize("limit", [0, -3, 2.5, True])
+@pytest.mark.parametrize("name", [*LIMITED, "gym:CartPole-v1"])
+def test_time_limits_are_positive_integers(unchecked, name, limit):
+    with pytest.raises(
+        ValueError, match=r"\Amax_episode_steps must be an integer of at least 1, got"
+    ):
+        envs.make(name, max_episode_steps=limit)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -1,5 +1,7 @@
 """One environment for each way in which it can be wrong."""
 
+import sys
+
 import flax.struct
 import gymnasium
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from envs.base import Env
+from envs.callback import host_call
 from experiments import check, check_tools
 
 
@@ -47,6 +50,15 @@ def broken(**methods):
     return flax.struct.dataclass(type("Broken", (Drift,), methods))()
 
 
+def counting(space):
+    """Observes the step of its episode, 0 to 50."""
+    return broken(
+        observation_space=space,
+        observation=lambda self, s: s["t"],
+        terminal=lambda self, s: jnp.zeros((), bool),
+    )
+
+
 CALLS = {"n": 0}
 
 
@@ -78,6 +90,7 @@ def moves(x):
 
 
 BROKEN = [
+    ("it is an environment", Drift(max_episode_steps=0), "has max_episode_steps 0: it must be"),
     ("its fields", with_fields(label="a"), ".label holds a str"),
     (
         "its fields",
@@ -88,6 +101,16 @@ BROKEN = [
         "cannot be hashed",
     ),
     ("spaces", broken(observation_space=3), "observation_space is a int"),
+    (
+        "spaces",
+        broken(observation_space=gymnasium.spaces.Dict(x=Drift.observation_space)),
+        "observation_space is Dict: learners here know Box and Discrete",
+    ),
+    (
+        "spaces",
+        broken(observation_space=gymnasium.spaces.MultiDiscrete([3, 3])),
+        "observation_space is MultiDiscrete",
+    ),
     ("spaces", broken(action_space=gymnasium.spaces.MultiBinary(2)), "Box and Discrete"),
     ("spaces", broken(action_space=gymnasium.spaces.Box(-1, 1, (1,), np.float64)), "float32"),
     ("spaces", broken(action_space=gymnasium.spaces.Discrete(2, start=1)), "counted from 0"),
@@ -121,6 +144,11 @@ BROKEN = [
         broken(transition=moves(lambda s: jnp.zeros(int(s["t"])))),
         "depends on an array",
     ),
+    (
+        "transition keeps the state's shape",
+        broken(transition=lambda self, state, action, key: sys.exit(3)),
+        "SystemExit: 3",
+    ),
     ("observation fits its space", broken(observation=lambda self, s: s["x"][:1]), "shape (1,)"),
     (
         "observation fits its space",
@@ -132,6 +160,8 @@ BROKEN = [
     ("terminal is a bool", broken(terminal=lambda self, s: s["x"] > 2), "jnp.any, perhaps"),
     ("terminal is a bool", broken(terminal=lambda self, s: s["t"]), "return a bool"),
     ("info", broken(info=lambda self, s, a, n: {"x": n["x"]}), "info['x'] has shape (2,)"),
+    ("info", broken(info=lambda self, s, a, n: {"x": "far"}), "info['x'] is a str: give one"),
+    ("info", broken(info=lambda self, s, a, n: [n["t"]]), "info is a list: return a dict"),
     ("info", broken(info=lambda self, s, a, n: {f"n{count()}": n["t"]}), "keys change"),
     ("at", broken(at=lambda self, n: None), "return an environment"),
     (
@@ -157,6 +187,11 @@ BROKEN = [
     ),
     (
         "finite under random actions",
+        broken(initial=lambda self, key: {"x": jnp.full(2, jnp.nan), "t": jnp.int32(0)}),
+        "state['x'] is not finite as initial gives it",
+    ),
+    (
+        "finite under random actions",
         broken(reward=lambda self, s, a, n: jnp.log(-n["t"].astype(jnp.float32))),
         "reward is not finite after 1 steps",
     ),
@@ -169,6 +204,16 @@ BROKEN = [
         "observations stay within bounds",
         broken(observation_space=gymnasium.spaces.Box(-9, 1.5, (2,), np.float32)),
         "the space ends at -9 and 1.5",
+    ),
+    (
+        "observations stay within bounds",
+        counting(gymnasium.spaces.Discrete(8)),
+        "from 0 to 50 under",
+    ),
+    (
+        "observations stay within bounds",
+        counting(gymnasium.spaces.Discrete(60, start=1)),
+        "ends at 1 and 60",
     ),
     (
         "how episodes end",
@@ -254,6 +299,23 @@ def test_an_environment_that_looks_at_its_neighbours_is_found():
 
     findings = only(flax.struct.dataclass(Neighbours)(), "works in batches")
     assert "see one environment only" in findings[-1].problem
+
+
+def test_a_failure_on_the_host_is_one_line():
+    def fail(x):
+        raise RuntimeError("no power\nat all")
+
+    def observation(self, state):
+        return host_call(fail, jax.ShapeDtypeStruct((2,), jnp.float32), state["x"])
+
+    findings = only(broken(observation=observation), "works in batches")
+    assert findings[-1].problem.endswith(": RuntimeError: no power at all")
+    assert "Traceback" not in findings[-1].problem
+
+
+def test_a_discrete_space_that_holds_what_is_observed():
+    for space in (gymnasium.spaces.Discrete(51), gymnasium.spaces.Discrete(54, start=-2)):
+        assert check.passed(only(counting(space), "observations stay within bounds"))
 
 
 def test_an_undecorated_class_is_told():

@@ -77,7 +77,7 @@ BAD = [
     ("robot.py:Half", "lacks observation_space, action_space, max_episode_steps, transition"),
     ("robot.py:fails", "line 31: ZeroDivisionError: division by zero"),
     ("robot.py:make --tall", "too tall"),
-    ("robot.py:Robot --max-episode-steps 0", "max_episode_steps 0: it must be a whole number"),
+    ("robot.py:Robot --max-episode-steps 0", "max_episode_steps must be an integer of at least 1"),
     ("robot.py:Robot --wieght 2", "did you mean --weight?"),
     ("robot.py:Robot --env-rate inf", "--env-rate must be finite"),
 ]

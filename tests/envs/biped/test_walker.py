@@ -331,7 +331,10 @@ def test_torque_weight_ramp():
         ({"torque_weight_ramp": (0.02, 300.0, 100.0)}, "begin < end"),
         ({"torque_weight_ramp": (0.02, -1.0, 100.0)}, "begin < end"),
         ({"torque_weight_ramp": (0.02, 100.0)}, "begin < end"),
+        ({"torque_weight_ramp": (float("nan"), 0.0, 100.0)}, "three finite numbers"),
+        ({"torque_weight_ramp": (0.0, 0.0, float("inf"))}, "three finite numbers"),
         ({"max_episode_steps": 0}, "max_episode_steps"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps must be an integer of at least 1, got 2.5"),
         ({"torque_weight": float("nan")}, "torque_weight"),
     ],
 )

@@ -107,7 +107,11 @@ def test_a_diverged_ant_ends_its_episode_alone():
         ("Ant-v5", {"xml_file": "no_ant.xml"}, "there is no model file .*no_ant.xml"),
         ("Ant-v5", {"main_body": "head"}, "ant.xml has no body 'head', which Ant needs"),
         ("Ant-v5", {"main_body": 14}, "ant.xml has bodies 0 to 13, not 14"),
-        ("Hopper-v5", {"frame_skip": 0}, "frame_skip must be 1 or more, not 0"),
+        ("Hopper-v5", {"frame_skip": 0}, "frame_skip must be an integer of at least 1, got 0"),
+        ("HalfCheetah-v5", {"frame_skip": 2.5}, "frame_skip must be an integer .* got 2.5"),
+        ("Hopper-v5", {"reset_noise_scale": float("nan")}, "reset_noise_scale must be a finite"),
+        ("Hopper-v5", {"healthy_z_range": (float("nan"), 2.0)}, "healthy_z_range must be numbers"),
+        ("Ant-v5", {"max_episode_steps": 2.5}, "max_episode_steps must be an integer .* got 2.5"),
         ("Reacher-v5", {"xml_file": "hopper.xml"}, "hopper.xml has no body 'fingertip'"),
         (
             "InvertedDoublePendulum-v5",
@@ -116,10 +120,31 @@ def test_a_diverged_ant_ends_its_episode_alone():
         ),
     ],
 )
-def test_bad_options(name, options, message):
+def test_bad_options(unchecked, name, options, message):
     with pytest.raises(ValueError, match=message) as error:
         envs.make(name, backend="native", **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"), [("Hopper-v5", 3), ("HalfCheetah-v5", 1), ("Swimmer-v5", 2), ("Ant-v5", 3)]
+)
+def test_a_model_that_lacks_what_the_task_looks_at(name, needs, tmp_path):
+    still = tmp_path / "still.xml"
+    still.write_text("<mujoco><worldbody><geom size='1'/><body/></worldbody></mujoco>")
+    with pytest.raises(ValueError, match=rf"has 0 degrees of freedom: \w+ needs {needs} or more"):
+        envs.make(name, backend="native", xml_file=str(still))
+    joint = "<joint type='slide'/>" * 3 + "<geom size='1'/>"
+    still.write_text(f"<mujoco><worldbody><body>{joint}</body></worldbody></mujoco>")
+    with pytest.raises(ValueError, match=r"still.xml has 0 actuators: \w+ needs 1 or more"):
+        envs.make(name, backend="native", xml_file=str(still))
+
+
+def test_a_model_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "bad.xml"
+    path.write_text("<mujoco><worldbody><body></mujoco>")
+    with pytest.raises(ValueError, match=r"\A[^\n]*bad.xml is no model: [^\n]*\Z"):
+        envs.make("Hopper-v5", backend="native", xml_file=str(path))
 
 
 def test_pictures_need_no_more_than_a_state():

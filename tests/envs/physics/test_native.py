@@ -1,8 +1,11 @@
 import copy
 import functools
+import gc
+import os
 import threading
 import time
 import warnings
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -342,6 +345,34 @@ def test_unknown_extras_are_refused():
 # --- threads --------------------------------------------------------------------------------------------------------
 
 
+def test_environments_of_one_model_share_an_engine():
+    first = make_engine(usual_model(), SUBSTEPS, "native")
+    assert make_engine(usual_model(), SUBSTEPS, "native") is first
+    assert make_engine(usual_model(), SUBSTEPS + 1, "native") is not first
+    assert make_engine(usual_model(), SUBSTEPS, "native", ("xpos",)) is not first
+    slower = usual_model()
+    slower.opt.timestep *= 2
+    assert make_engine(slower, SUBSTEPS, "native") is not first
+
+
+def test_an_engine_that_nobody_has_is_released():
+    model = usual_model()
+    model.opt.timestep *= 3  # shared with no other test
+    dropped = weakref.ref(make_engine(model, 1, "native"))
+    gc.collect()
+    assert dropped() is None
+
+
+def test_engines_start_no_threads_of_their_own(watching, batch):
+    state, ctrl = batch
+    before = len(os.listdir("/proc/self/task"))
+    engines = [NativeEngine(usual_model(), SUBSTEPS, extras=e) for e in ((), EXTRAS, ())]
+    for engine in engines:
+        jax.vmap(engine.step)(state, ctrl)
+    jax.vmap(watching.step)(state, ctrl)
+    assert len(os.listdir("/proc/self/task")) == before
+
+
 def test_host_threads_and_engines_at_once(engine, step, batch):
     """Two threads on one engine and two on another, which MuJoCo's pool alone does not survive."""
     state, ctrl = batch
@@ -415,6 +446,22 @@ def test_model_with_activations():
     np.testing.assert_array_equal(after.act, np.float32(data.act))
     np.testing.assert_array_equal(after.qpos, np.float32(data.qpos))
     np.testing.assert_array_equal(after.sensordata, np.float32(data.sensordata))
+
+
+@pytest.mark.parametrize("size", [1, 5, 7])
+def test_vectors_of_another_size_are_refused(engine, batch, size):
+    """One number was held on all actuators."""
+    state = part(batch[0], 0)
+    with pytest.raises(ValueError, match=rf"ctrl must have the shape \(6,\) .* got \({size},\)"):
+        jax.eval_shape(engine.step, state, jnp.zeros(size))
+    with pytest.raises(ValueError, match=rf"qpos must have the shape \(13,\) .* \({size},\)"):
+        jax.eval_shape(engine.forward, jnp.zeros(size), state.qvel)
+
+
+@pytest.mark.parametrize("substeps", [0, 2.5])
+def test_impossible_substeps(unchecked, substeps):
+    with pytest.raises(ValueError, match=f"substeps must be an integer .* got {substeps}"):
+        make_engine(usual_model(), substeps, "native")
 
 
 def test_choice_of_engine(unchecked):

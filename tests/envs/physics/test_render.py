@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import mujoco
 import numpy as np
 import pytest
@@ -95,3 +99,22 @@ def test_the_picture_fits_the_robot_whatever_its_size_and_the_floors():
     deep = '<geom type="plane" pos="0 0 -9" size="5 5 1"/>'
     _, row = red(scene(BALL.format(joint=joint), deep)(0, 0, 0.5, 1, 0, 0, 0))
     assert 30 < row < 120
+
+
+def test_a_screen_that_cannot_be_used_is_said_once_and_pictures_are_drawn():
+    code = """
+import numpy as np, warnings
+from envs.biped import walker
+from envs.physics import render
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    shapes = [render.render(walker.load_model(), walker.load_model().qpos0, 64, 48).shape for _ in "ab"]
+print(shapes, [str(w.message) for w in said])
+"""
+    environment = {**os.environ, "DISPLAY": ":77"}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    words = "MuJoCo's renderer does not work on DISPLAY=:77: pictures are drawn instead"
+    assert run.stdout.strip() == f"{[(48, 64, 3)] * 2} {[words]}"

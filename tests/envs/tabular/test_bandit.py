@@ -55,5 +55,5 @@ def test_means_must_match_the_arms():
     np.testing.assert_allclose(Bandit(arms=2, means=[1, 2]).means, [1, 2])
     with pytest.raises(ValueError, match="means must be 10 numbers"):
         Bandit(means=[1.0, 2.0])
-    with pytest.raises(ValueError, match="arms must be at least 1"):
+    with pytest.raises(ValueError, match="arms must be an integer of at least 1"):
         Bandit(arms=0)

@@ -148,6 +148,8 @@ def test_bad_options():
         make_frozen_lake("5x5")
     with pytest.raises(ValueError, match="rows of equal length"):
         make_frozen_lake(desc=["SF", "FFG"])
+    with pytest.raises(ValueError, match="desc must be a list of rows, got the string 'SFFG'"):
+        make_frozen_lake(desc="SFFG")
     with pytest.raises(ValueError, match="letters S, F, H, G"):
         make_frozen_lake(desc=["SX", "FG"])
     with pytest.raises(ValueError, match="needs a start"):

@@ -1,0 +1,80 @@
+"""What crosses from a Gymnasium environment to JAX: spaces, observations and rewards, in the types that JAX has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+_WIDEST = np.iinfo(np.int32)
+
+
+def as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discrete:
+    """`space` in the types that JAX has; discrete actions count from 0.
+
+    Raises ValueError, about the `what` ("actions") of an environment, for a space that is neither Box nor Discrete, or
+    holds integers of more than 32 bits.
+    """
+    if isinstance(space, Discrete):
+        return Discrete(int(space.n)) if what == "actions" else space
+    advice = "wrap it (see gymnasium.wrappers) and register the result"
+    if not isinstance(space, Box):
+        raise ValueError(
+            f"the {what} of {gymnasium_id} are {type(space).__name__}: only Box and Discrete spaces "
+            f"can be used; {advice}"
+        )
+    dtype: Any = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
+    if np.issubdtype(dtype, np.integer) and dtype.itemsize > _WIDEST.dtype.itemsize:
+        if (space.low < _WIDEST.min).any() or (space.high > _WIDEST.max).any():
+            raise ValueError(
+                f"the {what} of {gymnasium_id} are {space.dtype} and go beyond 32 bits, which JAX "
+                f"does not hold: {advice}"
+            )
+        dtype = _WIDEST.dtype
+    with np.errstate(over="ignore"):  # beyond float32: no bound
+        return Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
+
+
+class Observations:
+    """Those of one environment. `space` is the environment's own, `seen` what `as_seen` made of it."""
+
+    def __init__(self, space: gymnasium.Space, seen: Box | Discrete):
+        dtype = jax.dtypes.canonicalize_dtype(seen.dtype)
+        self.shape_and_dtype = jax.ShapeDtypeStruct(seen.shape, dtype)
+        self._shape = seen.shape
+        rounded = isinstance(space, Discrete) or np.issubdtype(space.dtype, np.floating)
+        self._usual = (dtype, space.dtype) if rounded else (dtype,)  # which need no closer look
+
+    def checked(self, obs: Any) -> np.ndarray:
+        """`obs`, which can be assigned to an array of the dtype. Raises ValueError where that would change it in shape
+        or value, but for floats, which are rounded."""
+        obs = np.asarray(obs)
+        if obs.shape != self._shape:
+            raise ValueError(
+                f"its observation has shape {obs.shape}, but the space says {self._shape}"
+            )
+        if obs.dtype not in self._usual and not _holds(self.shape_and_dtype.dtype, obs):
+            raise ValueError(
+                f"its observation {' '.join(str(obs).split())} ({obs.dtype}) is not {self.shape_and_dtype.dtype}"
+            )
+        return obs
+
+
+def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
+    """Whether these values can be of this type."""
+    if not np.issubdtype(dtype, np.integer):
+        return np.can_cast(values.dtype, dtype, "same_kind")
+    bounds = np.iinfo(dtype)
+    whole = values.dtype == bool or np.issubdtype(values.dtype, np.integer)
+    return whole and bool(((bounds.min <= values) & (values <= bounds.max)).all())
+
+
+def to_number(reward: Any) -> float:
+    """Raises TypeError for what is none."""
+    try:
+        return float(reward)
+    except (TypeError, ValueError):
+        raise TypeError(f"its reward is {reward!r}, not a number") from None
