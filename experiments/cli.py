@@ -15,7 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
+
 from agents.off_policy import human_bytes
+from envs.callback import HostError, host_failure
 from experiments import options, runs, tracking
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
@@ -44,6 +47,7 @@ from experiments.spec import (
 
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
+_OF_HOST = (HostError, jax.errors.JaxRuntimeError, ValueError)  # as which its failures arrive
 _FREE = ("out", "resume", "video", "track")  # flags of a run that may change when it is resumed
 
 
@@ -104,6 +108,9 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
         return 1
     except (DamagedCheckpointError, FolderBusyError) as error:
         return fail(error)
+    except _OF_HOST as error:
+        display.close()
+        return _fail_host(error)
     finally:
         display.close()
     return 0
@@ -157,11 +164,22 @@ def run_main(body: Callable[[], int | None]) -> None:
     """Runs a command and exits with its code; wrong input is one line on stderr and exit code 2."""
     try:
         code = body() or 0
-    except (ValueError, OSError, DamagedCheckpointError) as error:
+    except (OSError, DamagedCheckpointError) as error:
         code = fail(error)
+    except _OF_HOST as error:
+        is_input = isinstance(error, ValueError) and host_failure(error) is None
+        code = fail(error) if is_input else _fail_host(error)
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code)
+
+
+def _fail_host(error: Exception) -> int:
+    """One line where it was the environment, stepped on the host, that failed; else `error` is raised again."""
+    said = host_failure(error)
+    if said is None:
+        raise error
+    return fail(HostError(said), code=1)
 
 
 def fail(error: Exception, code: int = BAD_INPUT) -> int:

@@ -2,6 +2,8 @@ import errno
 import json
 import shutil
 
+import gymnasium
+import numpy as np
 import pytest
 
 import agents
@@ -119,6 +121,30 @@ def test_a_full_disk_is_one_line_and_how_to_go_on(tmp_path, capsys, monkeypatch)
     assert "metrics.jsonl: No space left on device" in captured.err
     assert f"to go on: python -m experiments.train --resume {tmp_path / 'run'}" in captured.out
     assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+
+
+class Breaking(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 40
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        if not self.left:
+            raise KeyError("a wheel")
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+
+def test_an_environment_that_breaks_on_the_host_is_one_line(tmp_path, capfd, monkeypatch):
+    spec = gymnasium.envs.registration.EnvSpec("Breaking-v0", Breaking, max_episode_steps=100)
+    monkeypatch.setitem(gymnasium.registry, "Breaking-v0", spec)
+    flags = ["--env", "gym:Breaking-v0", "--total-steps", "320", *TINY, "--out", "run"]
+    assert cli.main(flags) == 1
+    assert capfd.readouterr().err == "error: Breaking-v0 failed in step: KeyError: 'a wheel'\n"
 
 
 def test_interrupted_at_the_end_a_run_can_be_ended_again(tmp_path, capsys, monkeypatch):
