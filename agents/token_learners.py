@@ -15,13 +15,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from agents import grpo, ppo, reinforce
 from agents.batch import Targets
-from agents.core import returns
+from agents.core import kl, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_targets
 from agents.on_policy import gae_targets
@@ -170,6 +171,11 @@ class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
         self.require_parts("num_responses", self.num_responses)
 
 
+@flax.struct.dataclass
+class TokenPPOState(TokenState):
+    kl_coefficient: Array | Any  # [], the kl objective's beta
+
+
 class TokenPPO(TokenPolicy):
     """PPO; its critic is a second transformer."""
 
@@ -178,10 +184,12 @@ class TokenPPO(TokenPolicy):
     def __init__(self, config: TokenPPOConfig, env: Any):
         super().__init__(config, env, critic=True)
 
-    def init(self, key: PRNGKeyArray) -> TokenState:
-        return TokenState(**self.start(key))
+    def init(self, key: PRNGKeyArray) -> TokenPPOState:
+        return TokenPPOState(
+            kl_coefficient=jnp.asarray(self.config.kl_coefficient, jnp.float32), **self.start(key)
+        )
 
-    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+    def step(self, state: TokenPPOState) -> tuple[TokenPPOState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
         config, batch = self.config, written.batch
         update_key, key = jax.random.split(state.key)
@@ -195,15 +203,20 @@ class TokenPPO(TokenPolicy):
             evaluate=self.evaluate,
             optimizer=self.optimizer,
             learning_rate=rate,
-            kl_coefficient=jnp.asarray(config.kl_coefficient),
+            kl_coefficient=state.kl_coefficient,
             config=config,
         )
-        state = self.finish(state, written, params, opt_state, key=key)
+        kl_coefficient = kl.adaptive_coefficient_double_halve(
+            state.kl_coefficient, found["kl"], config.kl_target
+        )
+        state = self.finish(
+            state, written, params, opt_state, key=key, kl_coefficient=kl_coefficient
+        )
         return state, {**metrics, **found, "learning_rate": rate}
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenGRPOConfig(grpo.GRPOSettings, TokenConfig):
+class TokenGRPOConfig(grpo.GRPOSettings, RewardConfig):
     num_epochs: int = 1
     """passes over the responses of one iteration"""
     num_minibatches: int = 4
