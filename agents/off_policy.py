@@ -167,8 +167,10 @@ class OffPolicy:
             rate = optax.linear_schedule(rate, 0.0, max(steps, 1))
         return optax.chain(*clip, optax.adam(rate))
 
-    def begin(self, key: PRNGKeyArray, params: Params, opt_state: Any) -> OffPolicyState:
-        """The state after the warm-up: random actions, uniform over the action space."""
+    def begin(
+        self, key: PRNGKeyArray, params: Params, opt_state: Any, explore: Explore | None = None
+    ) -> OffPolicyState:
+        """The state after the warm-up, in which `explore` acts; None: random actions, uniform over the action space."""
         config, env = self.config, self.env.at(0.0)
         stream_key, warmup_key, key = jax.random.split(key, 3)
         stream = rollout.start(env, stream_key, config.num_envs)
@@ -191,9 +193,10 @@ class OffPolicy:
         )
         bank_key, steps_key = jax.random.split(warmup_key)
         bank = self._bank(env, bank_key)
+        explore = explore or self.random_actions
 
         def body(state, key):
-            state, (obs, _) = self._act(env, state, self.random_actions, key, bank)
+            state, (obs, _) = self._act(env, state, explore, key, bank)
             return state, obs
 
         keys = jax.random.split(steps_key, self.warmup_steps // config.num_envs)
