@@ -56,8 +56,6 @@ class ActorCriticConfig(OnPolicyConfig):
         self.require_at_least_one("n_step")
         self.require_positive("value_coefficient")
         self.require_share("gae_lambda")
-        self.require_one_of("optimizer", "rmsprop", "adam")
-        self.require_one_of("estimator", "n-step", "gae")
         self.require_not_negative("entropy_coefficient")
 
 

@@ -13,7 +13,7 @@ Dr. GRPO   the same without two divisions that favour          grpo.update, othe
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.struct
 import jax
@@ -63,12 +63,15 @@ class SFT(TokenPolicy):
 class TokenReinforceConfig(reinforce.ReinforceSettings, TokenConfig):
     gamma: float = 1.0
     """discount"""
-    baseline: Any = "mean"
+    baseline: Literal["none", "mean"] = "mean"
     """what is subtracted from the return: nothing (none), or the mean over the other responses (mean)"""
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_one_of("baseline", "none", "mean")
+        require(
+            self.baseline != "mean" or self.num_responses >= 2,
+            'baseline "mean" is over the other responses: num_responses must be at least 2, got 1',
+        )
 
 
 class TokenReinforce(TokenPolicy):

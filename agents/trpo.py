@@ -79,7 +79,6 @@ class TRPOConfig(OnPolicyConfig):
         )
         self.require_positive("max_kl", "fisher_fraction")
         self.require_not_negative("entropy_coefficient")
-        self.require_one_of("max_kl_schedule", "linear", "constant")
         self.require_share("gae_lambda", "fisher_fraction")
         require(self.damping >= 0, f"damping must not be negative, got {self.damping}")
         require(
