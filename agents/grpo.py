@@ -32,7 +32,7 @@ from agents.core import kl, policy_losses, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_starts, group_targets
 from agents.networks import Actor, Functional
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig
 from agents.settings import Settings, require
 from agents.spaces import encode
 from envs.base import Env
@@ -98,7 +98,7 @@ class GRPOSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPOConfig(GRPOSettings, OnPolicyConfig):
+class GRPOConfig(GRPOSettings, PolicyConfig):
     num_envs: int = 64
     """episodes between updates, side by side"""
     num_steps: int = 1_000

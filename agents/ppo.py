@@ -33,7 +33,7 @@ from agents.batch import (
     random_order,
 )
 from agents.core import kl, policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
 from agents.settings import Settings, require
 from envs.base import Env
 
@@ -91,7 +91,7 @@ class PPOSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOConfig(PPOSettings, OnPolicyConfig):
+class PPOConfig(PPOSettings, PolicyConfig):
     def __post_init__(self):
         super().__post_init__()
         self.require_parts("num_envs x num_steps", self.num_envs * self.num_steps)

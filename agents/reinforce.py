@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from agents.batch import Batch, Evaluation, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, return_scale
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, return_scale
 from agents.settings import Settings, require
 from envs.base import Env
 
@@ -74,7 +74,7 @@ class ReinforceSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReinforceConfig(ReinforceSettings, OnPolicyConfig):
+class ReinforceConfig(ReinforceSettings, PolicyConfig):
     learning_rate: float = 3e-3
     """Adam's step size, at first"""
     value_coefficient: float = 0.5

@@ -27,7 +27,7 @@ from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_targets
 from agents.on_policy import gae_targets
 from agents.settings import require
-from agents.token_policy import TokenConfig, TokenPolicy, TokenState
+from agents.token_policy import RewardConfig, TokenConfig, TokenPolicy, TokenState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SFT(TokenPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenReinforceConfig(reinforce.ReinforceSettings, TokenConfig):
+class TokenReinforceConfig(reinforce.ReinforceSettings, RewardConfig):
     gamma: float = 1.0
     """discount"""
     baseline: Literal["none", "mean"] = "mean"
@@ -89,7 +89,7 @@ class TokenReinforce(TokenPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class RLOOConfig(TokenConfig):
+class RLOOConfig(RewardConfig):
     group_size: int = 8
     """responses to the same prompt, which are compared with one another"""
 
@@ -155,7 +155,7 @@ class Rejection(TokenPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
+class TokenPPOConfig(ppo.PPOSettings, RewardConfig):
     num_epochs: int = 1
     """passes over the responses of one iteration"""
     num_minibatches: int = 4
