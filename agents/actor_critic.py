@@ -24,14 +24,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.batch import Batch, Evaluation, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
 from envs.base import Env
 
 Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class ActorCriticConfig(OnPolicyConfig):
+class ActorCriticConfig(PolicyConfig):
     num_steps: int = 8
     """steps of each environment between updates"""
     learning_rate: float = 1e-3
@@ -56,8 +56,6 @@ class ActorCriticConfig(OnPolicyConfig):
         self.require_at_least_one("n_step")
         self.require_positive("value_coefficient")
         self.require_share("gae_lambda")
-        self.require_one_of("optimizer", "rmsprop", "adam")
-        self.require_one_of("estimator", "n-step", "gae")
         self.require_not_negative("entropy_coefficient")
 
 

@@ -117,7 +117,8 @@ class DQN(OffPolicy):
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         params_key, key = jax.random.split(key)
         online = self.network.init(params_key)
-        return self.begin(key, DQNParams(online, online), self.optimizer.init(online))
+        opt_state = self.optimizer.init(online)
+        return self.begin(key, DQNParams(online, online), opt_state, self.random_choices)
 
     def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
         """Rounds of acting and learning."""
@@ -143,6 +144,10 @@ class DQN(OffPolicy):
         epsilon = self.epsilon(state.env_steps)
         return self.choices.action(epsilon_greedy(q, self.choices, epsilon, key))
 
+    def random_choices(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+        """[N, ...], uniform over the choices: what lies between them would be credited to the nearest."""
+        return self.choices.action(self.choices.random(key, self.config.num_envs))
+
     def epsilon(self, env_steps: Array) -> Float[Array, ""]:
         span = self.config.epsilon_fraction * self.config.total_steps
         return linear_schedule(1.0, self.config.epsilon_end, span, env_steps)
@@ -158,6 +163,7 @@ class DQN(OffPolicy):
         """One gradient step."""
         config = self.config
         obs, next_obs = sample.obs, sample.next_obs
+        # `value_losses.double_q_target`, but the best of every coordinate, and the mean over them.
         next_q = self.network.module(params.target)(next_obs)
         chooser = self.network.module(params.online)(next_obs) if config.double else next_q
         next_value = value_of(next_q, greedy(chooser))

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from agents.settings import Settings
 from envs.base import Env
 
 Discount = float | Float[Array, ""]
@@ -125,17 +126,16 @@ def epsilon_soft(
 
 
 @dataclasses.dataclass(frozen=True)
-class DynamicProgrammingConfig:
+class DynamicProgrammingConfig(Settings):
     total_steps: int = 1000
     """sweeps (value iteration) or rounds (policy iteration) of the whole run; no environment is stepped"""
     gamma: float = 0.99
     """discount"""
 
     def __post_init__(self):
-        if self.total_steps < 1:
-            raise ValueError(f"total_steps must be at least 1, got {self.total_steps}")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be between 0 and 1, got {self.gamma}")
+        super().__post_init__()
+        self.require_at_least_one("total_steps")
+        self.require_share("gamma")
 
 
 @flax.struct.dataclass

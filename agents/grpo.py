@@ -32,7 +32,7 @@ from agents.core import kl, policy_losses, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_starts, group_targets
 from agents.networks import Actor, Functional
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig
 from agents.settings import Settings, require
 from agents.spaces import encode
 from envs.base import Env
@@ -72,7 +72,7 @@ class GRPOSettings(Settings):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
         self.require_positive("clip_low", "clip_high")
-        self.require_not_negative("kl_coefficient")
+        self.require_not_negative("kl_coefficient", "entropy_coefficient")
         require(
             self.group_size >= 2,
             f"group_size must be at least 2, got {self.group_size}: an episode is compared with others of its group",
@@ -81,7 +81,6 @@ class GRPOSettings(Settings):
             self.kl_estimator != "k1",
             "kl_estimator k1 in the loss has an expected gradient of zero on-policy: take k2 or k3",
         )
-        self.require_one_of("kl_estimator", "k2", "k3")
 
     def require_groups(self, name: str, episodes: int) -> None:
         require(
@@ -99,7 +98,7 @@ class GRPOSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPOConfig(GRPOSettings, OnPolicyConfig):
+class GRPOConfig(GRPOSettings, PolicyConfig):
     num_envs: int = 64
     """episodes between updates, side by side"""
     num_steps: int = 1_000

@@ -78,7 +78,8 @@ class MLP(nnx.Module):
 
 class Actor(nnx.Module):
     """Observation to action distribution: Categorical for a Discrete space; for a Box a diagonal Normal whose
-    spread is a parameter of its own, the same in every state."""
+    spread is a parameter of its own, the same in every state. A parameter that has fallen below `min_log_std` counts as
+    that, and has no gradient any more: the spread stays at the bound."""
 
     def __init__(
         self,

@@ -24,7 +24,6 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, replay, rollout
-from agents.networks import ACTIVATIONS
 from agents.settings import Settings, require
 from agents.spaces import encode, normalized, num_inputs, require_actions, require_bounds
 from envs import base
@@ -65,7 +64,8 @@ class OffPolicyConfig(Settings):
     normalize_observations: bool = False
     """observations to mean 0 and variance 1, by running statistics"""
     tau: float = 0.005
-    """share of the online network that goes into the target network at each gradient step"""
+    """share of the online network that goes into the target network, whenever that is moved: at each gradient step, but
+    for TD3 (each policy_delay-th) and DQN's hard updates (never)"""
     max_grad_norm: float | None = None
     """gradients longer than this are shortened to it; None: never"""
     hidden_sizes: tuple[int, ...] = (256, 256)
@@ -79,12 +79,12 @@ class OffPolicyConfig(Settings):
             "total_steps", "num_envs", "num_steps", "batch_size", "n_step", "buffer_size"
         )
         self.require_positive("learning_rate", "max_grad_norm", "update_ratio")
-        self.require_share("gamma", "tau")
+        self.require_share("gamma")
+        require(0 < self.tau <= 1, f"tau must be in (0, 1], got {self.tau}")
         require(
             all(size >= 1 for size in self.hidden_sizes),
             f"hidden_sizes must be positive, got {self.hidden_sizes}",
         )
-        require(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
         self.require_not_negative("warmup_steps")
         exact = self.update_ratio * self.round_steps
         require(
@@ -167,8 +167,10 @@ class OffPolicy:
             rate = optax.linear_schedule(rate, 0.0, max(steps, 1))
         return optax.chain(*clip, optax.adam(rate))
 
-    def begin(self, key: PRNGKeyArray, params: Params, opt_state: Any) -> OffPolicyState:
-        """The state after the warm-up: random actions, uniform over the action space."""
+    def begin(
+        self, key: PRNGKeyArray, params: Params, opt_state: Any, explore: Explore | None = None
+    ) -> OffPolicyState:
+        """The state after the warm-up, in which `explore` acts; None: random actions, uniform over the action space."""
         config, env = self.config, self.env.at(0.0)
         stream_key, warmup_key, key = jax.random.split(key, 3)
         stream = rollout.start(env, stream_key, config.num_envs)
@@ -191,9 +193,10 @@ class OffPolicy:
         )
         bank_key, steps_key = jax.random.split(warmup_key)
         bank = self._bank(env, bank_key)
+        explore = explore or self.random_actions
 
         def body(state, key):
-            state, (obs, _) = self._act(env, state, self.random_actions, key, bank)
+            state, (obs, _) = self._act(env, state, explore, key, bank)
             return state, obs
 
         keys = jax.random.split(steps_key, self.warmup_steps // config.num_envs)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import normalize, rollout
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import returns
-from agents.networks import ACTIVATIONS, ActorCritic, Functional
+from agents.networks import ActorCritic, Functional
 from agents.settings import Settings, require
 from agents.spaces import encode, normalized, num_inputs, require_actions
 from envs.base import Env
@@ -58,11 +58,6 @@ class OnPolicyConfig(Settings):
     """units of each hidden layer, of policy and value alike"""
     activation: Literal["tanh", "relu", "elu", "swish"] = "tanh"
     """activation of the hidden layers"""
-    initial_log_std: float = 0.0
-    """log standard deviation of continuous actions at first"""
-    min_log_std: float | None = None
-    """bound below which it does not fall; None: none. A policy that is all but deterministic sees few states, and
-    unlearns what to do in the others"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -71,14 +66,28 @@ class OnPolicyConfig(Settings):
         self.require_share("gamma")
         self.require_positive("max_grad_norm")
         require(
-            self.min_log_std is None or self.min_log_std <= self.initial_log_std,
-            f"min_log_std must not be above initial_log_std = {self.initial_log_std}, got {self.min_log_std}",
-        )
-        require(
             all(size >= 1 for size in self.hidden_sizes),
             f"hidden_sizes must be positive, got {self.hidden_sizes}",
         )
-        require(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig(OnPolicyConfig):
+    """Further fields of those with a policy network: all but those that act by values."""
+
+    initial_log_std: float = 0.0
+    """log standard deviation of continuous actions at first"""
+    min_log_std: float | None = None
+    """bound below which it does not fall; None: none. Once past the bound it stays at it: its gradient is 0 there, that
+    of an entropy bonus too. A policy that is all but deterministic sees few states, and unlearns what to do in the
+    others"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.min_log_std is None or self.min_log_std <= self.initial_log_std,
+            f"min_log_std must not be above initial_log_std = {self.initial_log_std}, got {self.min_log_std}",
+        )
 
 
 @flax.struct.dataclass
@@ -108,17 +117,19 @@ class OnPolicy:
         self.env = env
         self.num_inputs = num_inputs(env.observation_space)
         self.iteration_steps = config.num_envs * config.num_steps
-        self.network = Functional(
-            lambda rngs: ActorCritic(
-                self.num_inputs,
-                env.action_space,
-                config.hidden_sizes,
-                activation=config.activation,
-                initial_log_std=config.initial_log_std,
-                min_log_std=config.min_log_std,
-                rngs=rngs,
+        # Learners without a policy or without a value have a network of their own.
+        if isinstance(config, PolicyConfig):
+            self.network = Functional(
+                lambda rngs: ActorCritic(
+                    self.num_inputs,
+                    env.action_space,
+                    config.hidden_sizes,
+                    activation=config.activation,
+                    initial_log_std=config.initial_log_std,
+                    min_log_std=config.min_log_std,
+                    rngs=rngs,
+                )
             )
-        )
 
     def adam(self) -> optax.GradientTransformation:
         """Everything but the learning rate, which is a function of the state and is applied in `update`."""

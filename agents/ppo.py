@@ -33,7 +33,7 @@ from agents.batch import (
     random_order,
 )
 from agents.core import kl, policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
 from agents.settings import Settings, require
 from envs.base import Env
 
@@ -59,7 +59,7 @@ class PPOSettings(Settings):
     kl_coefficient: float = 1.0
     """the KL penalty's coefficient at first (kl objective)"""
     kl_target: float = 0.01
-    """KL per update that the coefficient is adapted to (kl objective), in nats"""
+    """KL(old || new) of each update that the coefficient is adapted to (kl objective), in nats"""
     value_coefficient: float = 0.5
     """weight of the value loss"""
     clip_value: float | None = None
@@ -67,7 +67,8 @@ class PPOSettings(Settings):
     entropy_coefficient: float = 0.0
     """weight of the entropy bonus"""
     stop_kl: float | None = None
-    """once an epoch ends with a KL above this, the update's remaining gradient steps are skipped; None: never"""
+    """an epoch is the update's last if its last minibatch, before its own gradient step, shows a KL(old || new) above
+    this, by the k3 estimate; None: never"""
     whiten_advantages: bool = True
     """advantages of each minibatch to mean 0 and variance 1"""
 
@@ -75,6 +76,7 @@ class PPOSettings(Settings):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
         self.require_positive("clip_ratio", "kl_target", "clip_value", "stop_kl")
+        self.require_not_negative("kl_coefficient", "value_coefficient", "entropy_coefficient")
         self.require_share("gae_lambda")
 
     def require_parts(self, name: str, columns: int) -> None:
@@ -89,7 +91,7 @@ class PPOSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOConfig(PPOSettings, OnPolicyConfig):
+class PPOConfig(PPOSettings, PolicyConfig):
     def __post_init__(self):
         super().__post_init__()
         self.require_parts("num_envs x num_steps", self.num_envs * self.num_steps)
@@ -170,12 +172,17 @@ def update(
         estimate from the batch's samples takes its place.
 
     Returns:
-      params, opt_state, and metrics: means over all gradient steps; `kl` is KL(pi_old || pi), by k3, of the last
-      epoch.
+      params, opt_state, and metrics: means over all gradient steps, but for `kl`, which is KL(pi_old || pi). With the
+      kl objective it is that of the final params over the whole batch, to which `kl_coefficient` is adapted; with the
+      clip objective the k3 estimate as the last epoch's gradient steps find it, each before its own step.
     """
     num_columns = batch.mask.shape[1]
     exact_kl = distribution if config.objective == "kl" else None
     old = _per_step(exact_kl(params, batch.obs), batch.mask.shape) if exact_kl else None
+
+    def divergence(params: Params, batch: Batch, old: Any, kl_estimate: Array) -> Array:
+        """KL(pi_old || pi) at each step, exact if it can be."""
+        return old.kl(exact_kl(params, batch.obs)) if exact_kl else kl_estimate
 
     def loss(params: Params, batch: Batch, targets: Targets, old: Any):
         new = evaluate(params, batch.obs, batch.action)
@@ -188,9 +195,9 @@ def update(
                 ratio, advantage, config.clip_ratio, config.clip_ratio
             )
         else:
-            divergence = old.kl(exact_kl(params, batch.obs)) if exact_kl else kl_estimate
+            penalty = divergence(params, batch, old, kl_estimate)
             policy_loss = policy_losses.kl_penalised_surrogate(
-                ratio, advantage, divergence, kl_coefficient
+                ratio, advantage, penalty, kl_coefficient
             )
         if config.clip_value is None:
             value_loss = value_losses.squared_error(new.value, targets.value)
@@ -257,9 +264,20 @@ def update(
     (params, opt_state, _), metrics = jax.lax.scan(
         epoch, carry, jax.random.split(key, config.num_epochs)
     )
-    last_kl = jnp.mean(metrics["kl"][-1])
+
+    def final_kl(part):
+        batch, old = part
+        kl_estimate = kl.k3(batch.logp, evaluate(params, batch.obs, batch.action).logp)
+        return returns.masked_mean(divergence(params, batch, old, kl_estimate), batch.mask)
+
+    if config.objective == "kl":
+        # In parts no larger than those of a gradient step, which are known to fit into memory.
+        parts = config.num_minibatches * config.micro_batches
+        found_kl = mean_over_parts(final_kl, (batch, old), batch.mask, parts)
+    else:
+        found_kl = jnp.mean(metrics["kl"][-1])
     metrics = jax.tree.map(jnp.mean, metrics) | {
-        "kl": last_kl,
+        "kl": found_kl,
         "explained_variance": value_losses.explained_variance(
             batch.value, targets.value, batch.mask
         ),

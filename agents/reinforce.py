@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from agents.batch import Batch, Evaluation, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, return_scale
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, return_scale
 from agents.settings import Settings, require
 from envs.base import Env
 
@@ -65,25 +65,24 @@ class ReinforceSettings(Settings):
     """what weights an action: all that its episode earns in the rollout, or what it earns from there on"""
     baseline: Literal["none", "mean", "value"] = "value"
     """what is subtracted from that: nothing, the mean over the other environments, a learned value of the state"""
-    value_coefficient: float = 0.5
-    """weight of the value loss (value baseline)"""
     whiten_advantages: bool = False
     """weights of each rollout to mean 0 and variance 1: one more baseline, slightly biased, and a scale"""
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_one_of("credit", "trajectory", "reward-to-go")
-        self.require_one_of("baseline", "none", "mean", "value")
-        self.require_positive("value_coefficient")
+        self.require_share("gamma")
 
 
 @dataclasses.dataclass(frozen=True)
-class ReinforceConfig(ReinforceSettings, OnPolicyConfig):
+class ReinforceConfig(ReinforceSettings, PolicyConfig):
     learning_rate: float = 3e-3
     """Adam's step size, at first"""
+    value_coefficient: float = 0.5
+    """weight of the value loss (value baseline)"""
 
     def __post_init__(self):
         super().__post_init__()
+        self.require_positive("value_coefficient")
         require(
             self.baseline != "mean" or self.num_envs >= 2,
             'baseline "mean" is over the other environments: num_envs must be at least 2, got 1',
@@ -117,6 +116,7 @@ class Reinforce(OnPolicy):
         scale = self.reward_scale(state)
         targets = estimate(batch, state.mean_return / scale, self.config)
         learning_rate = self.learning_rate(state.env_steps)
+        has_value = self.config.baseline == "value"
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
@@ -125,6 +125,7 @@ class Reinforce(OnPolicy):
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             config=self.config,
+            value_coefficient=self.config.value_coefficient if has_value else None,
         )
         error = scale * jnp.mean(targets.value) - state.mean_return
         mean_return = state.mean_return + _MEAN_RATE * error
@@ -138,7 +139,8 @@ class Reinforce(OnPolicy):
 
 
 def estimate(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Targets:
-    """The weight of each action, and the returns-to-go G_t, [T, N] both.
+    """The weight of each action, and the returns-to-go G_t, [T, N] both. `Targets.value` is G_t also where there is no
+    value to learn it, and whatever the credit: the running mean of all G_t is made of it too.
 
     Args:
       tail: stands for V(s') where the data or a time limit cut an episode, if the baseline is not a value.
@@ -185,6 +187,7 @@ def update(
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     config: ReinforceSettings,
+    value_coefficient: float | None = None,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """One gradient step on all of a batch; with a value baseline, the value takes it too.
 
@@ -192,11 +195,11 @@ def update(
       batch, targets: leaves [T, N, ...].
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
+      value_coefficient: weight of the value loss; None: there is no value to learn.
 
     Returns:
       params, opt_state, metrics.
     """
-    has_value = config.baseline == "value"
 
     def loss(params: Params):
         new = evaluate(params, batch.obs, batch.action)
@@ -209,7 +212,7 @@ def update(
             "loss/policy": policy_loss,
             "entropy": returns.masked_mean(new.entropy, batch.mask),
         }
-        if not has_value:
+        if value_coefficient is None:
             return policy_loss, metrics
         value_loss = value_losses.squared_error(new.value, targets.value)
         value_loss = returns.masked_mean(value_loss, batch.mask)
@@ -217,7 +220,7 @@ def update(
         metrics["explained_variance"] = value_losses.explained_variance(
             new.value, targets.value, batch.mask
         )
-        return policy_loss + config.value_coefficient * value_loss, metrics
+        return policy_loss + value_coefficient * value_loss, metrics
 
     grads, metrics = jax.grad(loss, has_aux=True)(params)
     updates, opt_state = optimizer.update(grads, opt_state, params)

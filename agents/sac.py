@@ -5,7 +5,7 @@
 | pi_phi | `actor`, a tanh-squashed Gaussian |
 | Q_theta1, Q_theta2 | `critics`, leaves [2, ...] |
 | Q_bar | `targets`, their moving average (eq. of algorithm 1, tau) |
-| alpha | exp(`log_alpha`), the temperature |
+| alpha | the temperature: exp(`log_alpha`) where it is adapted, else `config.alpha` |
 | H_bar | `target_entropy`, -dim(A) |
 
 One gradient step on a sample (s, a, r, s'), with a' ~ pi(.|s') and a~ ~ pi(.|s) drawn anew:
@@ -14,6 +14,9 @@ One gradient step on a sample (s, a, r, s'), with a' ~ pi(.|s') and a~ ~ pi(.|s)
     J_Q    = E[sum_i (Q_i(s, a) - y)^2 / 2]                                   eq. 5
     J_pi   = E[alpha log pi(a~|s) - min_i Q_i(s, a~)]                         eq. 9
     J_alpha = E[-alpha (log pi(a~|s) + H_bar)]                                eq. 18
+
+The critics step first: J_pi takes the Q_i after their step, J_alpha the log pi(a~|s) of J_pi, that of the actor before
+its step. alpha is the one before the step in all of them.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class SACParams(NamedTuple):
     actor: Any
     critics: Any  # leaves [2, ...]
     targets: Any  # leaves [2, ...]
-    log_alpha: Any  # []
+    log_alpha: Any  # [], 0 and of no effect where the temperature is fixed
 
 
 class SACOptState(NamedTuple):
@@ -89,10 +92,10 @@ class SAC(OffPolicy):
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         actor_key, critic_key, key = jax.random.split(key, 3)
         critics = self.critic.init_ensemble(critic_key, 2)
-        alpha = self.config.initial_alpha if self.config.alpha is None else self.config.alpha
-        params = SACParams(
-            self.actor.init(actor_key), critics, critics, jnp.log(jnp.float32(alpha))
-        )
+        log_alpha = jnp.zeros(())
+        if self.config.alpha is None:
+            log_alpha = jnp.log(jnp.float32(self.config.initial_alpha))
+        params = SACParams(self.actor.init(actor_key), critics, critics, log_alpha)
         opt_state = SACOptState(
             *(self.optimizer.init(p) for p in (params.actor, params.critics, params.log_alpha))
         )
@@ -125,7 +128,8 @@ class SAC(OffPolicy):
         next_key, now_key = jax.random.split(key)
         obs, next_obs = sample.obs, sample.next_obs
         action = (sample.action - self.middle) / self.half  # networks see actions in [-1, 1]
-        alpha = jnp.exp(params.log_alpha)
+        fixed = self.config.alpha
+        alpha = jnp.exp(params.log_alpha) if fixed is None else jnp.float32(fixed)
 
         next_action, next_logp = self.actor.module(params.actor)(next_obs).sample_and_log_prob(
             next_key
@@ -150,7 +154,7 @@ class SAC(OffPolicy):
         (pi_loss, logp), grads = jax.value_and_grad(actor_loss, has_aux=True)(params.actor)
         actor, actor_opt = self._apply(grads, opt_state.actor, params.actor)
         log_alpha, alpha_opt = params.log_alpha, opt_state.log_alpha
-        if self.config.alpha is None:
+        if fixed is None:
             slope = -alpha * (logp + self.target_entropy)  # of J_alpha, by log alpha
             log_alpha, alpha_opt = self._apply(slope, alpha_opt, log_alpha)
         targets = optax.incremental_update(critics, params.targets, self.config.tau)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+import numbers
+import types
+import typing
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,7 +16,17 @@ class Settings:
     """Base of the dataclasses of settings. They raise ValueError, in one line, for impossible values."""
 
     def __post_init__(self):
-        """The end of the chain: each class checks its own fields and hands on."""
+        """The end of the chain: each class checks its own fields and hands on. Checked here is what holds for all:
+        a Literal field has one of its values, and every number is finite."""
+        for name, known in _choices(type(self)).items():
+            value = getattr(self, name)
+            names = " or ".join(f'"{x}"' if isinstance(x, str) else str(x) for x in known)
+            require(value in known, f"{name} must be {names}, got {value!r}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                finite = not isinstance(number, numbers.Real) or math.isfinite(number)
+                require(finite, f"{field.name} must be finite, got {value}")
 
     def require_at_least_one(self, *names: str) -> None:
         for name in names:
@@ -33,12 +49,24 @@ class Settings:
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
 
-    def require_one_of(self, name: str, *choices: str) -> None:
-        value = getattr(self, name)
-        known = " or ".join(f'"{choice}"' for choice in choices)
-        require(value in choices, f"{name} must be {known}, got {value!r}")
-
 
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+@functools.cache
+def _choices(settings: type) -> dict[str, tuple[Any, ...]]:
+    """The values that each Literal field may have; None is among them where the field may be None."""
+    hints = typing.get_type_hints(settings)
+    found = {field.name: _values(hints[field.name]) for field in dataclasses.fields(settings)}
+    return {name: values for name, values in found.items() if values}
+
+
+def _values(kind: Any) -> tuple[Any, ...]:
+    """Of a Literal, or of one beside None; nothing for other types."""
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    members = typing.get_args(kind) if union else (kind,)
+    if not all(x is types.NoneType or typing.get_origin(x) is Literal for x in members):
+        return ()
+    return sum((typing.get_args(x) or (None,) for x in members), ())

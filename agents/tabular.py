@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from agents import rollout
-from agents.settings import require
+from agents.settings import Settings, require
 from envs.base import Env
 
 Bootstrap = Literal["greedy", "sampled", "expected"]
@@ -83,7 +83,7 @@ def td_update(
 
 
 @dataclasses.dataclass(frozen=True)
-class TabularConfig:
+class TabularConfig(Settings):
     total_steps: int = 200_000
     """environment steps of the whole run"""
     num_envs: int = 8
@@ -106,15 +106,12 @@ class TabularConfig:
     """what the table says at first; above the truth, it makes every action worth a try"""
 
     def __post_init__(self):
-        for name in ("total_steps", "num_envs", "num_steps"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_fraction"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
+        super().__post_init__()
+        self.require_at_least_one("total_steps", "num_envs", "num_steps")
+        self.require_share(
+            "gamma", "epsilon_start", "epsilon_end", "epsilon_fraction", "step_size_power"
+        )
         require(0 < self.step_size <= 1, f"step_size must be in (0, 1], got {self.step_size}")
-        power = self.step_size_power
-        require(0 <= power <= 1, f"step_size_power must be between 0 and 1, got {power}")
 
 
 @flax.struct.dataclass
@@ -128,7 +125,8 @@ class TDState:
 
 
 class QLearning:
-    """Three pure functions: `init`, `step`, `act`. Raises ValueError where observations or actions are not Discrete."""
+    """Three pure functions: `init`, `step`, `act`. Raises ValueError where observations or actions are not Discrete, or
+    not counted from 0."""
 
     Config: ClassVar[type] = TabularConfig
     bootstrap: ClassVar[Bootstrap] = "greedy"
@@ -138,6 +136,10 @@ class QLearning:
         require(
             all(isinstance(space, gymnasium.spaces.Discrete) for space in spaces),
             f"a table needs Discrete observations and actions, got {spaces[0]} and {spaces[1]}",
+        )
+        require(
+            all(space.start == 0 for space in spaces),  # type: ignore[attr-defined]
+            f"a table needs observations and actions counted from 0, got {spaces[0]} and {spaces[1]}",
         )
         self.config, self.env = config, env
         self.shape = (int(spaces[0].n), int(spaces[1].n))  # type: ignore[attr-defined]

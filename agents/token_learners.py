@@ -13,20 +13,21 @@ Dr. GRPO   the same without two divisions that favour          grpo.update, othe
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from agents import grpo, ppo, reinforce
 from agents.batch import Targets
-from agents.core import returns
+from agents.core import kl, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_targets
 from agents.on_policy import gae_targets
 from agents.settings import require
-from agents.token_policy import TokenConfig, TokenPolicy, TokenState
+from agents.token_policy import RewardConfig, TokenConfig, TokenPolicy, TokenState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +60,18 @@ class SFT(TokenPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenReinforceConfig(reinforce.ReinforceSettings, TokenConfig):
+class TokenReinforceConfig(reinforce.ReinforceSettings, RewardConfig):
     gamma: float = 1.0
     """discount"""
-    baseline: Any = "mean"
+    baseline: Literal["none", "mean"] = "mean"
     """what is subtracted from the return: nothing (none), or the mean over the other responses (mean)"""
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_one_of("baseline", "none", "mean")
+        require(
+            self.baseline != "mean" or self.num_responses >= 2,
+            'baseline "mean" is over the other responses: num_responses must be at least 2, got 1',
+        )
 
 
 class TokenReinforce(TokenPolicy):
@@ -85,7 +89,7 @@ class TokenReinforce(TokenPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class RLOOConfig(TokenConfig):
+class RLOOConfig(RewardConfig):
     group_size: int = 8
     """responses to the same prompt, which are compared with one another"""
 
@@ -151,7 +155,7 @@ class Rejection(TokenPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
+class TokenPPOConfig(ppo.PPOSettings, RewardConfig):
     num_epochs: int = 1
     """passes over the responses of one iteration"""
     num_minibatches: int = 4
@@ -170,6 +174,11 @@ class TokenPPOConfig(ppo.PPOSettings, TokenConfig):
         self.require_parts("num_responses", self.num_responses)
 
 
+@flax.struct.dataclass
+class TokenPPOState(TokenState):
+    kl_coefficient: Array | Any  # [], the kl objective's beta
+
+
 class TokenPPO(TokenPolicy):
     """PPO; its critic is a second transformer."""
 
@@ -178,10 +187,12 @@ class TokenPPO(TokenPolicy):
     def __init__(self, config: TokenPPOConfig, env: Any):
         super().__init__(config, env, critic=True)
 
-    def init(self, key: PRNGKeyArray) -> TokenState:
-        return TokenState(**self.start(key))
+    def init(self, key: PRNGKeyArray) -> TokenPPOState:
+        return TokenPPOState(
+            kl_coefficient=jnp.asarray(self.config.kl_coefficient, jnp.float32), **self.start(key)
+        )
 
-    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+    def step(self, state: TokenPPOState) -> tuple[TokenPPOState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
         config, batch = self.config, written.batch
         update_key, key = jax.random.split(state.key)
@@ -195,15 +206,20 @@ class TokenPPO(TokenPolicy):
             evaluate=self.evaluate,
             optimizer=self.optimizer,
             learning_rate=rate,
-            kl_coefficient=jnp.asarray(config.kl_coefficient),
+            kl_coefficient=state.kl_coefficient,
             config=config,
         )
-        state = self.finish(state, written, params, opt_state, key=key)
+        kl_coefficient = kl.adaptive_coefficient_double_halve(
+            state.kl_coefficient, found["kl"], config.kl_target
+        )
+        state = self.finish(
+            state, written, params, opt_state, key=key, kl_coefficient=kl_coefficient
+        )
         return state, {**metrics, **found, "learning_rate": rate}
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenGRPOConfig(grpo.GRPOSettings, TokenConfig):
+class TokenGRPOConfig(grpo.GRPOSettings, RewardConfig):
     num_epochs: int = 1
     """passes over the responses of one iteration"""
     num_minibatches: int = 4

@@ -71,12 +71,6 @@ class TokenConfig(Sampling):
     would undo what imitation has taught"""
     max_grad_norm: float | None = 1.0
     """gradients longer than this are shortened to it; None: never"""
-    kl_in_reward: float = 0.0
-    """weight of the KL to the reference policy that is taken off the rewards, k1 estimate, at first"""
-    kl_in_reward_target: float | None = None
-    """KL per response, in nats, that the weight is adapted to; None: the weight stays"""
-    kl_horizon: int = 10_000
-    """responses over which the weight changes by at most about a fifth"""
     imitation_steps: int = 30
     """gradient steps on an expert's responses before training begins; the result is the reference policy"""
     imitation_responses: int = 128
@@ -102,14 +96,10 @@ class TokenConfig(Sampling):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least_one(
-            "total_steps", "num_responses", "kl_horizon", "imitation_responses"
-        )
-        self.require_not_negative("kl_in_reward", "imitation_steps")
+        self.require_at_least_one("total_steps", "num_responses", "imitation_responses")
+        self.require_not_negative("imitation_steps")
         self.require_share("warmup")
-        self.require_positive(
-            "learning_rate", "max_grad_norm", "kl_in_reward_target", "imitation_learning_rate"
-        )
+        self.require_positive("learning_rate", "max_grad_norm", "imitation_learning_rate")
         self.transformer(1)
 
     def transformer(self, vocabulary: int) -> TransformerConfig:
@@ -123,6 +113,35 @@ class TokenConfig(Sampling):
             rope_base=self.rope_base,
             tied=self.tied,
             dtype=self.dtype,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig(TokenConfig):
+    """Further fields of those that learn from the size of rewards, and so from what is taken off them."""
+
+    kl_in_reward: float = 0.0
+    """weight of the KL to the reference policy that is taken off the rewards, k1 estimate, at first"""
+    kl_in_reward_target: float | None = None
+    """KL per response, in nats, that the weight is adapted to, from a kl_in_reward above 0; None: the weight stays"""
+    kl_horizon: int = 10_000
+    """responses over which the weight changes by at most about a fifth"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least_one("kl_horizon")
+        self.require_not_negative("kl_in_reward")
+        self.require_positive("kl_in_reward_target")
+        if self.kl_in_reward_target is None:
+            return
+        require(
+            self.kl_in_reward > 0,
+            "kl_in_reward_target needs kl_in_reward above 0: it is adapted by factors, and 0 stays 0",
+        )
+        require(
+            self.kl_horizon > 0.2 * self.num_responses,
+            f"kl_horizon must be more than a fifth of num_responses = {self.num_responses}, or the weight could "
+            f"turn negative; got {self.kl_horizon}",
         )
 
 
@@ -176,12 +195,14 @@ class TokenPolicy:
         """The fields of the first `TokenState`: the policy has imitated the expert for a while."""
         params_key, imitation_key, key = jax.random.split(key, 3)
         params = self.imitate(self.network.init(params_key), imitation_key)
+        config = self.config
+        kl_in_reward = config.kl_in_reward if isinstance(config, RewardConfig) else 0.0
         return {
             "params": params,
             "opt_state": self.optimizer.init(params),
             # A copy: the driver donates the state's buffers, and none may be there twice.
             "reference": jax.tree.map(jnp.copy, params),
-            "kl_in_reward": jnp.asarray(self.config.kl_in_reward, jnp.float32),
+            "kl_in_reward": jnp.asarray(kl_in_reward, jnp.float32),
             "key": key,
             "env_steps": jnp.zeros((), jnp.int32),
             "tokens": jnp.zeros((), jnp.int32),
@@ -321,7 +342,7 @@ class TokenPolicy:
     ) -> State:
         config = self.config
         weight = state.kl_in_reward
-        if config.kl_in_reward_target is not None:
+        if isinstance(config, RewardConfig) and config.kl_in_reward_target is not None:
             weight = kl.adaptive_coefficient_proportional(
                 weight,
                 jnp.mean(written.kl),
@@ -360,10 +381,11 @@ class TokenPolicy:
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         config = self.config
         done = jnp.minimum((env_steps + self.iteration_steps) / config.total_steps, 1.0)
+        left = 1.0 - jnp.minimum(env_steps / config.total_steps, 1.0)
         rise = jnp.minimum(done / config.warmup, 1.0) if config.warmup else jnp.ones(())
         if config.learning_rate_schedule == "constant":
             return config.learning_rate * rise
-        return config.learning_rate * rise * (1.0 - env_steps / config.total_steps)
+        return config.learning_rate * rise * left
 
 
 # A step towards given actions: no baseline, nothing whitened.

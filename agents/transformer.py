@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
+from agents.settings import Settings
 
 _DRAWN = 4096  # random numbers in a round of the loop
 
@@ -28,7 +29,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Settings):
     """Raises ValueError, in one line, for impossible values."""
 
     vocabulary: int
@@ -42,17 +43,15 @@ class TransformerConfig:
     rope_base: float = 100.0  # the slowest pair of coordinates turns by 1 in nearly so many tokens
 
     def __post_init__(self):
-        for name in ("vocabulary", "layers", "width", "heads", "kv_heads", "mlp_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
+        self.require_at_least_one("vocabulary", "layers", "width", "heads", "kv_heads", "mlp_width")
+        self.require_positive("rope_base")
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width {self.width} must be a multiple of twice the heads ({self.heads})"
             )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
 
     @property
     def head_width(self) -> int:

@@ -34,7 +34,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
 from agents.core import natural_gradient, policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, gae_targets
+from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
 from agents.settings import require
 from envs.base import Env
 
@@ -42,7 +42,7 @@ Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class TRPOConfig(OnPolicyConfig):
+class TRPOConfig(PolicyConfig):
     learning_rate: float = 1e-3
     """Adam's step size for the value function, at first; the policy's steps follow from max_kl"""
     learning_rate_schedule: Literal["linear", "constant"] = "constant"
@@ -79,7 +79,6 @@ class TRPOConfig(OnPolicyConfig):
         )
         self.require_positive("max_kl", "fisher_fraction")
         self.require_not_negative("entropy_coefficient")
-        self.require_one_of("max_kl_schedule", "linear", "constant")
         self.require_share("gae_lambda", "fisher_fraction")
         require(self.damping >= 0, f"damping must not be negative, got {self.damping}")
         require(

@@ -15,6 +15,10 @@ from jaxtyping import Array, Float, ScalarLike
 # One wild token must not overflow k3, which is exponential in the log-ratio.
 MAX_LOG_RATIO = 20.0
 
+# Of an adapted coefficient: beyond these the penalty is nothing, or everything, and further halving or doubling would
+# end at 0, which doubling keeps, or at infinity.
+COEFFICIENT_RANGE = (1e-6, 1e6)
+
 
 def k1(logp: Float[Array, "*shape"], ref_logp: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(pi / ref): unbiased, high variance, of either sign."""
@@ -22,7 +26,7 @@ def k1(logp: Float[Array, "*shape"], ref_logp: Float[Array, "*shape"]) -> Float[
 
 
 def k2(logp: Float[Array, "*shape"], ref_logp: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log(pi / ref)^2 / 2: biased at second order in pi - ref, low variance, never negative.
+    """log(pi / ref)^2 / 2: biased at third order in pi - ref, low variance, never negative.
 
     On-policy, its expected gradient is exactly that of the KL.
     """
@@ -53,13 +57,14 @@ def adaptive_coefficient_proportional(
 def adaptive_coefficient_double_halve(
     beta: ScalarLike, kl: ScalarLike, target: ScalarLike
 ) -> Float[Array, ""]:
-    """beta / 2 if kl < target / 1.5; 2 beta if kl > 1.5 target; else beta.
+    """beta / 2 if kl < target / 1.5; 2 beta if kl > 1.5 target; else beta; within COEFFICIENT_RANGE.
 
     Schulman et al. 2017, sec. 4; `kl` there is the mean over steps.
     https://arxiv.org/abs/1707.06347
     """
     beta, kl = jnp.asarray(beta, float), jnp.asarray(kl)
-    return jnp.where(kl < target / 1.5, beta / 2, jnp.where(kl > 1.5 * target, 2 * beta, beta))
+    beta = jnp.where(kl < target / 1.5, beta / 2, jnp.where(kl > 1.5 * target, 2 * beta, beta))
+    return jnp.clip(beta, *COEFFICIENT_RANGE)
 
 
 def _log_ratio(logp, ref_logp):

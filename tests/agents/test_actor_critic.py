@@ -211,6 +211,7 @@ class TestUpdate:
             optimizer=optimizer,
             learning_rate=jnp.asarray(0.1),
             config=agents.reinforce.ReinforceConfig(),
+            value_coefficient=config.value_coefficient,
         )
         assert_close(got, expected)
 

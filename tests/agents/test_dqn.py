@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from agents.core import value_losses
 from agents.dqn import DQN, DQNConfig, DQNParams
 from agents.replay import Sample
 from envs import probes
@@ -197,6 +198,15 @@ class TestUpdate:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new, old)
 
 
+def test_in_one_coordinate_the_target_is_cores_double_q_target(case):
+    online, target = (case.algo.network.module(p)(case.sample.next_obs) for p in case.params)
+    s = case.sample
+    expected = value_losses.double_q_target(
+        s.reward, online[:, 0], target[:, 0], s.terminated, s.discount
+    )
+    np.testing.assert_allclose(case.target, expected, rtol=1e-4, atol=1e-5)
+
+
 class TestExploration:
     def test_epsilon_falls_linearly_and_stays(self, case):
         # From 1 to 0.05 within a quarter of 3000 steps.
@@ -222,6 +232,24 @@ class TestExploration:
         action = np.asarray(algo.act(state, jnp.ones((300, 3)), jax.random.key(1), False))
         np.testing.assert_allclose(action.min(axis=0), LOW, rtol=1e-6)
         np.testing.assert_allclose(action.max(axis=0), HIGH, rtol=1e-6)
+
+    def test_the_warm_up_tries_what_the_network_can_choose(self):
+        """And nothing between, for which a neighbour would get the credit."""
+        algo = DQN(dataclasses.replace(SMALL, bins=5, warmup_steps=400), Joints())
+        state = jax.jit(algo.init)(jax.random.key(0))
+        action = np.asarray(state.buffer.storage.action[:100]).reshape(-1, 2)
+        choice = algo.choices.choice(jnp.asarray(action))
+        np.testing.assert_allclose(action, algo.choices.action(choice), atol=1e-6)
+        counts = [np.bincount(joint, minlength=5) for joint in np.asarray(choice).T]
+        assert np.min(counts) > 50  # of 80; rounded from uniform actions, the ends would have 50
+        assert np.max(counts) < 110
+
+    def test_warm_up_on_a_discrete_space_is_that_of_every_learner(self):
+        algo, key = DQN(SMALL, Buttons()), jax.random.key(5)
+        state = jax.eval_shape(algo.init, key)
+        np.testing.assert_array_equal(
+            algo.random_choices(state, None, key), algo.random_actions(state, None, key)
+        )
 
 
 def train(algo, iterations):

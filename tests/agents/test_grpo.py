@@ -343,6 +343,7 @@ class TestState:
         ({"num_minibatches": 3}, "32 episodes do not divide into num_minibatches"),
         ({"micro_batches": 3}, "micro_batches = 6 parts"),
         ({"kl_coefficient": -1.0}, "kl_coefficient must not be negative"),
+        ({"entropy_coefficient": -1.0}, "entropy_coefficient must not be negative"),
         ({"clip_low": 0.0}, "clip_low must be positive"),
         ({"reference_every": 0}, "reference_every must be positive"),
         ({"num_epochs": 0}, "num_epochs must be at least 1"),

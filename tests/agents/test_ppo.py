@@ -8,6 +8,7 @@ import pytest
 
 import envs
 from agents.batch import Batch, Evaluation, Targets
+from agents.distributions import Normal
 from agents.ppo import PPO, PPOConfig, update
 from envs import probes
 
@@ -223,6 +224,30 @@ class TestUpdate:
         ]
         assert distance[0] < distance[1]
 
+    @pytest.mark.parametrize("exact", [True, False])
+    @pytest.mark.parametrize(("epochs", "parts"), [(1, 1), (3, 4)])
+    def test_kl_objective_reports_the_kl_of_the_final_policy(self, exact, epochs, parts):
+        """Over the whole batch, also where there was one gradient step, before which the KL is 0."""
+        params, batch, targets, evaluate = batch_and_network(jax.random.key(6))
+        batch = batch._replace(mask=batch.mask & (jnp.arange(24) % 5 != 0))
+        config = dataclasses.replace(
+            SMALL, objective="kl", num_epochs=epochs, num_minibatches=parts
+        )
+
+        def distribution(params, obs):
+            return Normal(obs @ params["policy"], jnp.zeros(2))
+
+        given = {"distribution": distribution} if exact else {}
+        new, _, metrics = run_update(config, params, batch, targets, evaluate, **given)
+        if exact:
+            shift = batch.obs @ (new["policy"] - params["policy"])
+            each = 0.5 * np.square(shift).sum(-1)  # of two Gaussians with variance 1
+        else:
+            log_ratio = np.asarray(evaluate(new, batch.obs, batch.action).logp - batch.logp, float)
+            each = np.exp(log_ratio) - 1 - log_ratio
+        assert metrics["kl"] == pytest.approx(np.mean(each[batch.mask]), rel=1e-4)
+        assert metrics["kl"] > 1e-4
+
 
 class TestState:
     def test_first_ratio_is_one_in_every_iteration(self):
@@ -274,6 +299,14 @@ class TestState:
         _, state, _ = train(probes.RewardIsAction(), config, iterations=3)
         assert state.kl_coefficient == 0.125
 
+    def test_kl_coefficient_rises_with_one_gradient_step_too(self):
+        config = dataclasses.replace(
+            SMALL, objective="kl", kl_target=1e-8, num_epochs=1, num_minibatches=1
+        )
+        _, state, metrics = train(probes.RewardIsAction(), config, iterations=3)
+        assert (metrics["kl"] > 1e-7).all()
+        assert state.kl_coefficient == 8.0
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -283,6 +316,9 @@ class TestState:
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"min_log_std": 0.1}, "min_log_std must not be above initial_log_std = 0.0, got 0.1"),
         ({"gamma": 1.5}, "gamma must be between 0 and 1"),
+        ({"entropy_coefficient": -1.0}, "entropy_coefficient must not be negative, got -1.0"),
+        ({"value_coefficient": -1.0}, "value_coefficient must not be negative"),
+        ({"kl_coefficient": -5.0}, "kl_coefficient must not be negative"),
         ({"hidden_sizes": (0,)}, "hidden_sizes must be positive"),
     ],
 )

@@ -308,6 +308,7 @@ def run_update(config, params, batch, targets, evaluate):
         optimizer=optimizer,
         learning_rate=jnp.asarray(0.1),
         config=config,
+        value_coefficient=config.value_coefficient if config.baseline == "value" else None,
     )
 
 

@@ -214,6 +214,29 @@ class TestUpdate:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new, case.new)
 
 
+def test_a_fixed_temperature_is_the_one_that_was_asked_for():
+    """Also 0, whose logarithm would be no number; and whatever the parameters say."""
+    case = Case()
+    for alpha in (0.0, ALPHA):
+        case.algo = SAC(dataclasses.replace(SMALL, alpha=alpha), Asymmetric())
+        case.algo.optimizer = optax.sgd(RATE)
+        start = jax.jit(case.algo.init)(jax.random.key(0))
+        assert start.params.log_alpha == 0.0
+        case.update = jax.jit(case.algo.update)
+        case.params = case.params._replace(log_alpha=start.params.log_alpha)
+        new, _, _, metrics = case.run(case.sample)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(new))
+        assert new.log_alpha == 0.0
+        assert metrics["alpha"] == np.float32(alpha)
+    # At the same temperature networks learn the same, be it fixed or adapted.
+    for name in ("actor", "critics"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+            getattr(new, name),
+            getattr(case.new, name),
+        )
+
+
 class TestPolicy:
     def test_log_prob_is_that_of_a_density_on_the_open_interval(self):
         """What the actor says of its samples, against the integral of that density and its distribution function."""

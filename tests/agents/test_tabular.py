@@ -1,5 +1,6 @@
 import dataclasses
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,6 +173,13 @@ class TestAlgorithm:
     def test_bad_input(self):
         with pytest.raises(ValueError, match="a table needs Discrete"):
             QLearning(self.config, probes.ConstantReward())
+
+        class FromOne(probes.ConstantReward):
+            observation_space = gymnasium.spaces.Discrete(2, start=1)
+            action_space = gymnasium.spaces.Discrete(2)
+
+        with pytest.raises(ValueError, match="counted from 0, got Discrete"):
+            QLearning(self.config, FromOne())
         for name, value, message in (
             ("num_envs", 0, "num_envs must be at least 1"),
             ("gamma", 1.1, "gamma must be between 0 and 1"),

@@ -133,6 +133,18 @@ def test_kl_is_taken_off_the_rewards():
     assert np.abs(apart).max() > 1e-3
 
 
+@pytest.mark.parametrize(("target", "beta"), [(1e-9, 8.0), (1e9, 0.125)])
+def test_ppo_adapts_its_kl_coefficient(target, beta):
+    """One gradient step an iteration, and yet there is a KL to follow."""
+    changes = {"objective": "kl", "num_minibatches": 1, "warmup": 0.0, "learning_rate": 0.02}
+    algo = learner("ppo", "bandit-3", "exact", kl_target=target, **changes)
+    state, metrics = jax.jit(
+        lambda k: jax.lax.scan(lambda s, _: algo.step(s), algo.init(k), length=3)
+    )(jax.random.key(0))
+    assert (metrics["kl"] > 1e-8).all()
+    assert state.kl_coefficient == beta
+
+
 def gradients(algo, params, batch, targets, **changes):
     """What one update moves, with plain gradient ascent at rate 1: the gradient."""
     config = dataclasses.replace(
@@ -286,6 +298,8 @@ def test_steps_rise_and_fall():
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(0.91, abs=0.01)
     assert rates[-1] == pytest.approx(0.01)
+    # And never turn round, should training go on.
+    assert algo.learning_rate(jnp.asarray(2 * 6400)) == 0.0
 
 
 def test_targets_are_those_of_the_papers():
@@ -323,12 +337,39 @@ def test_targets_are_those_of_the_papers():
         ("ppo", {"num_responses": 18}, "does not divide into num_minibatches"),
         ("reinforce", {"baseline": "value"}, 'must be "none" or "mean"'),
         ("grpo", {"top_k": 99}, "more than the vocabulary has"),
+        ("reinforce", {"gamma": -3.0}, "gamma must be between 0 and 1, got -3.0"),
+        ("reinforce", {"num_responses": 1}, "num_responses must be at least 2, got 1"),
         ("sft", {"num_responses": 0}, "num_responses must be at least 1"),
+        ("grpo", {"rope_base": 0.0}, "rope_base must be positive, got 0.0"),
+        ("grpo", {"rope_base": -1.0}, "rope_base must be positive, got -1.0"),
+        ("rloo", {"kl_in_reward_target": 1.0}, "needs kl_in_reward above 0"),
+        (
+            "ppo",
+            {"kl_in_reward": 0.1, "kl_in_reward_target": 1.0, "kl_horizon": 3},
+            "kl_horizon must be more than a fifth of num_responses = 16, .* got 3",
+        ),
     ],
 )
-def test_bad_settings(name, changes, message):
+def test_bad_settings(name, changes, message, unchecked):
     with pytest.raises(ValueError, match=message):
         learner(name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "name", "fields"),
+    [
+        (ALGORITHMS, "sft", {"kl_in_reward", "kl_in_reward_target", "kl_horizon"}),
+        (ALGORITHMS, "rejection", {"kl_in_reward", "kl_in_reward_target", "kl_horizon"}),
+        (ALGORITHMS, "reinforce", {"value_coefficient"}),
+        (agents.ALGORITHMS, "pqn", {"initial_log_std", "min_log_std"}),
+    ],
+)
+def test_what_would_do_nothing_is_no_setting(algorithms, name, fields):
+    names = {
+        name: {f.name for f in dataclasses.fields(algorithms[name].Config)} for name in algorithms
+    }
+    assert not fields & names[name]
+    assert fields <= names["ppo"]
 
 
 def test_an_environment_without_words_is_refused():

@@ -32,6 +32,7 @@ def test_k2_is_biased_at_third_order_only():
         return abs(jnp.sum(P * kl.k2(LOGP, near)) / exact - 1)
 
     assert relative_bias(1.0) > 1e-3
+    # The KL itself is of second order.
     assert relative_bias(0.1) < 0.2 * relative_bias(1.0)
 
 
@@ -83,3 +84,15 @@ def test_proportional_coefficient():
 def test_double_halve_coefficient():
     results = [kl.adaptive_coefficient_double_halve(3.0, x, 0.3) for x in (0.19, 0.21, 0.44, 0.46)]
     np.testing.assert_allclose(results, [1.5, 3.0, 3.0, 6.0])
+
+
+@pytest.mark.parametrize(("always", "then"), [(0.0, 1.0), (1.0, 0.0)])
+def test_a_coefficient_always_finds_back(always, then):
+    """However often it was halved or doubled, it is neither 0 nor infinite."""
+    beta = jnp.ones(())
+    for _ in range(200):
+        beta = kl.adaptive_coefficient_double_halve(beta, always, 0.3)
+    assert beta == pytest.approx(kl.COEFFICIENT_RANGE[int(always)])
+    for _ in range(20):
+        beta = kl.adaptive_coefficient_double_halve(beta, then, 0.3)
+    assert 0.9 < beta < 1.1
