@@ -27,7 +27,8 @@ from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_targets
 from agents.on_policy import gae_targets
 from agents.settings import require
-from agents.token_policy import RewardConfig, TokenConfig, TokenPolicy, TokenState
+from agents.token_policy import TokenPolicy, TokenState
+from agents.token_settings import RewardConfig, TokenConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ that token was the policy's to choose.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import flax.struct
 import jax
@@ -23,9 +23,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from agents import reinforce
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import kl, returns
-from agents.generation import Generated, Sampling, generate, log_probs, token_positions
+from agents.generation import Generated, generate, log_probs, token_positions
 from agents.settings import require
-from agents.transformer import TransformerConfig, token_model
+from agents.transformer import token_model
 
 Params = Any
 
@@ -52,97 +52,6 @@ class TokenTask(Protocol):
         self, prompts: Int[Array, "n P"], responses: Int[Array, "n R"], lengths: Int[Array, " n"]
     ) -> tuple[Float[Array, "n R"], Array]:
         """The reward of each token, and whether the response is correct, bool [n]."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenConfig(Sampling):
-    """Fields of every learner of token tasks. Raises ValueError, in one line, for impossible values."""
-
-    total_steps: int = 716_800
-    """tokens of the whole run, every response counted in full length; the learning rate's schedule ends there"""
-    num_responses: int = 512
-    """responses between updates"""
-    learning_rate: float = 1.5e-3
-    """Adam's step size, at first"""
-    learning_rate_schedule: Literal["linear", "constant"] = "linear"
-    """linear: falls to zero at total_steps"""
-    warmup: float = 0.05
-    """share of total_steps in which the step size rises from zero: Adam's first steps are as long as any, and
-    would undo what imitation has taught"""
-    max_grad_norm: float | None = 1.0
-    """gradients longer than this are shortened to it; None: never"""
-    imitation_steps: int = 30
-    """gradient steps on an expert's responses before training begins; the result is the reference policy"""
-    imitation_responses: int = 128
-    """responses of each of these steps"""
-    imitation_learning_rate: float = 1.5e-3
-    """Adam's step size in these steps"""
-    layers: int = 2
-    """blocks of the transformer"""
-    width: int = 64
-    """numbers that represent a token"""
-    heads: int = 8
-    """attention heads"""
-    kv_heads: int = 8
-    """heads of keys and values, shared by groups of attention heads"""
-    mlp_width: int = 192
-    """units of each block's SwiGLU"""
-    rope_base: float = 100.0
-    """base of the rotary positions' wavelengths: some ten times the length of the sequences"""
-    tied: bool = False
-    """the output layer is the embedding's transpose"""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """of activations; parameters are float32"""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require_at_least_one("total_steps", "num_responses", "imitation_responses")
-        self.require_not_negative("imitation_steps")
-        self.require_share("warmup")
-        self.require_positive("learning_rate", "max_grad_norm", "imitation_learning_rate")
-        self.transformer(1)
-
-    def transformer(self, vocabulary: int) -> TransformerConfig:
-        return TransformerConfig(
-            vocabulary=vocabulary,
-            layers=self.layers,
-            width=self.width,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            mlp_width=self.mlp_width,
-            rope_base=self.rope_base,
-            tied=self.tied,
-            dtype=self.dtype,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class RewardConfig(TokenConfig):
-    """Further fields of those that learn from the size of rewards, and so from what is taken off them."""
-
-    kl_in_reward: float = 0.0
-    """weight of the KL to the reference policy that is taken off the rewards, k1 estimate, at first"""
-    kl_in_reward_target: float | None = None
-    """KL per response, in nats, that the weight is adapted to, from a kl_in_reward above 0; None: the weight stays"""
-    kl_horizon: int = 10_000
-    """responses over which the weight changes by at most about a fifth"""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require_at_least_one("kl_horizon")
-        self.require_not_negative("kl_in_reward")
-        self.require_positive("kl_in_reward_target")
-        if self.kl_in_reward_target is None:
-            return
-        require(
-            self.kl_in_reward > 0,
-            "kl_in_reward_target needs kl_in_reward above 0: it is adapted by factors, and 0 stays 0",
-        )
-        require(
-            self.kl_horizon > 0.2 * self.num_responses,
-            f"kl_horizon must be more than a fifth of num_responses = {self.num_responses}, or the weight could "
-            f"turn negative; got {self.kl_horizon}",
-        )
 
 
 @flax.struct.dataclass
