@@ -137,7 +137,7 @@ class DQN(OffPolicy):
     def act(
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Greedy actions for raw observations [N, O], or epsilon-greedy ones."""
+        """Greedy actions for raw observations [*batch, O], or epsilon-greedy ones."""
         q = self._q(state, obs)
         if deterministic:
             return self.choices.action(greedy(q))

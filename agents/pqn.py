@@ -127,7 +127,7 @@ class PQN(OnPolicy):
     def act(
         self, state: OnPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Greedy actions for raw observations [N, O], or epsilon-greedy ones."""
+        """Greedy actions for raw observations [*batch, O], or epsilon-greedy ones."""
         q = self.q(state.params, self.seen(state, obs))
         if deterministic:
             return self.choices.action(greedy(q))

@@ -54,8 +54,8 @@ class Choices:
             return jnp.round(share * (self.bins - 1)).astype(jnp.int32)
         return action[..., None]
 
-    def random(self, key: PRNGKeyArray, n: int) -> Int[Array, "n D"]:
-        return jax.random.randint(key, (n, self.coordinates), 0, self.values)
+    def random(self, key: PRNGKeyArray, *batch: int) -> Int[Array, "*batch D"]:
+        return jax.random.randint(key, (*batch, self.coordinates), 0, self.values)
 
     @property
     def _discrete(self) -> bool:
@@ -132,13 +132,13 @@ def value_of(
 
 
 def epsilon_greedy(
-    q: Float[Array, "N D K"], choices: Choices, epsilon: Any, key: PRNGKeyArray
-) -> Int[Array, "N D"]:
+    q: Float[Array, "*batch D K"], choices: Choices, epsilon: Any, key: PRNGKeyArray
+) -> Int[Array, "*batch D"]:
     """With probability epsilon the whole action is random, else greedy."""
     which_key, random_key = jax.random.split(key)
-    n = q.shape[0]
-    random = jax.random.bernoulli(which_key, epsilon, (n, 1))
-    return jnp.where(random, choices.random(random_key, n), greedy(q))
+    batch = q.shape[:-2]
+    random = jax.random.bernoulli(which_key, epsilon, (*batch, 1))
+    return jnp.where(random, choices.random(random_key, *batch), greedy(q))
 
 
 def linear_schedule(begin: float, end: float, steps: float | int, now: Array) -> Float[Array, ""]:

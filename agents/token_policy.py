@@ -25,6 +25,7 @@ from agents.batch import Batch, Evaluation, Targets
 from agents.core import kl, returns
 from agents.generation import Generated, generate, log_probs, token_positions
 from agents.settings import require
+from agents.token_settings import RewardConfig
 from agents.transformer import token_model
 
 Params = Any

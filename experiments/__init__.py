@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ def load(
     """The policy of a run on disk, from its newest checkpoint: `policy(obs) -> action`, NumPy in and out.
 
     `obs` may be single or have leading batch axes. With `deterministic=False` actions are samples, each call from
-    the next key. Raises ValueError where `run` is not a run or has no such seed.
+    the next key. Raises ValueError where `run` is not a run or has no such seed; the policy does where `obs` is none of
+    its environment's.
     """
     import sys
 
@@ -33,6 +35,7 @@ def load(
     state = jax.tree.map(lambda x: x[seed_index], states)
     act = jax.jit(algo.act, static_argnums=3)
     key = jax.random.key(spec.seed + seed_index)
+    space = algo.env.observation_space
 
     def policy(obs: np.ndarray) -> np.ndarray:
         nonlocal key
@@ -40,6 +43,22 @@ def load(
             key, use = jax.random.split(key)
         else:
             use = key
-        return np.asarray(act(state, np.asarray(obs, np.float32), use, deterministic))
+        return np.asarray(act(state, _observed(space, obs), use, deterministic))
 
     return policy
+
+
+def _observed(space: Any, obs: np.ndarray) -> np.ndarray:
+    """`obs` as the learner saw it. Raises ValueError where a shape or a number would pass for another one."""
+    obs, events = np.asarray(obs), len(space.shape)
+    if obs.ndim < events or obs.shape[obs.ndim - events :] != space.shape:
+        raise ValueError(
+            f"an observation has shape {space.shape}, behind axes of a batch if any; got {obs.shape}"
+        )
+    if not hasattr(space, "start"):  # a Box
+        return obs.astype(np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype)
+    first, last = int(space.start), int(space.start + space.n - 1)
+    whole = np.issubdtype(obs.dtype, np.integer)
+    if not whole or np.any((obs < first) | (obs > last)):
+        raise ValueError(f"an observation is a whole number from {first} to {last}, got {obs}")
+    return obs.astype(np.int32)

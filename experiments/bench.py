@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -98,8 +99,12 @@ def bench(args: BenchFlags) -> None:
         raise ValueError(f"{flags} are measured one at a time: give one of them")
     if args.rounds < 1:
         raise ValueError(f"--rounds must be at least 1, got {args.rounds}")
-    if args.json:
-        args.json.touch()  # where it cannot be written, better now than in a few minutes
+    if args.seconds <= 0:
+        raise ValueError(f"--seconds must be positive, got {args.seconds}")
+    if args.json and not os.access(args.json if args.json.exists() else args.json.parent, os.W_OK):
+        raise ValueError(
+            f"--json {args.json} cannot be written"
+        )  # better now than in a few minutes
     if args.gpu:
         if jax.default_backend() == "cpu":
             raise ValueError("--gpu: JAX finds no GPU here (install the extra: stride-rl[cuda])")

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.cli import run_main
 from experiments.console import Display
+from experiments.runs import short_commit
 
 FOLDER = Path(__file__).parents[1] / "results" / "bench"
 
@@ -97,7 +98,7 @@ def _learners(figures: Figures) -> str:
 def _made_by(figures: Figures) -> str:
     machine, versions = figures["machine"], figures["versions"]
     return (
-        f"commit {figures['commit'][:12]}, {machine['cpu']}, {machine['cores']} cores, "
+        f"commit {short_commit(figures['commit'])}, {machine['cpu']}, {machine['cores']} cores, "
         f"jax {versions['jax']}, mujoco {versions['mujoco']}"
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from experiments import evaluate, published
 from experiments.console import duration, si
 from experiments.published import Comparison
+from experiments.runs import short_commit
 from experiments.spec import short_name
 
 Record = dict[str, Any]
@@ -308,7 +309,7 @@ def _made_by(config: dict[str, Any]) -> str:
     machine, versions = config["machine"], config["versions"]
     packages = ", ".join(f"{k} {v}" for k, v in versions.items() if v and k != "stride-rl")
     return (
-        f"commit {(config['commit'] or 'unknown')[:12]}; {machine['cpu']}, {machine['cores']} cores, "
+        f"commit {short_commit(config['commit'])}; {machine['cpu']}, {machine['cores']} cores, "
         f"device {machine['device']}; {packages}"
     )
 

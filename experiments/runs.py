@@ -149,6 +149,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def short_commit(commit: str | None) -> str:
+    """For a page: twelve digits, and whether files were changed since."""
+    if commit is None:
+        return "unknown"
+    digits, dirty, _ = commit.partition("-dirty")
+    return digits[:12] + dirty
+
+
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for package in _PACKAGES:

@@ -20,7 +20,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 
-def iqm(scores: Float[Array, "runs *points"]) -> Float[Array, "*points"]:
+def iqm(scores: Float[Array, " runs *points"]) -> Float[Array, "*points"]:
     """Interquartile mean: of each point the mean of what remains without the lowest and the highest quarter.
 
     A quarter is floor(runs / 4) of them, as in `scipy.stats.trim_mean(scores, 0.25)` and rliable: with three runs or
@@ -31,7 +31,7 @@ def iqm(scores: Float[Array, "runs *points"]) -> Float[Array, "*points"]:
 
 
 def bootstrap(
-    strata: Sequence[Float[Array, "_ *points"]],
+    strata: Sequence[Float[Array, " _ *points"]],
     statistic: Statistic = iqm,
     *,
     resamples: int = RESAMPLES,
@@ -57,7 +57,7 @@ def bootstrap(
 
 
 def performance_profile(
-    scores: Float[Array, "runs *more"], thresholds: Float[Array, " points"]
+    scores: Float[Array, " runs *more"], thresholds: Float[Array, " points"]
 ) -> Float[Array, "*more points"]:
     """Share of runs above each threshold: with those of all environments the score distribution of sec. 4.2."""
     return np.mean(scores[..., None] > thresholds, axis=0)
@@ -68,7 +68,7 @@ def probability_of_improvement(x: Float[Array, " n"], y: Float[Array, " m"]) -> 
     return float(np.mean((x[:, None] > y) + 0.5 * (x[:, None] == y)))
 
 
-def optimality_gap(scores: Float[Array, "runs *points"], goal: float) -> Float[Array, "*points"]:
+def optimality_gap(scores: Float[Array, " runs *points"], goal: float) -> Float[Array, "*points"]:
     """By how much runs fall short of the goal, on average; what is above it does not make up for it. Sec. 4.3."""
     return np.mean(goal - np.minimum(scores, goal), axis=0)
 

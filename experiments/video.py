@@ -60,8 +60,8 @@ def write(
         done = frame.width * (t + every) / (shown.stop - 1 + every)
         ImageDraw.Draw(frame).rectangle([0, frame.height - 4, done, frame.height], fill=_INK)
     return [
-        *_write_mp4(frames, fps / every, stem.with_suffix(".mp4"), say),
-        _write_gif(frames, fps / every, stem.with_suffix(".gif")),
+        *_write_mp4(frames, fps / every, stem.with_name(f"{stem.name}.mp4"), say),
+        _write_gif(frames, fps / every, stem.with_name(f"{stem.name}.gif")),
     ]
 
 

@@ -80,7 +80,7 @@ def double_q_target(
 
 def clipped_double_q_target(
     reward: Float[Array, "*shape"],
-    next_q: Float[Array, "K *shape"],
+    next_q: Float[Array, " K *shape"],
     terminated: Bool[Array, "*shape"],
     discount: Float[Array, "*shape"] | ScalarLike,
 ) -> Float[Array, "*shape"]:
@@ -94,7 +94,7 @@ def clipped_double_q_target(
 
 def soft_q_target(
     reward: Float[Array, "*shape"],
-    next_q: Float[Array, "K *shape"],
+    next_q: Float[Array, " K *shape"],
     next_logp: Float[Array, "*shape"],
     terminated: Bool[Array, "*shape"],
     discount: Float[Array, "*shape"] | ScalarLike,

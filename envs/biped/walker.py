@@ -266,13 +266,13 @@ def make_walker(
     )
 
 
-def fallen(qpos: Float[Array | np.ndarray, "13 *batch"]) -> Array:
+def fallen(qpos: Float[Array | np.ndarray, " 13 *batch"]) -> Array:
     """Whether the episode ends here; the first axis holds the coordinates."""
     turned = jnp.any(jnp.abs(yaw_pitch_roll(qpos[3:7])) >= jnp.pi / 4, axis=0)
     return (qpos[2] <= 0.1) | (jnp.abs(qpos[1]) > 1.0) | turned
 
 
-def yaw_pitch_roll(quat: Float[Array | np.ndarray, "4 *batch"]) -> Float[Array, "3 *batch"]:
+def yaw_pitch_roll(quat: Float[Array | np.ndarray, " 4 *batch"]) -> Float[Array, " 3 *batch"]:
     """Intrinsic ZYX angles in radians of a unit quaternion (w, x, y, z); the first axis holds the components."""
     w, x, y, z = quat
     yaw = jnp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))

@@ -116,6 +116,12 @@ class TestEpsilonGreedy:
         choice = epsilon_greedy(self.q, JOINTS, 0.0, jax.random.key(0))
         np.testing.assert_array_equal(choice, greedy(self.q))
 
+    @pytest.mark.parametrize("batch", [(), (2,), (3, 2)])
+    def test_any_axes_of_a_batch(self, batch):
+        q = jnp.broadcast_to(self.q[0], (*batch, 3, 4))
+        for epsilon in (0.0, 1.0):
+            assert epsilon_greedy(q, JOINTS, epsilon, jax.random.key(0)).shape == (*batch, 3)
+
     def test_whole_actions_are_random_so_often(self):
         choice = epsilon_greedy(self.q, JOINTS, 0.5, jax.random.key(0))
         as_greedy = np.asarray(choice == greedy(self.q))

@@ -243,8 +243,27 @@ def test_summary_and_policy_of_a_finished_run(tmp_path):
     obs = np.array([[threshold - 1], [threshold + 1]], np.float32)
     np.testing.assert_array_equal(policy(obs), [0, 1])
     assert policy(obs[1]).shape == ()
+    for wrong in (np.float32(0), np.zeros(2), np.zeros((1, 3))):
+        with pytest.raises(ValueError, match=r"an observation has shape \(1,\)"):
+            policy(wrong)
     with pytest.raises(ValueError, match="2 seeds"):
         experiments.load(folder, seed_index=2)
+
+
+@pytest.mark.parametrize("algo", ["q-learning", "ppo", "dqn"])
+def test_a_policy_takes_numbered_observations_as_they_are(tmp_path, algo):
+    flags = ["--env", "CliffWalking-v1", "--algo", algo, "--total-steps", "64", "--num-envs", "4"]
+    flags += {"q-learning": [], "dqn": ["--warmup-steps", "32", "--batch-size", "4"]}.get(
+        algo, ["--num-steps", "8", "--num-minibatches", "2", "--num-epochs", "1"]
+    )
+    assert cli.main([*flags, "--no-video", "--out", str(tmp_path / "a")]) == 0
+    for deterministic in (True, False):
+        policy = experiments.load(tmp_path / "a", deterministic=deterministic)
+        for obs in (36, np.int64(0), np.zeros(3, int), np.zeros((2, 3), int)):
+            assert policy(obs).shape == np.shape(obs)
+        for wrong in (48, -1, 2.0):
+            with pytest.raises(ValueError, match="a whole number from 0 to 47"):
+                policy(wrong)
 
 
 # A run of PPO in a process of its own, with checkpoints and chunks as short as they get.

@@ -64,6 +64,12 @@ def test_config_says_what_made_the_run_but_not_on_whose_machine(tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_a_page_says_that_files_were_changed_since_the_commit():
+    assert runs.short_commit("0123456789abcdef0123-dirty") == "0123456789ab-dirty"
+    assert runs.short_commit("0123456789abcdef0123") == "0123456789ab"
+    assert runs.short_commit(None) == "unknown"
+
+
 def test_reading_what_is_no_run_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="not a run"):
         runs.read_config(tmp_path)

@@ -24,8 +24,8 @@ def test_without_a_gl_driver_the_motion_is_drawn(tmp_path, monkeypatch, episode)
     monkeypatch.setenv("PYOPENGL_PLATFORM", "nonsense")
     monkeypatch.delenv("DISPLAY", raising=False)
     said = []
-    paths = video.write(*episode, tmp_path / "video", said.append)
-    assert [p.name for p in paths] == ["video.mp4", "video.gif"]
+    paths = video.write(*episode, tmp_path / "weight-0.02", said.append)
+    assert [p.name for p in paths] == ["weight-0.02.mp4", "weight-0.02.gif"]
     assert "drawn instead" in said[0]
     with Image.open(paths[1]) as gif:
         assert (gif.size, gif.n_frames) == ((480, 270), 6)
