@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -101,6 +102,8 @@ def bench(args: BenchFlags) -> None:
         raise ValueError(f"--rounds must be at least 1, got {args.rounds}")
     if args.seconds <= 0:
         raise ValueError(f"--seconds must be positive, got {args.seconds}")
+    if args.rivals_python and not shutil.which(args.rivals_python):
+        raise ValueError(f"--rivals-python {args.rivals_python} is no program")
     if args.json and not os.access(args.json if args.json.exists() else args.json.parent, os.W_OK):
         raise ValueError(
             f"--json {args.json} cannot be written"
