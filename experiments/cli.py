@@ -297,7 +297,9 @@ def _whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
         raise ValueError(f"--total-steps must be below 2147483648, got {total}")
     if total == asked:
         return spec, None
+    warmup = env_steps(algo, 0)
     note = f"{asked} steps rounded up to {total}: iterations of {algo.iteration_steps} steps"
+    note += f" after {warmup} of warm-up" if warmup else ""
     return dataclasses.replace(
         spec, config=dataclasses.replace(spec.config, total_steps=total)
     ), note
