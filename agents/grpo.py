@@ -33,7 +33,7 @@ from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_starts, group_targets
 from agents.networks import Actor, Functional
 from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig
-from agents.settings import Settings, require
+from agents.settings import EntropySettings, require
 from agents.spaces import encode
 from envs.base import Env
 
@@ -41,7 +41,7 @@ Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPOSettings(Settings):
+class GRPOSettings(EntropySettings):
     """What `update` goes by, whatever it is that learns."""
 
     group_size: int = 8
@@ -65,14 +65,12 @@ class GRPOSettings(Settings):
     """weight of the KL to the reference policy in the loss; 0: no such term"""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """estimate of the KL in the loss: k2 or k3 (k1 has no gradient on average, and is refused)"""
-    entropy_coefficient: float = 0.0
-    """weight of the entropy bonus"""
 
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
         self.require_positive("clip_low", "clip_high")
-        self.require_not_negative("kl_coefficient", "entropy_coefficient")
+        self.require_not_negative("kl_coefficient")
         require(
             self.group_size >= 2,
             f"group_size must be at least 2, got {self.group_size}: an episode is compared with others of its group",
@@ -184,6 +182,7 @@ class GRPO(OnPolicy):
             evaluate=self.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
+            entropy_coefficient=self.config.entropy_weight(self.left(state.env_steps)),
             config=self.config,
             longest=self.config.num_steps,
         )
@@ -248,6 +247,7 @@ def update(
     evaluate: Callable[[Params, Any, Any], Evaluation],
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
+    entropy_coefficient: Float[Array, ""] | float,
     config: GRPOSettings,
     longest: int,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
@@ -258,6 +258,7 @@ def update(
         `config.kl_coefficient` is not 0, and where it is there, the KL is measured. Values are ignored.
       evaluate: (params, obs, action) to log-probs and entropies [T, N], finite also where the mask is False.
       optimizer: everything but the learning rate.
+      learning_rate, entropy_coefficient: of this update; the config's are those at first.
       longest: steps of an episode at most, the constant of "token-sum-constant".
 
     Returns:
@@ -287,7 +288,7 @@ def update(
             estimate = kl.k2 if config.kl_estimator == "k2" else kl.k3
             each += config.kl_coefficient * estimate(new.logp, batch.ref_logp)
         if config.entropy_coefficient:
-            each -= config.entropy_coefficient * new.entropy
+            each -= entropy_coefficient * new.entropy
         total, denominator = policy_losses.aggregate(each, batch.mask, config.aggregation, longest)
         clipped = policy_losses.clip_fraction(ratio, low, high, batch.mask)
         metrics = {name: returns.masked_mean(x, batch.mask) for name, x in measured.items()}

@@ -34,14 +34,14 @@ from agents.batch import (
 )
 from agents.core import kl, policy_losses, returns, value_losses
 from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
-from agents.settings import Settings, require
+from agents.settings import EntropySettings, require
 from envs.base import Env
 
 Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOSettings(Settings):
+class PPOSettings(EntropySettings):
     """What `update` goes by, whatever it is that learns."""
 
     num_epochs: int = 8
@@ -64,8 +64,6 @@ class PPOSettings(Settings):
     """weight of the value loss"""
     clip_value: float | None = None
     """clip range of the value loss, in normalised returns; None: not clipped"""
-    entropy_coefficient: float = 0.0
-    """weight of the entropy bonus"""
     stop_kl: float | None = None
     """an epoch is the update's last if its last minibatch, before its own gradient step, shows a KL(old || new) above
     this, by the k3 estimate; None: never"""
@@ -76,7 +74,7 @@ class PPOSettings(Settings):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
         self.require_positive("clip_ratio", "kl_target", "clip_value", "stop_kl")
-        self.require_not_negative("kl_coefficient", "value_coefficient", "entropy_coefficient")
+        self.require_not_negative("kl_coefficient", "value_coefficient")
         self.require_share("gae_lambda")
 
     def require_parts(self, name: str, columns: int) -> None:
@@ -135,6 +133,7 @@ class PPO(OnPolicy):
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             kl_coefficient=state.kl_coefficient,
+            entropy_coefficient=self.config.entropy_weight(self.left(state.env_steps)),
             config=self.config,
         )
         kl_coefficient = kl.adaptive_coefficient_double_halve(
@@ -159,6 +158,7 @@ def update(
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     kl_coefficient: Float[Array, ""],
+    entropy_coefficient: Float[Array, ""] | float,
     config: PPOSettings,
     distribution: Callable[[Params, Any], Any] | None = None,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
@@ -168,6 +168,7 @@ def update(
       batch, targets: leaves [T, N, ...]; minibatches split N, so what lies along T stays together.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
+      learning_rate, kl_coefficient, entropy_coefficient: of this update; the config's are those at first.
       distribution: (params, obs) to the action distribution, for the exact KL of the kl objective. None: the k3
         estimate from the batch's samples takes its place.
 
@@ -209,11 +210,7 @@ def update(
             returns.masked_mean(x, batch.mask)
             for x in (policy_loss, value_loss, new.entropy, kl_estimate)
         )
-        total = (
-            policy_loss
-            + config.value_coefficient * value_loss
-            - config.entropy_coefficient * entropy
-        )
+        total = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
         return total, {
             "loss/policy": policy_loss,
             "loss/value": value_loss,

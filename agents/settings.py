@@ -10,6 +10,8 @@ import types
 import typing
 from typing import Any, Literal
 
+from jaxtyping import Array, Float
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -48,6 +50,26 @@ class Settings:
         for name in names:
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropySettings(Settings):
+    """A bonus on the policy's entropy, that it may not settle too early."""
+
+    entropy_coefficient: float = 0.0
+    """weight of the entropy bonus, at first"""
+    entropy_coefficient_schedule: Literal["linear", "constant"] = "constant"
+    """linear: falls to zero at total_steps, so that the policy settles in the end"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_not_negative("entropy_coefficient")
+
+    def entropy_weight(self, left: Float[Array, ""]) -> Float[Array, ""] | float:
+        """The bonus's weight when the share `left` of the run is still to come."""
+        if self.entropy_coefficient_schedule == "constant":
+            return self.entropy_coefficient
+        return self.entropy_coefficient * left
 
 
 def require(condition: bool, message: str) -> None:

@@ -208,6 +208,7 @@ class TokenPPO(TokenPolicy):
             optimizer=self.optimizer,
             learning_rate=rate,
             kl_coefficient=state.kl_coefficient,
+            entropy_coefficient=config.entropy_weight(self.left(state.env_steps)),
             config=config,
         )
         kl_coefficient = kl.adaptive_coefficient_double_halve(
@@ -257,6 +258,7 @@ class TokenGRPO(TokenPolicy):
             evaluate=self.evaluate,
             optimizer=self.optimizer,
             learning_rate=rate,
+            entropy_coefficient=config.entropy_weight(self.left(state.env_steps)),
             config=config,
             longest=self.env.response_length,
         )

@@ -291,11 +291,14 @@ class TokenPolicy:
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         config = self.config
         done = jnp.minimum((env_steps + self.iteration_steps) / config.total_steps, 1.0)
-        left = 1.0 - jnp.minimum(env_steps / config.total_steps, 1.0)
         rise = jnp.minimum(done / config.warmup, 1.0) if config.warmup else jnp.ones(())
         if config.learning_rate_schedule == "constant":
             return config.learning_rate * rise
-        return config.learning_rate * rise * left
+        return config.learning_rate * rise * self.left(env_steps)
+
+    def left(self, env_steps: Array) -> Float[Array, ""]:
+        """The share of the run that is still to come."""
+        return 1.0 - jnp.minimum(env_steps / self.config.total_steps, 1.0)
 
 
 # A step towards given actions: no baseline, nothing whitened.

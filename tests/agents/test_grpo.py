@@ -107,6 +107,7 @@ def run_update(config, params, batch, targets=None):
         evaluate=policy,
         optimizer=optimizer,
         learning_rate=jnp.asarray(0.5),
+        entropy_coefficient=config.entropy_coefficient,
         config=config,
         longest=config.num_steps,
     )
@@ -319,6 +320,22 @@ class TestState:
         source = [0, 0, 0, 0] if every is None else [0, 0, 2, 2]
         for after, i in zip(states[1:], source, strict=True):
             jax.tree.map(np.testing.assert_array_equal, after.reference, states[i].params)
+
+    def test_entropy_bonus_falls_to_zero(self):
+        """Half way through the run it weighs half."""
+        half = SMALL.total_steps // 2
+
+        def after_a_step(coefficient, schedule):
+            config = dataclasses.replace(
+                SMALL, entropy_coefficient=coefficient, entropy_coefficient_schedule=schedule
+            )
+            algo = GRPO(config, probes.RewardIsAction(continuous=True))
+            state = dataclasses.replace(algo.init(jax.random.key(0)), env_steps=jnp.asarray(half))
+            return algo.distribution(jax.jit(algo.step)(state)[0].params, jnp.zeros(1)).entropy()
+
+        linear = after_a_step(0.4, "linear")
+        np.testing.assert_allclose(linear, after_a_step(0.2, "constant"), rtol=1e-6)
+        assert linear > after_a_step(0.0, "constant")
 
     def test_vmapped_seeds_equal_single_runs(self):
         config = dataclasses.replace(SMALL, kl_coefficient=0.1)

@@ -110,6 +110,7 @@ def run_update(config, params, batch, targets, evaluate, key=None, **kwargs):
         optimizer=optimizer,
         learning_rate=jnp.asarray(kwargs.pop("learning_rate", 0.1)),
         kl_coefficient=jnp.asarray(1.0),
+        entropy_coefficient=kwargs.pop("entropy_coefficient", config.entropy_coefficient),
         config=config,
         **kwargs,
     )
@@ -277,6 +278,28 @@ class TestState:
             metrics["learning_rate"], [0.01, 0.0075, 0.005, 0.0025, 0.0], atol=1e-8
         )
         assert int(state.env_steps) == 5 * 64
+
+    def test_entropy_bonus_falls_to_zero(self):
+        """Half way through the run it weighs half, and at the end nothing."""
+        steady = dataclasses.replace(SMALL, learning_rate_schedule="constant")
+        total = SMALL.total_steps
+
+        def after_a_step(coefficient, schedule, env_steps):
+            config = dataclasses.replace(
+                steady, entropy_coefficient=coefficient, entropy_coefficient_schedule=schedule
+            )
+            algo = PPO(config, probes.RewardIsAction(continuous=True))
+            state = dataclasses.replace(
+                algo.init(jax.random.key(0)), env_steps=jnp.asarray(env_steps)
+            )
+            params = jax.jit(algo.step)(state)[0].params
+            return algo.distribution(params, jnp.zeros(1)).log_std
+
+        half = after_a_step(0.4, "linear", total // 2)
+        np.testing.assert_allclose(half, after_a_step(0.2, "constant", total // 2), rtol=1e-6)
+        assert half > after_a_step(0.0, "constant", total // 2)
+        end = after_a_step(0.4, "linear", total)
+        np.testing.assert_allclose(end, after_a_step(0.0, "constant", total), rtol=1e-6)
 
     def test_vmapped_seeds_equal_single_runs(self):
         algo = PPO(SMALL, probes.DelayedReward())

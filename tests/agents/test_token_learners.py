@@ -159,6 +159,7 @@ def gradients(algo, params, batch, targets, **changes):
         evaluate=algo.evaluate,
         optimizer=optax.identity(),
         learning_rate=jnp.ones(()),
+        entropy_coefficient=config.entropy_coefficient,
         config=config,
         longest=algo.env.response_length,
     )
@@ -244,6 +245,7 @@ def test_one_token_is_a_bandit_of_control():
             evaluate=of_table,
             optimizer=optax.identity(),
             learning_rate=jnp.ones(()),
+            entropy_coefficient=0.0,
             config=flat,
             longest=1,
         )
@@ -300,6 +302,22 @@ def test_steps_rise_and_fall():
     assert rates[-1] == pytest.approx(0.01)
     # And never turn round, should training go on.
     assert algo.learning_rate(jnp.asarray(2 * 6400)) == 0.0
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_entropy_bonus_falls_to_zero(name):
+    """Half way through the run it weighs half."""
+    half = SMALL["total_steps"] // 2
+    linear = {"entropy_coefficient": 0.4, "entropy_coefficient_schedule": "linear"}
+
+    def after_a_step(**changes):
+        algo = learner(name, "bandit-3", "exact", imitation_steps=0, **changes)
+        state = dataclasses.replace(algo.init(jax.random.key(0)), env_steps=jnp.asarray(half))
+        return jax.jit(algo.step)(state)[0].params
+
+    close(after_a_step(**linear), after_a_step(entropy_coefficient=0.2))
+    with pytest.raises(AssertionError):
+        close(after_a_step(**linear), after_a_step(entropy_coefficient=0.0))
 
 
 def test_targets_are_those_of_the_papers():

@@ -104,6 +104,7 @@ def test_the_update_of_grpo(name, advantage, settings, micro_batches):
             evaluate=evaluate,
             optimizer=optax.identity(),
             learning_rate=jnp.ones(()),
+            entropy_coefficient=0.0,
             config=config,
             longest=T,
         )
