@@ -10,6 +10,7 @@ import types
 import typing
 from typing import Any, Literal
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
@@ -58,18 +59,25 @@ class EntropySettings(Settings):
 
     entropy_coefficient: float = 0.0
     """weight of the entropy bonus, at first"""
-    entropy_coefficient_schedule: Literal["linear", "constant"] = "constant"
-    """linear: falls to zero at total_steps, so that the policy settles in the end"""
+    entropy_fraction: float | None = None
+    """share of total_steps in which the entropy bonus falls to zero, in a line; None: it stays as it is"""
 
     def __post_init__(self):
         super().__post_init__()
         self.require_not_negative("entropy_coefficient")
+        share = self.entropy_fraction
+        require(
+            share is None or 0 < share <= 1,
+            f"entropy_fraction must be above 0 and at most 1, got {share}",
+        )
 
     def entropy_weight(self, left: Float[Array, ""]) -> Float[Array, ""] | float:
         """The bonus's weight when the share `left` of the run is still to come."""
-        if self.entropy_coefficient_schedule == "constant":
+        if self.entropy_fraction is None:
             return self.entropy_coefficient
-        return self.entropy_coefficient * left
+        return self.entropy_coefficient * jnp.maximum(
+            1.0 - (1.0 - left) / self.entropy_fraction, 0.0
+        )
 
 
 def require(condition: bool, message: str) -> None:

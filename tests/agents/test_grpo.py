@@ -322,20 +322,20 @@ class TestState:
             jax.tree.map(np.testing.assert_array_equal, after.reference, states[i].params)
 
     def test_entropy_bonus_falls_to_zero(self):
-        """Half way through the run it weighs half."""
+        """Half way through its share of the run it weighs half."""
         half = SMALL.total_steps // 2
 
-        def after_a_step(coefficient, schedule):
+        def after_a_step(coefficient, fraction):
             config = dataclasses.replace(
-                SMALL, entropy_coefficient=coefficient, entropy_coefficient_schedule=schedule
+                SMALL, entropy_coefficient=coefficient, entropy_fraction=fraction
             )
             algo = GRPO(config, probes.RewardIsAction(continuous=True))
             state = dataclasses.replace(algo.init(jax.random.key(0)), env_steps=jnp.asarray(half))
             return algo.distribution(jax.jit(algo.step)(state)[0].params, jnp.zeros(1)).entropy()
 
-        linear = after_a_step(0.4, "linear")
-        np.testing.assert_allclose(linear, after_a_step(0.2, "constant"), rtol=1e-6)
-        assert linear > after_a_step(0.0, "constant")
+        linear = after_a_step(0.4, 1.0)
+        np.testing.assert_allclose(linear, after_a_step(0.2, None), rtol=1e-6)
+        assert linear > after_a_step(0.0, None)
 
     def test_vmapped_seeds_equal_single_runs(self):
         config = dataclasses.replace(SMALL, kl_coefficient=0.1)

@@ -280,13 +280,13 @@ class TestState:
         assert int(state.env_steps) == 5 * 64
 
     def test_entropy_bonus_falls_to_zero(self):
-        """Half way through the run it weighs half, and at the end nothing."""
+        """Half way through its share of the run it weighs half, and from the end of that share on nothing."""
         steady = dataclasses.replace(SMALL, learning_rate_schedule="constant")
         total = SMALL.total_steps
 
-        def after_a_step(coefficient, schedule, env_steps):
+        def after_a_step(coefficient, fraction, env_steps):
             config = dataclasses.replace(
-                steady, entropy_coefficient=coefficient, entropy_coefficient_schedule=schedule
+                steady, entropy_coefficient=coefficient, entropy_fraction=fraction
             )
             algo = PPO(config, probes.RewardIsAction(continuous=True))
             state = dataclasses.replace(
@@ -295,11 +295,12 @@ class TestState:
             params = jax.jit(algo.step)(state)[0].params
             return algo.distribution(params, jnp.zeros(1)).log_std
 
-        half = after_a_step(0.4, "linear", total // 2)
-        np.testing.assert_allclose(half, after_a_step(0.2, "constant", total // 2), rtol=1e-6)
-        assert half > after_a_step(0.0, "constant", total // 2)
-        end = after_a_step(0.4, "linear", total)
-        np.testing.assert_allclose(end, after_a_step(0.0, "constant", total), rtol=1e-6)
+        half = after_a_step(0.4, 0.5, total // 4)
+        np.testing.assert_allclose(half, after_a_step(0.2, None, total // 4), rtol=1e-6)
+        none = after_a_step(0.0, None, total // 4)
+        assert half > none
+        for later in (total // 2, 3 * total // 4):
+            np.testing.assert_allclose(after_a_step(0.4, 0.5, later), none, rtol=1e-6)
 
     def test_vmapped_seeds_equal_single_runs(self):
         algo = PPO(SMALL, probes.DelayedReward())
@@ -340,6 +341,8 @@ class TestState:
         ({"min_log_std": 0.1}, "min_log_std must not be above initial_log_std = 0.0, got 0.1"),
         ({"gamma": 1.5}, "gamma must be between 0 and 1"),
         ({"entropy_coefficient": -1.0}, "entropy_coefficient must not be negative, got -1.0"),
+        ({"entropy_fraction": 0.0}, "entropy_fraction must be above 0 and at most 1, got 0.0"),
+        ({"entropy_fraction": 1.5}, "entropy_fraction must be above 0 and at most 1, got 1.5"),
         ({"value_coefficient": -1.0}, "value_coefficient must not be negative"),
         ({"kl_coefficient": -5.0}, "kl_coefficient must not be negative"),
         ({"hidden_sizes": (0,)}, "hidden_sizes must be positive"),

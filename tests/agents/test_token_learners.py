@@ -308,7 +308,7 @@ def test_steps_rise_and_fall():
 def test_entropy_bonus_falls_to_zero(name):
     """Half way through the run it weighs half."""
     half = SMALL["total_steps"] // 2
-    linear = {"entropy_coefficient": 0.4, "entropy_coefficient_schedule": "linear"}
+    linear = {"entropy_coefficient": 0.4, "entropy_fraction": 1.0}
 
     def after_a_step(**changes):
         algo = learner(name, "bandit-3", "exact", imitation_steps=0, **changes)
