@@ -258,7 +258,8 @@ def update(
         `config.kl_coefficient` is not 0, and where it is there, the KL is measured. Values are ignored.
       evaluate: (params, obs, action) to log-probs and entropies [T, N], finite also where the mask is False.
       optimizer: everything but the learning rate.
-      learning_rate, entropy_coefficient: of this update; the config's are those at first.
+      learning_rate, entropy_coefficient: of this update; the config's are those at first, and where
+        `config.entropy_coefficient` is 0 there is no bonus.
       longest: steps of an episode at most, the constant of "token-sum-constant".
 
     Returns:

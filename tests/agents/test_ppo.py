@@ -110,7 +110,7 @@ def run_update(config, params, batch, targets, evaluate, key=None, **kwargs):
         optimizer=optimizer,
         learning_rate=jnp.asarray(kwargs.pop("learning_rate", 0.1)),
         kl_coefficient=jnp.asarray(1.0),
-        entropy_coefficient=kwargs.pop("entropy_coefficient", config.entropy_coefficient),
+        entropy_coefficient=config.entropy_coefficient,
         config=config,
         **kwargs,
     )
