@@ -8,8 +8,10 @@ REINFORCE with a value baseline waits for the return; the actor-critic lets the 
     delta  = r_t + gamma V(s_{t+1}) - V(s_t)                              https://arxiv.org/abs/1506.02438
     V      : least squares towards A_t + V(s_t)
 
-Rollouts are short and each is used for one gradient step, so that data and policy never part; asynchronous actors
-(the first A of A3C) are replaced by many environments side by side.
+Rollouts are short and each step of them is used once; asynchronous actors (the first A of A3C) are replaced by many
+environments side by side. With one gradient step for a rollout data and policy never part; with several
+(`num_minibatches`) the policy is a few steps ahead of the data, which A3C's actors are as well, and which is not
+corrected for either: what corrects it is `ppo`.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents.batch import Batch, Evaluation, Targets, flatten_time
+from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches, random_order
 from agents.core import policy_losses, returns, value_losses
 from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
+from agents.settings import require
 from envs.base import Env
 
 Params = Any
@@ -34,6 +38,8 @@ Params = Any
 class ActorCriticConfig(PolicyConfig):
     num_steps: int = 8
     """steps of each environment between updates"""
+    num_minibatches: int = 1
+    """parts the steps of a rollout are dealt into, one gradient step each"""
     learning_rate: float = 1e-3
     """the optimiser's step size, at first"""
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
@@ -53,10 +59,15 @@ class ActorCriticConfig(PolicyConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least_one("n_step")
+        self.require_at_least_one("n_step", "num_minibatches")
         self.require_positive("value_coefficient")
         self.require_share("gae_lambda")
         self.require_not_negative("entropy_coefficient")
+        require(
+            self.num_envs * self.num_steps % self.num_minibatches == 0,
+            f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "
+            f"num_minibatches = {self.num_minibatches}",
+        )
 
 
 class A2C(OnPolicy):
@@ -75,20 +86,22 @@ class A2C(OnPolicy):
         return OnPolicyState(opt_state=self.optimizer.init(start["params"]), **start)
 
     def step(self, state: OnPolicyState) -> tuple[OnPolicyState, dict[str, Array]]:
-        """One iteration: a rollout, its targets, one gradient step; then the statistics learn of the new data."""
+        """One iteration: a rollout, its targets, an update; then the statistics learn of the new data."""
         state, (steps, rollout_metrics) = self.collect(state)
         batch = self.batch(state, steps)
+        update_key, key = jax.random.split(state.key)
         learning_rate = self.learning_rate(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
+            update_key,
             *flatten_time((batch, estimate(batch, self.config))),
             evaluate=self.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             config=self.config,
         )
-        state = self.finish(state, steps, params, opt_state)
+        state = self.finish(state, steps, params, opt_state, key=key)
         return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
 
 
@@ -111,6 +124,7 @@ def estimate(batch: Batch, config: ActorCriticConfig) -> Targets:
 def update(
     params: Params,
     opt_state: optax.OptState,
+    key: PRNGKeyArray,
     batch: Batch,
     targets: Targets,
     *,
@@ -119,23 +133,24 @@ def update(
     learning_rate: Float[Array, ""],
     config: ActorCriticConfig,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One gradient step of policy, value and entropy on all of a batch.
+    """One pass over a batch: a gradient step of policy, value and entropy on each of its parts.
 
     Args:
-      batch, targets: leaves [T, N, ...].
+      batch, targets: leaves [T, N, ...]; the parts split N.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
 
     Returns:
-      params, opt_state, metrics.
+      params, opt_state, and metrics: means over the gradient steps.
     """
+    explained = value_losses.explained_variance(batch.value, targets.value, batch.mask)
+    if config.whiten_advantages:
+        white = returns.masked_whiten(targets.advantage, batch.mask)
+        targets = targets._replace(advantage=white)
 
-    def loss(params: Params):
+    def loss(params: Params, batch: Batch, targets: Targets):
         new = evaluate(params, batch.obs, batch.action)
-        advantage = targets.advantage
-        if config.whiten_advantages:
-            advantage = returns.masked_whiten(advantage, batch.mask)
-        policy_loss = policy_losses.policy_gradient_loss(new.logp, advantage)
+        policy_loss = policy_losses.policy_gradient_loss(new.logp, targets.advantage)
         value_loss = value_losses.squared_error(new.value, targets.value)
         policy_loss, value_loss, entropy = (
             returns.masked_mean(x, batch.mask) for x in (policy_loss, value_loss, new.entropy)
@@ -145,15 +160,18 @@ def update(
             + config.value_coefficient * value_loss
             - config.entropy_coefficient * entropy
         )
-        explained = value_losses.explained_variance(new.value, targets.value, batch.mask)
-        return total, {
-            "loss/policy": policy_loss,
-            "loss/value": value_loss,
-            "entropy": entropy,
-            "explained_variance": explained,
-        }
+        return total, {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": entropy}
 
-    grads, metrics = jax.grad(loss, has_aux=True)(params)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
-    return params, opt_state, {**metrics, "grad_norm": optax.tree.norm(grads)}
+    def gradient_step(carry, data):
+        params, opt_state = carry
+        grads, metrics = jax.grad(loss, has_aux=True)(params, *data)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+        return (params, opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
+
+    order = random_order(key, batch.mask.shape[1]).reshape(config.num_minibatches, -1)
+    (params, opt_state), metrics = jax.lax.scan(
+        gradient_step, (params, opt_state), minibatches((batch, targets), order)
+    )
+    metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained}
+    return params, opt_state, metrics

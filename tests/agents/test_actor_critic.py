@@ -8,7 +8,7 @@ import pytest
 
 import agents.reinforce
 from agents.actor_critic import A2C, ActorCriticConfig, estimate, update
-from agents.batch import Batch, Evaluation, Targets
+from agents.batch import Batch, Evaluation, Targets, random_order
 from envs import probes
 
 SMALL = ActorCriticConfig(
@@ -23,7 +23,7 @@ SMALL = ActorCriticConfig(
     normalize_observations=False,
     normalize_returns=False,
 )
-GAE = dataclasses.replace(SMALL, estimator="gae", optimizer="adam")
+GAE = dataclasses.replace(SMALL, estimator="gae", optimizer="adam", num_minibatches=2)
 
 
 def train(env, config=SMALL, iterations=800, seed=0):
@@ -156,11 +156,12 @@ def categorical_problem(key, columns=24):
     return params, batch, targets, evaluate
 
 
-def run_update(config, params, batch, targets, evaluate):
+def run_update(config, params, batch, targets, evaluate, key=None):
     optimizer = optax.identity()
     return update(
         params,
         optimizer.init(params),
+        jax.random.key(0) if key is None else key,
         batch,
         targets,
         evaluate=evaluate,
@@ -215,6 +216,26 @@ class TestUpdate:
         )
         assert_close(got, expected)
 
+    def test_minibatches_are_steps_one_after_another_on_disjoint_parts(self):
+        """Advantages are whitened before they are dealt out: a part of few steps says little of their spread."""
+        params, batch, targets, evaluate = categorical_problem(jax.random.key(3))
+        config = dataclasses.replace(SMALL, whiten_advantages=True, num_minibatches=4)
+        key = jax.random.key(4)
+        got, _, metrics = run_update(config, params, batch, targets, evaluate, key)
+        order = np.asarray(random_order(key, 24)).reshape(4, 6)
+        assert sorted(order.ravel()) == list(range(24))
+        advantage = np.asarray(targets.advantage)
+        white = (advantage - advantage.mean()) / np.sqrt(advantage.var(ddof=1) + 1e-8)
+        targets = targets._replace(advantage=jnp.asarray(white))
+        one = dataclasses.replace(SMALL, whiten_advantages=False)
+        expected, norms = params, []
+        for part in order:
+            taken = jax.tree.map(lambda x: x[:, part], (batch, targets))  # noqa: B023
+            expected, _, of_part = run_update(one, expected, *taken, evaluate)
+            norms.append(of_part["grad_norm"])
+        assert_close(got, expected)
+        np.testing.assert_allclose(metrics["grad_norm"], np.mean(norms), rtol=1e-5)
+
     def test_masked_columns_change_nothing(self):
         params, batch, targets, evaluate = categorical_problem(jax.random.key(2))
         twice = jax.tree.map(lambda x: jnp.concatenate([x, x], axis=1), (batch, targets))
@@ -267,6 +288,11 @@ class TestState:
     [
         ({"num_envs": 0}, "num_envs must be at least 1"),
         ({"n_step": 0}, "n_step must be at least 1"),
+        ({"num_minibatches": 0}, "num_minibatches must be at least 1"),
+        (
+            {"num_minibatches": 5},
+            "num_envs x num_steps = 64 does not divide into num_minibatches = 5",
+        ),
         ({"gae_lambda": 1.1}, "gae_lambda must be between 0 and 1"),
         ({"value_coefficient": -1.0}, "value_coefficient must be positive"),
         ({"entropy_coefficient": -0.1}, "entropy_coefficient must not be negative"),
