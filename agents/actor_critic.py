@@ -9,9 +9,11 @@ REINFORCE with a value baseline waits for the return; the actor-critic lets the 
     V      : least squares towards A_t + V(s_t)
 
 Rollouts are short and each step of them is used once; asynchronous actors (the first A of A3C) are replaced by many
-environments side by side. With one gradient step for a rollout data and policy never part; with several
-(`num_minibatches`) the policy is a few steps ahead of the data, which A3C's actors are as well, and which is not
-corrected for either: what corrects it is `ppo`.
+environments side by side. With one gradient step for a rollout data and policy never part. With several, each on a part
+of the rollout (`num_minibatches`), the policy is a few steps ahead of the data, and steps are weighted as in Degris et
+al. 2012, https://arxiv.org/abs/1205.4839: pi(a_t|s_t) / pi_old(a_t|s_t) times the gradient above, of which the first
+step's ratios are 1. Without these weights deviations collapse: once the mean has moved towards good actions, these lie
+nearer to it than bad ones do. Nothing but small steps keeps the policies close; see `ppo` and `trpo`.
 """
 
 from __future__ import annotations
@@ -150,7 +152,7 @@ def update(
 
     def loss(params: Params, batch: Batch, targets: Targets):
         new = evaluate(params, batch.obs, batch.action)
-        policy_loss = policy_losses.policy_gradient_loss(new.logp, targets.advantage)
+        policy_loss = -policy_losses.importance_ratio(new.logp, batch.logp) * targets.advantage
         value_loss = value_losses.squared_error(new.value, targets.value)
         policy_loss, value_loss, entropy = (
             returns.masked_mean(x, batch.mask) for x in (policy_loss, value_loss, new.entropy)

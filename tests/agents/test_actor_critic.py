@@ -179,6 +179,8 @@ class TestUpdate:
     @pytest.mark.parametrize("whiten", [False, True])
     def test_is_the_gradient_by_hand(self, whiten):
         params, batch, targets, evaluate = categorical_problem(jax.random.key(0))
+        ratio = np.linspace(0.5, 2.0, 24)  # an older policy chose the actions
+        batch = batch._replace(logp=batch.logp - np.log(ratio))
         config = dataclasses.replace(SMALL, entropy_coefficient=0.3, whiten_advantages=whiten)
         new, _, metrics = run_update(config, params, batch, targets, evaluate)
         w, v = (np.asarray(params[name], float) for name in ("policy", "value"))
@@ -190,7 +192,8 @@ class TestUpdate:
         pi = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         entropy = -np.sum(pi * np.log(pi), axis=1, keepdims=True)
         # d log pi(a) / d logits = onehot(a) - pi; d H / d logits = -pi (log pi + H)
-        slope = -advantage[:, None] * (np.eye(3)[action] - pi) + 0.3 * pi * (np.log(pi) + entropy)
+        slope = -(ratio * advantage)[:, None] * (np.eye(3)[action] - pi)
+        slope += 0.3 * pi * (np.log(pi) + entropy)
         error = obs @ v - target
         gradient = {"policy": obs.T @ slope / 24, "value": 0.5 * error @ obs / 24}
         assert_close(new, {name: params[name] - 0.1 * gradient[name] for name in params}, atol=1e-5)
