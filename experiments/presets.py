@@ -113,6 +113,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         # Rollouts of 8 steps without whitening: a return of 31.
         "num_envs": 64,
         "num_steps": 32,
+        "num_minibatches": 8,
         "optimizer": "adam",
         "estimator": "gae",
         "whiten_advantages": True,
