@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import signal
 import sys
 import warnings
@@ -38,6 +39,7 @@ from experiments.spec import (
     Domain,
     Spec,
     algorithm,
+    algorithm_name,
     env_factory,
     full_name,
     make_env,
@@ -120,6 +122,7 @@ def prepare(
     argv: Sequence[str], env: str | None, domain: Domain = "control"
 ) -> tuple[Path, Spec, Any, RunFlags, str | None]:
     """Folder, spec, algorithm, the run's flags, and a remark. Writes nothing; raises ValueError."""
+    argv = _by_own_name(argv)
     first = _first_flags(argv)
     stored = None
     which = _WHICH[domain]
@@ -200,6 +203,18 @@ def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
         return parser.parse_known_args(list(argv))[0]
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
+
+
+def _by_own_name(argv: Sequence[str]) -> list[str]:
+    """A command line whose --algo is not an alias."""
+    return [
+        f"--algo={algorithm_name(word.removeprefix('--algo='))}"
+        if word.startswith("--algo=")
+        else algorithm_name(word)
+        if before == "--algo"
+        else word
+        for before, word in itertools.pairwise(["", *argv])
+    ]
 
 
 def _parse(

@@ -25,6 +25,7 @@ from experiments.spec import (
     TOKENS,
     Domain,
     algorithm,
+    algorithm_name,
     domain_of,
     env_factory,
     full_name,
@@ -115,7 +116,7 @@ def load(name: str) -> list[Cell]:
 
 
 def product(envs: Iterable[str], algos: Iterable[str], **rest: Any) -> list[Cell]:
-    algos = tuple(algos)
+    algos = tuple(map(algorithm_name, algos))
     return [Cell(full_name(env), algo, **rest) for env in envs for algo in algos]
 
 

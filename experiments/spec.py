@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import jax
 
 import envs
-from agents import ALGORITHMS, TOKEN_ALGORITHMS
+from agents import ALGORITHMS, ALIASES, TOKEN_ALGORITHMS
 from envs.base import Env
 from experiments import checkpoints, runs, user_env
 from experiments.suggest import suggestion
@@ -57,6 +57,11 @@ def algorithm(name: str, domain: Domain = "control") -> Any:
     if name not in known:
         raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, known)}")
     return known[name]
+
+
+def algorithm_name(given: str) -> str:
+    """The name under which an algorithm's runs are kept."""
+    return ALIASES.get(given, given)
 
 
 def make_env(name: str, kwargs: dict[str, Any]) -> Env:

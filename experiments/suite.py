@@ -31,7 +31,7 @@ from experiments.cli import BAD_INPUT, run_main
 from experiments.flags import parse_flags
 from experiments.grid import Cell, Run
 from experiments.locks import alone
-from experiments.spec import full_name
+from experiments.spec import algorithm_name, full_name
 
 SMOKE_STEPS = 5_000
 POLL_SECONDS = 0.2
@@ -217,7 +217,7 @@ def _cells(flags: SuiteFlags) -> list[Cell]:
     else:
         cells = grid.load(flags.grid)
         cells = _only(cells, "env", [full_name(env) for env in flags.envs])
-        cells = _only(cells, "algo", flags.algos)
+        cells = _only(cells, "algo", [algorithm_name(algo) for algo in flags.algos])
     given = {name: getattr(flags, name) for name in ("seeds", "first_seed", "total_steps")}
     given = {name: value for name, value in given.items() if value is not None}
     cells = [dataclasses.replace(cell, **given) for cell in cells]

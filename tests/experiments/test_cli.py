@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import agents
-from experiments import cli, compare, evaluator, finish, flags, play, runs
+from experiments import cli, compare, evaluator, finish, flags, grid, play, runs
 from experiments.locks import alone
 from tests.experiments import stub
 
@@ -265,6 +265,20 @@ def test_every_algorithm_has_its_flags(algo):
     _, spec, learner, _, _ = cli.prepare(["--env", env, "--algo", algo, "--seed", "3"], None)
     assert (spec.algo, spec.seed) == (algo, 3)
     assert isinstance(spec.config, learner.Config)
+
+
+@pytest.mark.parametrize("flag", ["--algo actor_critic", "--algo=actor-critic"])
+def test_another_name_of_an_algorithm_is_taken_and_its_own_kept(flag, tmp_path):
+    argv = ["--env", "CartPole-v1", *flag.split()]
+    folder, spec, learner, _, _ = cli.prepare(argv, None)
+    assert spec.algo == "a2c"
+    assert isinstance(learner, agents.ALGORITHMS["a2c"])
+    assert folder.name.startswith("CartPole-v1-a2c-s0-")
+    runs.create(tmp_path / "run", spec.to_json())
+    again = cli.prepare(["--resume", str(tmp_path / "run"), *flag.split()], None)
+    assert again[1] == spec
+    (cell,) = grid.product(["CartPole-v1"], [flag[7:]])
+    assert cell.algo == "a2c"
 
 
 @pytest.mark.parametrize("algo", agents.TOKEN_ALGORITHMS)
