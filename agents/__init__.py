@@ -39,9 +39,6 @@ ALGORITHMS = {
     "policy-iteration": PolicyIteration,
 }
 
-# Other names that `--algo` takes.
-ALIASES = {"actor_critic": "a2c", "actor-critic": "a2c"}
-
 TOKEN_ALGORITHMS = {
     "sft": SFT,
     "rejection": Rejection,

@@ -11,12 +11,13 @@ from typing import Any, Literal, get_args
 import jax
 
 import envs
-from agents import ALGORITHMS, ALIASES, TOKEN_ALGORITHMS
+from agents import ALGORITHMS, TOKEN_ALGORITHMS
 from envs.base import Env
 from experiments import checkpoints, runs, user_env
 from experiments.suggest import suggestion
 
 TOKENS = "tokens-"  # what names of their environments begin with
+ALIASES = {"actor_critic": "a2c", "actor-critic": "a2c"}  # other names that --algo takes
 Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
 
 
