@@ -30,14 +30,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches, random_order
 from agents.core import policy_losses, returns, value_losses
 from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
-from agents.settings import require
+from agents.settings import EntropySettings, require
 from envs.base import Env
 
 Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class ActorCriticConfig(PolicyConfig):
+class ActorCriticConfig(EntropySettings, PolicyConfig):
     num_steps: int = 8
     """steps of each environment between updates"""
     num_minibatches: int = 1
@@ -55,7 +55,7 @@ class ActorCriticConfig(PolicyConfig):
     value_coefficient: float = 0.5
     """weight of the value loss"""
     entropy_coefficient: float = 0.01
-    """weight of the entropy bonus"""
+    """weight of the entropy bonus, at first"""
     whiten_advantages: bool = False
     """advantages of each rollout to mean 0 and variance 1"""
 
@@ -64,7 +64,6 @@ class ActorCriticConfig(PolicyConfig):
         self.require_at_least_one("n_step", "num_minibatches")
         self.require_positive("value_coefficient")
         self.require_share("gae_lambda")
-        self.require_not_negative("entropy_coefficient")
         require(
             self.num_envs * self.num_steps % self.num_minibatches == 0,
             f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "
@@ -101,6 +100,7 @@ class A2C(OnPolicy):
             evaluate=self.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
+            entropy_coefficient=self.config.entropy_weight(self.left(state.env_steps)),
             config=self.config,
         )
         state = self.finish(state, steps, params, opt_state, key=key)
@@ -133,6 +133,7 @@ def update(
     evaluate: Callable[[Params, Any, Any], Evaluation],
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
+    entropy_coefficient: Float[Array, ""] | float,
     config: ActorCriticConfig,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """One pass over a batch: a gradient step of policy, value and entropy on each of its parts.
@@ -141,6 +142,7 @@ def update(
       batch, targets: leaves [T, N, ...]; the parts split N.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
+      learning_rate, entropy_coefficient: of this update; the config's are those at first.
 
     Returns:
       params, opt_state, and metrics: means over the gradient steps.
@@ -157,11 +159,7 @@ def update(
         policy_loss, value_loss, entropy = (
             returns.masked_mean(x, batch.mask) for x in (policy_loss, value_loss, new.entropy)
         )
-        total = (
-            policy_loss
-            + config.value_coefficient * value_loss
-            - config.entropy_coefficient * entropy
-        )
+        total = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
         return total, {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": entropy}
 
     def gradient_step(carry, data):

@@ -167,6 +167,7 @@ def run_update(config, params, batch, targets, evaluate, key=None):
         evaluate=evaluate,
         optimizer=optimizer,
         learning_rate=jnp.asarray(0.1),
+        entropy_coefficient=config.entropy_coefficient,
         config=config,
     )
 
@@ -262,6 +263,20 @@ class TestState:
             clipped = np.array(gradient) * min(1.0, 0.5 / np.linalg.norm(gradient))
             square = 0.99 * square + 0.01 * clipped**2
             np.testing.assert_allclose(step["w"], clipped / np.sqrt(square + 1e-5), rtol=1e-5)
+
+    def test_entropy_bonus_falls_to_zero(self):
+        def after_a_step(env_steps, **bonus):
+            algo = A2C(dataclasses.replace(SMALL, **bonus), probes.RewardIsAction(continuous=True))
+            state = algo.init(jax.random.key(0))
+            state = dataclasses.replace(state, env_steps=jnp.asarray(env_steps))
+            return jax.jit(algo.step)(state)[0].params
+
+        quarter, half = SMALL.total_steps // 4, SMALL.total_steps // 2
+        falling = {"entropy_coefficient": 0.4, "entropy_fraction": 0.5}
+        assert_close(
+            after_a_step(quarter, **falling), after_a_step(quarter, entropy_coefficient=0.2)
+        )
+        assert_close(after_a_step(half, **falling), after_a_step(half, entropy_coefficient=0.0))
 
     @pytest.mark.parametrize("config", [SMALL, GAE])
     def test_vmapped_seeds_equal_single_runs(self, config):
