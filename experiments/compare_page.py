@@ -44,7 +44,8 @@ def page(
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     lines += [
         "",
-        "IQM: mean without the lowest and highest quarter of the seeds (with three or fewer, the mean).",
+        "IQM: mean without the lowest and highest quarter of the seeds (with three or fewer, the mean). "
+        "The interval of one seed is its value: it tells nothing of the spread.",
         "",
     ]
     there = {row[2] for row in rows}

@@ -220,12 +220,15 @@ def _text(value: Any) -> str:
 
 
 def _group(curves: list[Curve], label: int, scores: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """Intervals of one seed, which tells nothing of the spread, have no ends: None."""
+    unknown = {"low": None, "high": None} if len(curves) == 1 else {}
     return {
         "label": label,
         "band": {x: _band(curves, x) for x in ("steps", "seconds")},
         "seeds": [_seed(curve) for curve in curves],
         **{
             metric: dict(zip(("iqm", "mean", "low", "high"), map(_number, figures), strict=True))
+            | unknown
             for _, _, metric, *figures, _ in scores
         },
     }
@@ -239,6 +242,8 @@ def _band(curves: list[Curve], x: str) -> dict[str, Any] | None:
     if found is None:
         return None
     grid, iqm, _, low, high = found
+    if len(curves) == 1:  # see `_group`
+        low = high = np.full_like(iqm, np.nan)
     heights = {"iqm": iqm, "low": low, "high": high}
     return {"x": _rounded(grid, 7), **{name: _rounded(y) for name, y in heights.items()}}
 
