@@ -33,7 +33,7 @@ from experiments.grid import Cell, Run
 from experiments.locks import alone
 from experiments.spec import algorithm_name, full_name
 
-SMOKE_STEPS = 5_000
+SMOKE_STEPS, SMOKE_SEEDS = 5_000, 2
 POLL_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ANOTHER = "another suite, or a run that one left behind,"
@@ -60,7 +60,7 @@ class SuiteFlags:
     out: Path | None = None
     """the suite's folder; None: results/runs/suite, or named after the grid"""
     smoke: bool = False
-    """try everything out with a few iterations each, in a folder of its own"""
+    """try everything out with two seeds and a few iterations each, in a folder of its own"""
 
 
 def main() -> None:
@@ -224,7 +224,14 @@ def _cells(flags: SuiteFlags) -> list[Cell]:
     grid.check(cells)
     if not flags.smoke:
         return cells
-    return [dataclasses.replace(cell, total_steps=min(cell.steps(), SMOKE_STEPS)) for cell in cells]
+    return [
+        dataclasses.replace(
+            cell,
+            total_steps=min(cell.steps(), SMOKE_STEPS),
+            seeds=min(cell.seeds, SMOKE_SEEDS),
+        )
+        for cell in cells
+    ]
 
 
 def _only(cells: list[Cell], what: str, names: Sequence[str]) -> list[Cell]:
