@@ -13,7 +13,8 @@ not name is the rival's own default. What differs:
   with noise, which SBX adds only on request.
 - `CartPole-v1/dqn`: one gradient step of batch 128 for two environment steps. Ours takes 4 steps of 8 environments,
   then 16 gradient steps, bounds the gradient's length and normalises observations; SBX takes 2 of one environment, then
-  one. SBX has neither double Q-learning nor another loss than Huber's, so ours goes without the one and with the other.
+  one. SBX has neither double Q-learning nor another loss than Huber's, so ours goes without the one and with the other,
+  and with one-step targets.
 - `CartPole-v1/ppo`: Rejax compiles all of its training, as we do. Equal too are environments (16) and steps (256), and
   that observations and rewards are normalised. Rejax clips the value loss and has an optimiser each for policy and
   value. Evaluation cannot be switched off there, so it is replaced by a function that does nothing.
@@ -74,7 +75,12 @@ COMPARISONS = (
     Comparison("HalfCheetah-v5", "ppo", ("sbx", "sb3")),
     Comparison("HalfCheetah-v5", "sac", ("sbx",)),
     Comparison("HalfCheetah-v5", "td3", ("sbx",)),
-    Comparison("CartPole-v1", "dqn", ("sbx",), {"double": False, "loss": "huber"}),
+    Comparison(
+        "CartPole-v1",
+        "dqn",
+        ("sbx",),
+        {"double": False, "loss": "huber", "n_step": 1, "update_ratio": 0.5},
+    ),
     Comparison("CartPole-v1", "ppo", ("rejax",)),
 )
 
@@ -167,8 +173,11 @@ def _off_policy(config: OffPolicyConfig) -> dict[str, Any]:
         arguments["target_update_interval"] = round(config.target_period / config.update_ratio)
         if len(set(config.hidden_sizes)) != 1 or len(config.hidden_sizes) != 2:
             raise ValueError(f"sbx's dqn has two layers of one width, ours {config.hidden_sizes}")
-        if config.double or config.dueling or config.prioritized or config.loss != "huber":
-            raise ValueError("sbx's dqn is neither double, dueling nor prioritized, and Huber's")
+        extras = config.double or config.dueling or config.prioritized or config.n_step > 1
+        if extras or config.loss != "huber":
+            raise ValueError(
+                "sbx's dqn has one-step targets and Huber's loss, and is neither double, dueling nor prioritized"
+            )
     return arguments
 
 
