@@ -1,0 +1,40 @@
+"""The grids that are shipped, and the results that they are said to reproduce."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from experiments import grid, records
+from experiments.presets import preset
+
+RESULTS = Path(__file__).parents[2] / "results"
+PAGES = {
+    "walker": "walker-algorithms",
+    "classic": "classic",
+    "mujoco": "mujoco",
+    "tokens": "tokens",
+}
+
+
+def settings_of(cell):
+    """Those that differ from the algorithm's defaults; as JSON has them."""
+    config = preset(cell.env, cell.algo, cell.config_type)
+    told = {field.name: field.default for field in dataclasses.fields(config)}
+    found = {**dataclasses.asdict(config), **cell.flags}
+    found = {name: value for name, value in found.items() if value != told[name]}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_grid_reproduces_what_is_published(name):
+    cells = {(cell.env, cell.algo): cell for cell in grid.load(name)}
+    grid.check(list(cells.values()))
+    _, published = records.read(RESULTS / PAGES[name] / "records.json")
+    for record in published:
+        cell = cells[record["env"], record["algo"]]
+        expected, found = settings_of(cell), dict(record["settings"])
+        steps = found.pop("total_steps", cell.steps())
+        assert cell.steps() <= steps < 1.01 * cell.steps()  # rounded up to whole iterations
+        expected.pop("total_steps", None)
+        assert found == expected, (record["env"], record["algo"], record["seed"])
