@@ -35,6 +35,6 @@ def test_a_grid_reproduces_what_is_published(name):
         cell = cells[record["env"], record["algo"]]
         expected, found = settings_of(cell), dict(record["settings"])
         steps = found.pop("total_steps", cell.steps())
-        assert cell.steps() <= steps < 1.01 * cell.steps()  # rounded up to whole iterations
+        assert cell.steps() <= steps < 1.02 * cell.steps()  # rounded up to whole iterations
         expected.pop("total_steps", None)
         assert found == expected, (record["env"], record["algo"], record["seed"])
