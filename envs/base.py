@@ -6,6 +6,7 @@ Episode ends, resets and the time limit are not the environment's business: `ste
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import gymnasium
@@ -30,6 +31,15 @@ class Env(Generic[State]):
     reset_bank: int = 0
     on_host: bool = False  # lives outside the program: its states cannot be stepped twice
     render_fps: int | None = None  # steps a second, for videos; None: there is nothing to see
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # The class becomes a static field of its environments. JAX 0.10 takes two registered dataclasses for one
+        # structure wherever their static fields and the numbers of their leaves agree, whatever the classes: a function
+        # jitted once and called with both would now and then run the other's program.
+        static = {"pytree_node": False}
+        cls.__annotations__["_kind"] = type
+        cls._kind = dataclasses.field(default=cls, kw_only=True, repr=False, metadata=static)
 
     @property
     def observation_space(self) -> gymnasium.Space:
