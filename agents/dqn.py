@@ -62,12 +62,14 @@ class DQNConfig(OffPolicyConfig):
     """the online network chooses the action whose value the target network tells"""
     dueling: bool = False
     """separate heads for a state's value and the advantages"""
+    layer_norm: bool = False
+    """normalisation before each activation, as in PQN"""
     target_update: Literal["hard", "soft"] = "hard"
     """copy the network every target_period gradient steps, or follow it at the rate tau"""
     target_period: int = 50
     """gradient steps between copies (hard)"""
     epsilon_end: float = 0.05
-    """share of random actions in the end; it falls from 1"""
+    """share of random actions, of each joint for itself, in the end; it falls from 1"""
     epsilon_fraction: float = 0.25
     """share of the run in which it falls"""
     prioritized: bool = False
@@ -109,6 +111,7 @@ class DQN(OffPolicy):
                 config.hidden_sizes,
                 activation=config.activation,
                 dueling=config.dueling,
+                layer_norm=config.layer_norm,
                 rngs=rngs,
             )
         )

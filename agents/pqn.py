@@ -53,7 +53,7 @@ class PQNConfig(OnPolicyConfig):
     max_grad_norm: float | None = 10.0
     """gradients longer than this are shortened to it; None: never"""
     epsilon_end: float = 0.05
-    """share of random actions in the end; it falls from 1"""
+    """share of random actions, of each joint for itself, in the end; it falls from 1"""
     epsilon_fraction: float = 0.2
     """share of the run in which it falls"""
     normalize_observations: bool = False

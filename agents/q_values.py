@@ -134,10 +134,14 @@ def value_of(
 def epsilon_greedy(
     q: Float[Array, "*batch D K"], choices: Choices, epsilon: Any, key: PRNGKeyArray
 ) -> Int[Array, "*batch D"]:
-    """With probability epsilon the whole action is random, else greedy."""
+    """With probability epsilon a coordinate's choice is random, else greedy; each coordinate for itself.
+
+    Were the whole action random or none of it, the data would hardly show what one joint's torque is worth beside the
+    greedy ones of the others.
+    """
     which_key, random_key = jax.random.split(key)
     batch = q.shape[:-2]
-    random = jax.random.bernoulli(which_key, epsilon, (*batch, 1))
+    random = jax.random.bernoulli(which_key, epsilon, q.shape[:-1])
     return jnp.where(random, choices.random(random_key, *batch), greedy(q))
 
 

@@ -47,20 +47,23 @@ class Buttons(Joints):
 
 
 def q_values(params, obs, shape):
-    """The network in NumPy, one hidden layer; duelling if there are parameters for it."""
-    head, hidden, *value = (
-        {k: np.asarray(v[...], float) for k, v in layer.items()}
-        for layer in (
-            params["head"],
-            params["hidden"][0],
-            *([params["value"]] if "value" in params else []),
-        )
-    )
-    x = np.maximum(obs @ hidden["kernel"] + hidden["bias"], 0.0)
+    """The network in NumPy, one hidden layer; normalised and duelling if there are parameters for it."""
+
+    def layer(state):
+        return {k: np.asarray(v[...], float) for k, v in state.items()}
+
+    hidden, head = layer(params["hidden"][0]), layer(params["head"])
+    x = obs @ hidden["kernel"] + hidden["bias"]
+    if "norms" in params:
+        norm = layer(params["norms"][0])
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        x = norm["scale"] * x + norm["bias"]
+    x = np.maximum(x, 0.0)
     out = (x @ head["kernel"] + head["bias"]).reshape(-1, *shape)
-    if not value:
+    if "value" not in params:
         return out
-    state_value = x @ value[0]["kernel"] + value[0]["bias"]
+    value = layer(params["value"])
+    state_value = x @ value["kernel"] + value["bias"]
     return state_value[..., None] + out - out.mean(axis=-1, keepdims=True)
 
 
@@ -169,8 +172,9 @@ class TestUpdate:
         self.check(plain)
         assert np.abs(plain.target - case.target).max() > 0.1
 
-    def test_joints_and_duelling(self):
-        self.check(Case(Joints(), dueling=True, bins=4))
+    @pytest.mark.parametrize("layer_norm", [False, True])
+    def test_joints_and_duelling(self, layer_norm):
+        self.check(Case(Joints(), dueling=True, layer_norm=layer_norm, bins=4))
 
     def test_the_target_is_copied_every_so_many_steps(self, case):
         params = case.params
