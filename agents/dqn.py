@@ -78,6 +78,8 @@ class DQNConfig(OffPolicyConfig):
     """exponent of the importance weights at first; it rises to 1 (prioritized)"""
     bins: int = 3
     """values of each joint, where actions are continuous"""
+    bin_span: float = 1.0
+    """share of the actions' range that these values span, about its middle"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -88,6 +90,9 @@ class DQNConfig(OffPolicyConfig):
             self.target_period >= 1, f"target_period must be at least 1, got {self.target_period}"
         )
         require(self.bins >= 2, f"bins must be at least 2, got {self.bins}")
+        require(
+            0 < self.bin_span <= 1, f"bin_span must be above 0 and at most 1, got {self.bin_span}"
+        )
 
 
 class DQNParams(NamedTuple):
@@ -103,7 +108,7 @@ class DQN(OffPolicy):
     def __init__(self, config: DQNConfig, env: Env):
         actions = (gymnasium.spaces.Discrete, gymnasium.spaces.Box)
         super().__init__(config, env, actions, prioritized=config.prioritized)
-        self.choices = Choices(env.action_space, config.bins)
+        self.choices = Choices(env.action_space, config.bins, config.bin_span)
         self.network = Functional(
             lambda rngs: QNetwork(
                 self.num_inputs,

@@ -64,12 +64,17 @@ class PQNConfig(OnPolicyConfig):
     """activation of the hidden layers"""
     bins: int = 3
     """values of each joint, where actions are continuous"""
+    bin_span: float = 1.0
+    """share of the actions' range that these values span, about its middle"""
 
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches")
         self.require_share("q_lambda", "epsilon_end", "epsilon_fraction")
         require(self.bins >= 2, f"bins must be at least 2, got {self.bins}")
+        require(
+            0 < self.bin_span <= 1, f"bin_span must be above 0 and at most 1, got {self.bin_span}"
+        )
         require(
             self.num_envs * self.num_steps % self.num_minibatches == 0,
             f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "
@@ -85,7 +90,7 @@ class PQN(OnPolicy):
     def __init__(self, config: PQNConfig, env: Env):
         super().__init__(config, env)
         require_bounds(type(self).__name__, env)
-        self.choices = Choices(env.action_space, config.bins)
+        self.choices = Choices(env.action_space, config.bins, config.bin_span)
         self.network = Functional(
             lambda rngs: QNetwork(
                 self.num_inputs,

@@ -28,6 +28,7 @@ class Choices:
 
     space: gymnasium.Space
     bins: int  # of each coordinate of a Box
+    bin_span: float = 1.0  # the share of its range that they span, about the middle
 
     @property
     def coordinates(self) -> int:
@@ -42,20 +43,26 @@ class Choices:
     def action(self, choice: Int[Array, "*batch D"]) -> Array:
         """What the environment is given."""
         if isinstance(self.space, gymnasium.spaces.Box):
-            low, high = jnp.asarray(self.space.low), jnp.asarray(self.space.high)
+            low, high = self._ends
             return low + (high - low) * choice.astype(jnp.float32) / (self.bins - 1)
         return choice[..., 0]
 
     def choice(self, action: Array) -> Int[Array, "*batch D"]:
         """The inverse of `action`."""
         if isinstance(self.space, gymnasium.spaces.Box):
-            low, high = self.space.low, self.space.high
+            low, high = self._ends
             share = (action - low) / (high - low)
             return jnp.round(share * (self.bins - 1)).astype(jnp.int32)
         return action[..., None]
 
     def random(self, key: PRNGKeyArray, *batch: int) -> Int[Array, "*batch D"]:
         return jax.random.randint(key, (*batch, self.coordinates), 0, self.values)
+
+    @property
+    def _ends(self) -> tuple[Array, Array]:
+        low, high = jnp.asarray(self.space.low), jnp.asarray(self.space.high)
+        beyond = (1 - self.bin_span) / 2 * (high - low)
+        return low + beyond, high - beyond
 
     @property
     def _discrete(self) -> bool:

@@ -333,6 +333,7 @@ def test_vmapped_seeds_equal_single_runs():
         ({"priority_beta": 2.0}, "priority_beta must be between 0 and 1"),
         ({"target_period": 0}, "target_period must be at least 1"),
         ({"bins": 1}, "bins must be at least 2"),
+        ({"bin_span": 0.0}, "bin_span must be above 0 and at most 1"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -196,6 +196,7 @@ def _unit(shape, i):
         ({"q_lambda": 1.5}, "q_lambda must be between 0 and 1"),
         ({"epsilon_end": -0.1}, "epsilon_end must be between 0 and 1"),
         ({"bins": 1}, "bins must be at least 2"),
+        ({"bin_span": 0.0}, "bin_span must be above 0 and at most 1"),
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(change, message):
