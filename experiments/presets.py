@@ -144,6 +144,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "sac"): _WALKER_REPLAY | {"total_steps": 1_500_000, "learning_rate": 1e-3},
     ("walker", "td3"): _WALKER_REPLAY | {"total_steps": 1_800_000, "learning_rate": 1e-3},
     ("walker", "ddpg"): _WALKER_REPLAY | {"total_steps": 1_000_000, "learning_rate": 1e-3},
+    # Where the choices span all of the torques' range, the robot learns faster and hops: return 220, both feet in the
+    # air for 40% of the time, where walking allows 20% (now 145 and 17%).
     ("walker", "dqn"): _WALKER_REPLAY
     | {
         "total_steps": 2_400_000,
@@ -153,7 +155,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "buffer_size": 1_000_000,
         "epsilon_fraction": 0.1,
         "warmup_steps": 5_000,
+        "layer_norm": True,
         "bins": 7,
+        "bin_span": 0.65,
     },
     ("classic", "ppo"): {
         "total_steps": 500_000,
