@@ -173,10 +173,11 @@ def _off_policy(config: OffPolicyConfig) -> dict[str, Any]:
         arguments["target_update_interval"] = round(config.target_period / config.update_ratio)
         if len(set(config.hidden_sizes)) != 1 or len(config.hidden_sizes) != 2:
             raise ValueError(f"sbx's dqn has two layers of one width, ours {config.hidden_sizes}")
-        extras = config.double or config.dueling or config.prioritized or config.n_step > 1
-        if extras or config.loss != "huber":
+        extras = config.double or config.dueling or config.prioritized or config.layer_norm
+        if extras or config.n_step > 1 or config.loss != "huber":
             raise ValueError(
-                "sbx's dqn has one-step targets and Huber's loss, and is neither double, dueling nor prioritized"
+                "sbx's dqn has one-step targets, Huber's loss and a plain network, and is neither double, dueling nor "
+                "prioritized"
             )
     return arguments
 

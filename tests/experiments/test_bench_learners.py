@@ -116,8 +116,9 @@ def test_what_a_rival_cannot_do_is_refused():
         rival_settings("sbx", "ppo", dataclasses.replace(ppo, activation="relu"))
     with pytest.raises(ValueError, match="two layers of one width"):
         rival_settings("sbx", "dqn", dataclasses.replace(dqn, hidden_sizes=(64, 32)))
-    with pytest.raises(ValueError, match="double"):
-        rival_settings("sbx", "dqn", dataclasses.replace(dqn, double=True))
+    for extra in ("double", "layer_norm"):
+        with pytest.raises(ValueError, match="a plain network, and is neither double"):
+            rival_settings("sbx", "dqn", dataclasses.replace(dqn, **{extra: True}))
 
 
 def test_rivals_are_told_their_settings_and_a_missing_one_is_left_out(tmp_path, capsys):
