@@ -60,6 +60,7 @@ class Choices:
 
     @property
     def _ends(self) -> tuple[Array, Array]:
+        assert isinstance(self.space, gymnasium.spaces.Box)
         low, high = jnp.asarray(self.space.low), jnp.asarray(self.space.high)
         beyond = (1 - self.bin_span) / 2 * (high - low)
         return low + beyond, high - beyond
