@@ -24,7 +24,15 @@ from agents import replay
 from agents.core import value_losses
 from agents.networks import Functional
 from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState
-from agents.q_values import Choices, QNetwork, epsilon_greedy, greedy, linear_schedule, value_of
+from agents.q_values import (
+    Choices,
+    QNetwork,
+    epsilon_greedy,
+    greedy,
+    linear_schedule,
+    require_bins,
+    value_of,
+)
 from agents.settings import require
 from envs.base import Env
 
@@ -89,10 +97,7 @@ class DQNConfig(OffPolicyConfig):
         require(
             self.target_period >= 1, f"target_period must be at least 1, got {self.target_period}"
         )
-        require(self.bins >= 2, f"bins must be at least 2, got {self.bins}")
-        require(
-            0 < self.bin_span <= 1, f"bin_span must be above 0 and at most 1, got {self.bin_span}"
-        )
+        require_bins(self.bins, self.bin_span)
 
 
 class DQNParams(NamedTuple):

@@ -30,7 +30,15 @@ from agents.on_policy import (
     Params,
     State,
 )
-from agents.q_values import Choices, QNetwork, epsilon_greedy, greedy, linear_schedule, value_of
+from agents.q_values import (
+    Choices,
+    QNetwork,
+    epsilon_greedy,
+    greedy,
+    linear_schedule,
+    require_bins,
+    value_of,
+)
 from agents.settings import require
 from agents.spaces import require_bounds
 from envs.base import Env
@@ -71,10 +79,7 @@ class PQNConfig(OnPolicyConfig):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches")
         self.require_share("q_lambda", "epsilon_end", "epsilon_fraction")
-        require(self.bins >= 2, f"bins must be at least 2, got {self.bins}")
-        require(
-            0 < self.bin_span <= 1, f"bin_span must be above 0 and at most 1, got {self.bin_span}"
-        )
+        require_bins(self.bins, self.bin_span)
         require(
             self.num_envs * self.num_steps % self.num_minibatches == 0,
             f"num_envs x num_steps = {self.num_envs * self.num_steps} does not divide into "

@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import ACTIVATIONS, orthogonal
+from agents.settings import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,12 @@ class Choices:
     @property
     def _discrete(self) -> bool:
         return isinstance(self.space, gymnasium.spaces.Discrete)
+
+
+def require_bins(bins: int, bin_span: float) -> None:
+    """Raises ValueError for numbers of which there are no `Choices`."""
+    require(bins >= 2, f"bins must be at least 2, got {bins}")
+    require(0 < bin_span <= 1, f"bin_span must be above 0 and at most 1, got {bin_span}")
 
 
 class QNetwork(nnx.Module):
@@ -142,11 +149,7 @@ def value_of(
 def epsilon_greedy(
     q: Float[Array, "*batch D K"], choices: Choices, epsilon: Any, key: PRNGKeyArray
 ) -> Int[Array, "*batch D"]:
-    """With probability epsilon a coordinate's choice is random, else greedy; each coordinate for itself.
-
-    Were the whole action random or none of it, the data would hardly show what one joint's torque is worth beside the
-    greedy ones of the others.
-    """
+    """With probability epsilon a coordinate's choice is random, else greedy; each coordinate for itself."""
     which_key, random_key = jax.random.split(key)
     batch = q.shape[:-2]
     random = jax.random.bernoulli(which_key, epsilon, q.shape[:-1])
