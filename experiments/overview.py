@@ -61,6 +61,10 @@ GOALS |= {
     for env in _BY_BEST
 }
 _TO_WALK = ("ppo", "trpo", "sac", "td3", "dqn")
+# Minutes for a seed on the walker, with two cores.
+_MINUTES = dict.fromkeys(("ppo", "trpo", "a2c", "reinforce", "grpo", "pqn"), 10) | dict.fromkeys(
+    ("dqn", "sac", "td3", "ddpg"), 20
+)
 
 
 def main() -> None:
@@ -108,6 +112,11 @@ def text(found: list[dict[str, Any]]) -> str:
     ]
     lines += ["", f"Below what was asked: {'; '.join(below) or 'none'}."]
     lines += [f"Asked, and not run yet: {'; '.join(missing) or 'none'}."]
+    if slow := _slow(cells):
+        lines += [
+            "Slower on the walker than asked (10 minutes a seed, with replay 20), wall clock of a run by its seeds: "
+            f"{'; '.join(slow)}."
+        ]
     return "\n".join(lines)
 
 
@@ -125,6 +134,20 @@ def _beside_returns(found, cells) -> list[str]:
         f"ppo on {_short(c.env)} {_number(c.value)} over the last 100 training episodes (asked {_number(c.best.value)})"
         for c in training
     ]
+
+
+def _slow(cells) -> list[str]:
+    """Algorithms whose median run on the walker took longer than asked. Seeds side by side share its time."""
+    found = []
+    for algo, minutes in _MINUTES.items():
+        runs = {
+            (r["run"]["seed"], r["run"]["seeds"]): r["wall_clock_s"] / r["run"]["seeds"]
+            for r in cells.get(("walker", algo), ())
+        }
+        took = float(np.median(list(runs.values()))) / 60 if runs else 0.0
+        if took > minutes:
+            found.append(f"{algo} {took:.0f}")
+    return found
 
 
 def _judged(cells):

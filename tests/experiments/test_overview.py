@@ -2,10 +2,12 @@ from experiments import overview
 from experiments.overview import BEGIN, END, ROOT
 
 
-def record(env, algo, final, best):
+def record(env, algo, final, best, minutes=1.0, seeds=1):
     return {
         "env": env,
         "algo": algo,
+        "run": {"seed": 0, "seeds": seeds},
+        "wall_clock_s": 60 * minutes,
         "final": {"mean": final},
         "evaluations": [(10, best, 1), (20, final, 1)],
         "env_steps": 20,
@@ -40,3 +42,9 @@ def test_one_that_does_not_walk_is_named():
         [record("walker", "dqn", 190.0, 190.0), record("walker", "sac", 206.0, 206.0)]
     )
     assert "Below what was asked: dqn on walker does not walk." in line
+
+
+def test_one_that_takes_too_long_is_named():
+    found = [record("walker", "ppo", 230.0, 230.0, minutes=24, seeds=2)] * 2  # two seeds, one run
+    found += [record("walker", "sac", 206.0, 206.0, minutes=19)]
+    assert overview.text(found).endswith("wall clock of a run by its seeds: ppo 12.")
