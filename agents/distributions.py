@@ -61,7 +61,10 @@ class Normal:
     log_std: Array | Any  # [..., A] or [A]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... A"]:
-        noise = jax.random.normal(key, self._shape(), self.mean.dtype)
+        return self.at(jax.random.normal(key, self._shape(), self.mean.dtype))
+
+    def at(self, noise: Float[Array, "... A"]) -> Float[Array, "... A"]:
+        """The sample that standard normal `noise` makes."""
         return self.mean + jnp.exp(self.log_std) * noise
 
     def log_prob(self, x: Float[Array, "... A"]) -> Float[Array, "..."]:
@@ -100,6 +103,10 @@ class TanhNormal:
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... A"]:
         return jnp.tanh(self._normal().sample(key))
+
+    def at(self, noise: Float[Array, "... A"]) -> Float[Array, "... A"]:
+        """The sample that standard normal `noise` makes."""
+        return jnp.tanh(self._normal().at(noise))
 
     def sample_and_log_prob(
         self, key: PRNGKeyArray

@@ -24,6 +24,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, replay, rollout
+from agents.exploration import next_noise
 from agents.settings import Settings, require
 from agents.spaces import encode, normalized, num_inputs, require_actions, require_bounds
 from envs import base
@@ -112,6 +113,21 @@ class OffPolicyConfig(Settings):
         return max(1, ITERATION_STEPS // self.round_steps)
 
 
+@dataclasses.dataclass(frozen=True)
+class ContinuousConfig(OffPolicyConfig):
+    """Of learners that explore by noise on their actions."""
+
+    noise_correlation: float = 0.0
+    """correlation of a step's exploration noise with the step's before; 0: independent (DDPG's paper: 0.85)"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            0 <= self.noise_correlation < 1,
+            f"noise_correlation must be at least 0 and below 1, got {self.noise_correlation}",
+        )
+
+
 @flax.struct.dataclass
 class OffPolicyState:
     params: Params  # of all networks, targets included, as the learner arranges them
@@ -122,6 +138,9 @@ class OffPolicyState:
     key: PRNGKeyArray | Any
     env_steps: Array | Any  # int32 []
     updates: Array | Any  # int32 [], gradient steps
+    noise: Array | Any = (
+        None  # [N, A], exploration noise of the present step; None: not of that kind
+    )
 
 
 Explore = Callable[[OffPolicyState, Any, PRNGKeyArray], Array]
@@ -144,12 +163,14 @@ class OffPolicy:
         actions: tuple[type[gymnasium.Space], ...],
         *,
         prioritized: bool = False,
+        noise_correlation: float | None = None,
     ):
         require_actions(type(self).__name__, env, *actions)
         require_bounds(type(self).__name__, env)
         self.config: Any = config
         self.env = env
         self.prioritized = prioritized
+        self.noise_correlation = noise_correlation
         self.num_inputs = num_inputs(env.observation_space)
         self.iteration_steps = config.rounds * config.round_steps
         # Whole rows of the buffer, and at least what the first sample needs.
@@ -200,13 +221,18 @@ class OffPolicy:
             return state, obs
 
         keys = jax.random.split(steps_key, self.warmup_steps // config.num_envs)
-        return self._watch(*jax.lax.scan(body, state, keys))
+        state = self._watch(*jax.lax.scan(body, state, keys))
+        if self.noise_correlation is None:
+            return state
+        shape = config.num_envs, *(env.action_space.shape or ())
+        return dataclasses.replace(state, noise=jnp.zeros(shape))
 
     def run(
         self, state: OffPolicyState, explore: Explore, update: Update, beta: Any = 1.0
     ) -> tuple[OffPolicyState, dict[str, Array]]:
-        """One iteration. `explore`: (state, raw observations [N, ...], key) to actions [N, ...]; `update`: one gradient
-        step; `beta`: exponent of the importance weights, where sampling is by priority."""
+        """One iteration. `explore`: (state, raw observations [N, ...], key) to actions [N, ...], by `state.noise` if
+        there is one; `update`: one gradient step; `beta`: exponent of the importance weights, where sampling is by
+        priority."""
         config = self.config
         env = self.env.at(state.env_steps)
         bank_key, rounds_key, key = jax.random.split(state.key, 3)
@@ -284,6 +310,9 @@ class OffPolicy:
         """One step of every environment, into the buffer."""
         act_key, env_key = jax.random.split(key)
         num_envs = self.config.num_envs
+        if state.noise is not None:
+            assert self.noise_correlation is not None
+            state = state.replace(noise=next_noise(state.noise, act_key, self.noise_correlation))
         action = explore(state, state.stream.obs, act_key)
         stream, (step, metrics) = rollout.step_stream(
             env,

@@ -33,14 +33,15 @@ from jaxtyping import Array, PRNGKeyArray
 
 from agents import replay
 from agents.core import value_losses
+from agents.distributions import TanhNormal
 from agents.networks import ActionValue, Functional, SquashedActor
-from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState, bounds
+from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, bounds
 from agents.settings import require
 from envs.base import Env
 
 
 @dataclasses.dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
+class SACConfig(ContinuousConfig):
     alpha: float | None = None
     """temperature: weight of the entropy in the objective; None: adapted to target_entropy"""
     initial_alpha: float = 1.0
@@ -75,7 +76,8 @@ class SAC(OffPolicy):
     Config: ClassVar[type] = SACConfig
 
     def __init__(self, config: SACConfig, env: Env):
-        super().__init__(config, env, (gymnasium.spaces.Box,))
+        boxes = (gymnasium.spaces.Box,)
+        super().__init__(config, env, boxes, noise_correlation=config.noise_correlation)
         space = env.action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self.num_actions = int(np.prod(space.shape))
@@ -105,7 +107,7 @@ class SAC(OffPolicy):
         """Rounds of acting and learning."""
 
         def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            return self.act(state, obs, key, deterministic=False)
+            return self._scaled(self._policy(state, obs).at(state.noise))
 
         return self.run(state, explore, self.update)
 
@@ -113,8 +115,8 @@ class SAC(OffPolicy):
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
         """Actions for raw observations [..., O]: tanh of the Gaussian's mean, or a sample."""
-        dist = self.actor.module(state.params.actor)(self.seen(state, obs))
-        return self.middle + self.half * (dist.mode() if deterministic else dist.sample(key))
+        dist = self._policy(state, obs)
+        return self._scaled(dist.mode() if deterministic else dist.sample(key))
 
     def update(
         self,
@@ -171,6 +173,12 @@ class SAC(OffPolicy):
             jnp.mean(jnp.abs(q - target), axis=0),
             metrics,
         )
+
+    def _policy(self, state: OffPolicyState, obs: Any) -> TanhNormal:
+        return self.actor.module(state.params.actor)(self.seen(state, obs))
+
+    def _scaled(self, action: Array) -> Array:
+        return self.middle + self.half * action
 
     def _apply(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
         updates, opt_state = self.optimizer.update(grads, opt_state, params)

@@ -6,7 +6,8 @@
     J_mu = E[-Q_1(s, mu(s))]                  every `policy_delay` steps, as are the moving averages (delayed updates)
 
 DDPG (Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971) is this with its three additions switched off: one
-critic, no smoothing, no delay. Actions are scaled to [-1, 1].
+critic, no smoothing, no delay; its paper explores by noise that lasts (`noise_correlation` 0.85, see
+`agents.exploration`). Actions are scaled to [-1, 1].
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from jaxtyping import Array, PRNGKeyArray
 from agents import replay
 from agents.core import value_losses
 from agents.networks import MLP, ActionValue, Functional
-from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState, bounds
+from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, bounds
 from agents.settings import require
 from envs.base import Env
 
 
 @dataclasses.dataclass(frozen=True)
-class TD3Config(OffPolicyConfig):
+class TD3Config(ContinuousConfig):
     exploration_noise: float = 0.1
     """standard deviation of the noise on actions in [-1, 1], while training"""
     num_critics: int = 2
@@ -80,7 +81,8 @@ class TD3(OffPolicy):
     Config: ClassVar[type] = TD3Config
 
     def __init__(self, config: TD3Config, env: Env):
-        super().__init__(config, env, (gymnasium.spaces.Box,))
+        boxes = (gymnasium.spaces.Box,)
+        super().__init__(config, env, boxes, noise_correlation=config.noise_correlation)
         space = env.action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self.middle, self.half = bounds(space)
@@ -108,7 +110,7 @@ class TD3(OffPolicy):
         """Rounds of acting and learning."""
 
         def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            return self.act(state, obs, key, deterministic=False)
+            return self._noisy(self._mu(state.params.actor, self.seen(state, obs)), state.noise)
 
         return self.run(state, explore, self.update)
 
@@ -117,10 +119,8 @@ class TD3(OffPolicy):
     ) -> Array:
         """Actions for raw observations [..., O]: mu(s), or that with Gaussian noise."""
         action = self._mu(state.params.actor, self.seen(state, obs))
-        if not deterministic:
-            noise = self.config.exploration_noise * jax.random.normal(key, action.shape)
-            action = jnp.clip(action + noise, -1.0, 1.0)
-        return self.middle + self.half * action
+        noise = jnp.zeros(()) if deterministic else jax.random.normal(key, action.shape)
+        return self._noisy(action, noise)
 
     def update(
         self,
@@ -181,6 +181,10 @@ class TD3(OffPolicy):
             jnp.mean(jnp.abs(q - target), axis=0),
             metrics,
         )
+
+    def _noisy(self, action: Array, noise: Array) -> Array:
+        noisy = jnp.clip(action + self.config.exploration_noise * noise, -1.0, 1.0)
+        return self.middle + self.half * noisy
 
     def _mu(self, actor: Any, obs: Array) -> Array:
         return jnp.tanh(self.actor.module(actor)(obs))

@@ -119,6 +119,16 @@ def test_tanh_sample_and_log_prob_agree_with_log_prob():
     np.testing.assert_allclose(log_prob, distribution.log_prob(action), rtol=1e-4)
 
 
+def test_standard_normal_noise_makes_the_sample():
+    key = jax.random.key(2)
+    noise = jax.random.normal(key, NORMAL.mean.shape)
+    for d in (NORMAL, TanhNormal(NORMAL.mean, NORMAL.log_std)):
+        np.testing.assert_array_equal(d.at(noise), d.sample(key))
+    np.testing.assert_allclose(
+        NORMAL.at(jnp.ones_like(NORMAL.mean)), NORMAL.mean + jnp.exp(NORMAL.log_std)
+    )
+
+
 def test_tanh_is_exact_where_it_saturates():
     # mean 30: log det = 2 (log 2 - x) there, to float32
     distribution = TanhNormal(jnp.array([30.0]), jnp.array([-10.0]))

@@ -182,6 +182,28 @@ class TestBuffer:
             np.testing.assert_allclose(action.mean(axis=0), middle, atol=0.15 * width.max())
             assert (np.ptp(action, axis=0) > 0.85 * width).all()
 
+    def test_noise_goes_on_from_step_to_step_after_the_warm_up(self):
+        learner = OffPolicy(SMALL, Counter(), ANY, noise_correlation=0.8)
+
+        @jax.jit
+        def run(key):
+            begun = learner.begin(key, jnp.zeros((), jnp.int32), None)
+            return begun, learner.run(begun, lambda state, obs, key: state.noise, stub)[0]
+
+        begun, state = run(jax.random.key(0))
+        np.testing.assert_array_equal(begun.noise, np.zeros((4, 2)))
+        order = (int(state.buffer.head) + np.arange(64)) % 64
+        noise = np.asarray(state.buffer.storage.action)[order]
+        np.testing.assert_array_equal(noise[-1], state.noise)
+        fresh = (noise[1:] - 0.8 * noise[:-1]) / 0.6
+        assert fresh.std() == pytest.approx(1.0, abs=0.1)
+        assert (fresh[1:] * fresh[:-1]).mean() == pytest.approx(0.0, abs=0.15)
+
+    def test_no_noise_for_those_who_do_not_ask_for_it(self, ran):
+        _, begun, state, _ = ran
+        assert begun.noise is None
+        assert state.noise is None
+
     def test_one_step_samples(self, ran):
         *_, metrics = ran
         assert metrics["largest_discount"] == 0.5

@@ -326,6 +326,18 @@ def test_vmapped_seeds_equal_single_runs():
         )
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.95])
+def test_noise_lasts_as_long_as_asked(correlation):
+    """By the actions in the buffer, of a policy that stands still."""
+    config = dataclasses.replace(SMALL, noise_correlation=correlation, learning_rate=1e-12)
+    env = probes.RewardIsAction(continuous=True)
+    state = train(env, config, 3)[1]
+    action = np.asarray(state.buffer.storage.action)[16 : 16 + 3 * 64, :, 0]  # after the warm-up
+    action = action - action.mean()
+    found = (action[1:] * action[:-1]).mean() / (action**2).mean()
+    assert found == pytest.approx(correlation, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"alpha": -1.0}, "alpha must not be negative"), ({"initial_alpha": 0.0}, "initial_alpha must be positive")],

@@ -296,12 +296,25 @@ class TestProbes:
         np.testing.assert_allclose(values(algo, state, 0.0, 1.0), [[0.5, 1.0]] * 2, atol=0.1)
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.95])
+def test_noise_lasts_as_long_as_asked(correlation):
+    """By the actions in the buffer, of a policy that stands still."""
+    config = dataclasses.replace(SMALL, noise_correlation=correlation, learning_rate=1e-12)
+    env = probes.RewardIsAction(continuous=True)
+    state = train(TD3(config, env), 3)
+    action = np.asarray(state.buffer.storage.action)[16 : 16 + 3 * 64, :, 0]  # after the warm-up
+    action = action - action.mean()
+    found = (action[1:] * action[:-1]).mean() / (action**2).mean()
+    assert found == pytest.approx(correlation, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_critics": 0}, "num_critics must be at least 1"),
         ({"policy_delay": 0}, "policy_delay must be at least 1"),
         ({"exploration_noise": -0.1}, "exploration_noise must not be negative"),
+        ({"noise_correlation": 1.0}, "noise_correlation must be at least 0 and below 1, got 1.0"),
         ({"target_noise": -0.1}, "target_noise must not be negative"),
         ({"target_noise_clip": -0.1}, "target_noise_clip must not be negative"),
     ],
