@@ -198,8 +198,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 5e-3,
     },
     ("classic", "pqn"): {"total_steps": 500_000},
-    # As with DQN the network hardly sees its speeds otherwise: -152.
+    # As with DQN the network hardly sees the car's speed otherwise: -152, and the continuous one stands still.
     ("MountainCar-v0", "pqn"): {"total_steps": 500_000, "normalize_observations": True},
+    ("MountainCarContinuous-v0", "pqn"): {"total_steps": 500_000, "normalize_observations": True},
     # With half of both MountainCar is left 30 steps later (-131).
     ("classic", "dqn"): {"learning_rate": 1e-3, "update_ratio": 0.5},
     # With one-step targets and four times the updates, as the family has, evaluations fall from 500 to 100 and back
