@@ -197,6 +197,15 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_steps": 128,
         "learning_rate": 5e-3,
     },
+    # An update for every two episodes; with the family's, of 1024 steps, -890.
+    ("Pendulum-v1", "reinforce"): {
+        "total_steps": 500_000,
+        "num_envs": 2,
+        "num_steps": 200,
+        "learning_rate": 5e-3,
+        "whiten_advantages": True,
+        "initial_log_std": 0.5,
+    },
     ("classic", "pqn"): {"total_steps": 500_000},
     # As with DQN the network hardly sees the car's speed otherwise: -152, and the continuous one stands still.
     ("MountainCar-v0", "pqn"): {"total_steps": 500_000, "normalize_observations": True},
