@@ -13,6 +13,7 @@ _COLOUR, _EVAL_COLOUR, _GREY = "#2f6f8f", "#c8573a", "#6b7280"
 _PALETTE = (_COLOUR, _EVAL_COLOUR, "#4d8b57", "#8a5fa8", "#b58a2b", "#5b6470")
 # As in `agents.ALGORITHMS`, which figures need not import. An algorithm looks the same in every one of them.
 CONTROL = ("ppo", "trpo", "a2c", "reinforce", "grpo", "dqn", "pqn", "sac", "td3", "ddpg")
+_MANY = 6  # curves in a picture, beyond which their names stand beside it
 _UNEQUAL = 5  # longest run over shortest, beyond which the axis of steps is logarithmic
 Rows = list[dict[str, Any]]
 Curve = tuple[np.ndarray, np.ndarray]  # environment steps, value
@@ -215,7 +216,10 @@ def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
         ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("environment steps (per seed)" + (", logarithmic" if unequal else ""))
     ax.set_ylabel("return, evaluated")
-    ax.legend(frameon=False, fontsize=9)
+    if len(curves) > _MANY:
+        figure.legend(loc="outside right center", frameon=False, fontsize=9)
+    else:
+        ax.legend(frameon=False, fontsize=9)
     style(ax)
     figure.savefig(path)
     return path
