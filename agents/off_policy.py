@@ -138,9 +138,7 @@ class OffPolicyState:
     key: PRNGKeyArray | Any
     env_steps: Array | Any  # int32 []
     updates: Array | Any  # int32 [], gradient steps
-    noise: Array | Any = (
-        None  # [N, A], exploration noise of the present step; None: not of that kind
-    )
+    noise: Array | Any = None  # [N, A], exploration noise of this step; None: no such exploration
 
 
 Explore = Callable[[OffPolicyState, Any, PRNGKeyArray], Array]
@@ -311,6 +309,7 @@ class OffPolicy:
         act_key, env_key = jax.random.split(key)
         num_envs = self.config.num_envs
         if state.noise is not None:
+            # Who explores by noise has no other use for the key; uncorrelated, it is the noise that `act` draws.
             assert self.noise_correlation is not None
             state = state.replace(noise=next_noise(state.noise, act_key, self.noise_correlation))
         action = explore(state, state.stream.obs, act_key)

@@ -140,11 +140,9 @@ def _slow(cells) -> list[str]:
     """Algorithms whose median run on the walker took longer than asked. Seeds side by side share its time."""
     found = []
     for algo, minutes in _MINUTES.items():
-        runs = {
-            (r["run"]["seed"], r["run"]["seeds"]): r["wall_clock_s"] / r["run"]["seeds"]
-            for r in cells.get(("walker", algo), ())
-        }
-        took = float(np.median(list(runs.values()))) / 60 if runs else 0.0
+        runs = records.wall_clocks(cells.get(("walker", algo), ()))
+        shares = [seconds / seeds for (_, seeds), seconds in runs.items()]
+        took = float(np.median(shares)) / 60 if shares else 0.0
         if took > minutes:
             found.append(f"{algo} {took:.0f}")
     return found

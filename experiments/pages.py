@@ -11,6 +11,7 @@ import numpy as np
 from experiments import evaluate, published
 from experiments.console import duration, si
 from experiments.published import Comparison
+from experiments.records import wall_clocks
 from experiments.runs import short_commit
 from experiments.spec import short_name
 
@@ -297,8 +298,7 @@ def _steps(seeds: list[Record]) -> str:
 
 def _wall_clock(seeds: list[Record]) -> str:
     """Of the runs in which the seeds were trained."""
-    by_run = {(r["run"]["seed"], r["run"]["seeds"]): r["wall_clock_s"] for r in seeds}
-    found = sorted(by_run.values())
+    found = sorted(wall_clocks(seeds).values())
     middle = duration(float(np.median(found)))
     if len(found) == 1:
         return middle

@@ -211,8 +211,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "initial_log_std": 0.5,
     },
     ("classic", "pqn"): {"total_steps": 500_000},
-    # The network hardly sees the car's speed otherwise: two seeds of five never leave the valley, and of the
-    # continuous one none.
+    # The network hardly sees the car's speed otherwise: two seeds of five never leave the valley, and no seed meets the
+    # flag of the continuous one.
     ("MountainCar-v0", "pqn"): {"total_steps": 500_000, "normalize_observations": True},
     ("MountainCarContinuous-v0", "pqn"): {"total_steps": 500_000, "normalize_observations": True},
     # With half of both MountainCar is left 30 steps later (-131).

@@ -205,3 +205,9 @@ def _rounded(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [_rounded(v) for v in x]
     return float(f"{x:.{_DIGITS}g}") if isinstance(x, float) else x
+
+
+def wall_clocks(seeds: Iterable[dict[str, Any]]) -> dict[tuple[int, int], float]:
+    """Seconds of the runs in which these seeds of one environment and algorithm were trained, by a run's first seed and
+    number of seeds."""
+    return {(r["run"]["seed"], r["run"]["seeds"]): r["wall_clock_s"] for r in seeds}
