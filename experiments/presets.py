@@ -103,7 +103,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_minibatches": 4,
         "learning_rate": 1e-3,
         # Left to themselves deviations end at 0.09: the robot sees no stumble any more and forgets how to save one.
-        # Seeds 0 to 2, without, with 0.14 and with 0.2 at least: returns of 232, 235, 233; 235, 246, 227; 238, 252, 240;
+        # Seeds 0 to 2, without, with 0.14 and with 0.2 at least: return 232, 235, 233; 235, 246, 227; 238, 252, 240;
         # upright at the end 98.8%, 92.8%, 97.7%; 99.2%, 97.5%, 97.9%; 98.6%, 99.4%, 99.2%.
         "min_log_std": -1.6,
     },
