@@ -258,10 +258,10 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("InvertedDoublePendulum-v5", "ppo"): _MUJOCO_PPO | _POLES,
     ("InvertedDoublePendulum-v5", "trpo"): _POLES,
     ("InvertedPendulum-v5", "trpo"): _POLES,
-    # 160 iterations.
+    # 120 iterations. With half the responses, three seeds: 0.87, 0.93 and 0.88 after 160, 0.96, 0.85 and 0.93 after 220.
     ("tokens-sort", "ppo"): {
-        "total_steps": 286_720,
-        "num_responses": 256,
+        "total_steps": 430_080,
+        "num_responses": 512,
         # In trials, with GAE's lambda at 0.95, some seeds settled too early without it: 0.81 in place of 0.94.
         "entropy_coefficient": 0.01,
     },
