@@ -273,6 +273,14 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "entropy_coefficient": 0.01,
     },
     ("tokens-countdown", "grpo"): _COUNTDOWN | {"entropy_coefficient": 0.02},
+    ("tokens-countdown", "ppo"): _COUNTDOWN
+    | {
+        "imitation_steps": 80,
+        "num_responses": 1024,
+        "kl_in_reward": 0.01,
+        "entropy_coefficient": 0.02,
+        "entropy_fraction": 1.0,
+    },
     ("tokens-add", "grpo"): {
         "total_steps": 819_200,
         "imitation_steps": 150,
