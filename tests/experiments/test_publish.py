@@ -139,8 +139,8 @@ def test_the_walkers_gait_has_a_table_of_its_own(suite, tmp_path):
     summary = json.loads(file.read_text())
     (seed,) = summary["per_seed"] = walker["summary"]["per_seed"]
     seed |= {"eval_return_mean": 231.66, "eval_return_std": 27.54}
-    seed["gait"] |= {"survival": 0.982, "distance": 6.06, "alternation": 0.999, "flight": 0.006}
-    seed["gait"] |= {"duty_right": 0.51, "duty_left": 0.52, "walks": True}
+    seed |= {"survival_rate": 0.982, "distance_m": 6.06}
+    seed["gait"] |= {"alternation": 0.999, "flight": 0.006, "duty_right": 0.51, "duty_left": 0.52}
     runs.write_json(file, summary)
     publish.publish([str(suite), "--out", str(tmp_path / "out")])
     gait = section((tmp_path / "out" / "README.md").read_text(), "Gait, probe-action")
