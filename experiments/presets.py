@@ -158,7 +158,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "normalize_observations": True,
     },
     ("walker", "sac"): _WALKER_REPLAY | {"total_steps": 1_500_000, "learning_rate": 1e-3},
-    ("walker", "td3"): _WALKER_REPLAY | {"total_steps": 1_800_000, "learning_rate": 1e-3},
+    ("walker", "td3"): _WALKER_REPLAY | {"total_steps": 2_500_000, "learning_rate": 1e-3},
     ("walker", "ddpg"): _WALKER_REPLAY | {"total_steps": 1_000_000, "learning_rate": 1e-3},
     # Where the choices span all of the torques' range, the robot learns faster and hops: return 220, both feet in the
     # air for 40% of the time, where walking allows 20% (now, two seeds, 147 and 18%).
