@@ -273,6 +273,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "entropy_coefficient": 0.01,
     },
     ("tokens-countdown", "grpo"): _COUNTDOWN | {"entropy_coefficient": 0.02},
+    # Seed 0 goes from 0.13 to 0.55; seed 1 narrows early and ends at 0.39, where a bonus of 0.05 was no help either.
     ("tokens-countdown", "ppo"): _COUNTDOWN
     | {
         "imitation_steps": 80,
