@@ -14,7 +14,7 @@ With `--tasks`, other tasks are measured against rivals at 1024 environments: `H
 under jit, `HalfCheetah-v5/raw` its C physics alone on every core, which bounds it, `HalfCheetah-v5/sync` Gymnasium's
 SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax` gymnax. `HalfCheetah-v5/of_envpool` is how many
 times faster ours is. Rivals live in an environment of their own, for they want other versions: `--rivals-python` names
-its interpreter (pip install envpool gymnax jaxtyping six "gymnasium[mujoco]").
+its interpreter (python -m venv rivals; rivals/bin/pip install -U pip; rivals/bin/pip install --group rivals).
 
 With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal networks, batches and numbers of updates
 (`experiments/bench_learners.py`, which says what is not equal).
@@ -79,8 +79,8 @@ class BenchFlags:
     tasks: tuple[str, ...] = ()
     """measure these tasks against rivals instead, say HalfCheetah-v5 Hopper-v5 CartPole-v1"""
     rivals_python: Path | None = None
-    """interpreter of an environment with envpool and gymnax (None: SyncVectorEnv alone), or, for --learners, with
-    sbx-rl, stable-baselines3 and rejax (None: this one)"""
+    """interpreter of an environment made by `pip install --group rivals` (None: with --tasks SyncVectorEnv alone, with
+    --learners what this one has)"""
     learners: bool = False
     """measure training against other people's learners instead"""
     tokens: bool = False

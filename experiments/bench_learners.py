@@ -23,8 +23,8 @@ SBX and SB3 run as their documentation has it, on a task's name (of which they m
 `learn(n, reset_num_timesteps=False)` without logs, evaluation, callbacks or progress bar. A slice of `n` is 2048 steps
 of PPO and 512 of the others, so that what `learn` itself costs is spread over them.
 
-Rivals live in an environment of their own, which `--rivals-python` names: pip install sbx-rl stable-baselines3 rejax
-"gymnasium[mujoco]". One that is not there is left out.
+Rivals live in an environment of their own, which `--rivals-python` names (see `experiments/bench.py`). One that is not
+there is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """results/bench/README.md from the figures beside it: `python -m experiments.bench_page`
 
-The figures are what `python -m experiments.bench --tasks ... --json` and `--learners --json` wrote.
+The figures are what `python -m experiments.bench` with `--tasks`, `--learners` and `--tokens` wrote.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ Figures = dict[str, Any]
 HEAD = """# Speed beside other libraries
 
 Medians over the rounds of one run each, ours and theirs in turn; a ratio is ours over theirs, the median of the ratios
-of neighbouring measurements. The machines were shared with others: single ratios scattered by a quarter, some by more.
-SBX 0.28.0, Stable-Baselines3 2.9.2, Rejax 0.1.3, and EnvPool and gymnax as of November 2026. Made by
-`python -m experiments.bench_page` from the files beside this page.
+of neighbouring measurements. SBX 0.28.0, Stable-Baselines3 2.9.2, Rejax 0.1.3, and EnvPool and gymnax as of November
+2026, in an environment of their own, for gymnax refuses the Gymnasium that we need:
+
+    python -m venv rivals && rivals/bin/pip install -U pip && rivals/bin/pip install --group rivals
+
+PYTHON below is then `rivals/bin/python`. Made by `python -m experiments.bench_page` from the files beside this page.
 """
 
 TASKS = """## Stepping 1024 environments, random actions
@@ -38,6 +41,13 @@ LEARNERS = """## Training
 `python -m experiments.bench --learners --rounds 3 --seconds 4 --rivals-python PYTHON --json learners.json`. Equal
 networks, sizes of minibatches and numbers of gradient steps for each environment step; what is not equal (the number
 of environments of PPO on HalfCheetah, above all) stands at the head of `experiments/bench_learners.py`.
+"""
+
+TOKENS = """## Tokens
+
+`python -m experiments.bench --tokens --json tokens.json`: 256 responses of 64 tokens, written by a transformer of
+0.1 M parameters with its cache, and computing everything again for each token; and iterations of training on sorting,
+by the presets, writing included (PPO has a critic of the same size).
 """
 
 
@@ -55,14 +65,14 @@ def bench_page() -> int:
 
 
 def text(folder: Path) -> str:
-    tasks = [json.loads((folder / f"{name}.json").read_text()) for name in ("mujoco", "classic")]
-    learners = json.loads((folder / "learners.json").read_text())
-    parts = [HEAD, TASKS, _tasks(tasks), LEARNERS, _learners(learners)]
-    made = {
-        name: _made_by(figures)
-        for name, figures in zip(("mujoco", "classic", "learners"), [*tasks, learners], strict=True)
-    }
-    parts.append("\n".join(f"- [{name}.json]({name}.json): {by}" for name, by in made.items()))
+    names = ("mujoco", "classic", "learners", "tokens")
+    mujoco, classic, learners, tokens = files = [
+        json.loads((folder / f"{name}.json").read_text()) for name in names
+    ]
+    parts = [HEAD, TASKS, _tasks([mujoco, classic]), LEARNERS, _learners(learners)]
+    parts += [TOKENS, _tokens(tokens)]
+    made = zip(names, map(_made_by, files), strict=True)
+    parts.append("\n".join(f"- [{name}.json]({name}.json): {by}" for name, by in made))
     return "\n".join(f"{part.strip()}\n" for part in parts)
 
 
@@ -93,6 +103,18 @@ def _learners(figures: Figures) -> str:
         here, theirs = figures[f"{pair}/here"], figures[f"{pair}/{rival}"]
         lines.append(f"| {task} | {algo} | {here:,.0f} | {rival} | {theirs:,.0f} | {ratio:.2f} |")
     return "\n".join(lines)
+
+
+def _tokens(figures: Figures) -> str:
+    ratio = figures["tokens/cached/of_uncached"]
+    rows = {
+        f"writing with a cache, {ratio:.1f} times as fast as without": "cached",
+        "writing without": "uncached",
+        "training, GRPO": "grpo",
+        "training, PPO": "ppo",
+    }
+    lines = [f"| {what} | {figures[f'tokens/{key}']:,.0f} |" for what, key in rows.items()]
+    return "\n".join(["| | tokens/s |", "|---|---|", *lines])
 
 
 def _made_by(figures: Figures) -> str:

@@ -21,12 +21,18 @@ def test_each_task_and_rival_has_its_place(tmp_path):
     classic = {"CartPole-v1/here": 1e6, "CartPole-v1/of_here": 1.0, "CartPole-v1/of_sync": 99.5}
     learners = {"learn/CartPole-v1/dqn/here": 30.0, "learn/CartPole-v1/dqn/of_here": 1.0}
     learners |= {"learn/CartPole-v1/dqn/sbx": 10.0, "learn/CartPole-v1/dqn/of_sbx": 3.0}
-    for name, figures in (("mujoco", mujoco), ("classic", classic), ("learners", learners)):
+    rates = {"cached": 5000.0, "uncached": 800.0, "grpo": 90.0, "ppo": 60.0}
+    tokens = {f"tokens/{name}": rate for name, rate in rates.items()}
+    tokens["tokens/cached/of_uncached"] = 6.3
+    files = {"mujoco": mujoco, "classic": classic, "learners": learners, "tokens": tokens}
+    for name, figures in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(PROVENANCE | figures))
     lines = text(tmp_path).splitlines()
     assert "| Hopper-v5 | 2,000 | 0.80 | - | - | - |" in lines
     assert "| CartPole-v1 | 1,000,000 | - | 99.50 | - | - |" in lines
     assert "| CartPole-v1 | dqn | 30 | sbx | 10 | 3.00 |" in lines
+    assert "| writing with a cache, 6.3 times as fast as without | 5,000 |" in lines
+    assert "| training, PPO | 60 |" in lines
     assert any("0123456789ab, abacus, 2 cores, jax 1, mujoco 2" in line for line in lines)
 
 
