@@ -13,11 +13,11 @@ medians of the ratios of neighbouring measurements, so that a machine that slows
 With `--tasks`, other tasks are measured against rivals at 1024 environments: `HalfCheetah-v5/here` is the environment
 under jit, `HalfCheetah-v5/raw` its C physics alone on every core, which bounds it, `HalfCheetah-v5/sync` Gymnasium's
 SyncVectorEnv, `HalfCheetah-v5/envpool` EnvPool, `CartPole-v1/gymnax` gymnax. `HalfCheetah-v5/of_envpool` is how many
-times faster ours is. Rivals live in an environment of their own, for they want other versions: `--rivals-python` names
-its interpreter (python -m venv rivals; rivals/bin/pip install -U pip; rivals/bin/pip install --group rivals).
+times faster ours is.
 
 With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal networks, batches and numbers of updates
-(`experiments/bench_learners.py`, which says what is not equal).
+(`experiments/bench_learners.py`, which says what is not equal). Rivals come with the extra `rivals`, or live in another
+environment, whose interpreter `--rivals-python` names; one that is not there is left out.
 
 With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/bench_tokens.py`).
 """
@@ -79,8 +79,7 @@ class BenchFlags:
     tasks: tuple[str, ...] = ()
     """measure these tasks against rivals instead, say HalfCheetah-v5 Hopper-v5 CartPole-v1"""
     rivals_python: Path | None = None
-    """interpreter of an environment made by `pip install --group rivals` (None: with --tasks SyncVectorEnv alone, with
-    --learners what this one has)"""
+    """interpreter that has the rivals of --tasks or --learners (None: this one, with the extra stride-rl[rivals])"""
     learners: bool = False
     """measure training against other people's learners instead"""
     tokens: bool = False

@@ -23,15 +23,13 @@ SBX and SB3 run as their documentation has it, on a task's name (of which they m
 `learn(n, reset_num_timesteps=False)` without logs, evaluation, callbacks or progress bar. A slice of `n` is 2048 steps
 of PPO and 512 of the others, so that what `learn` itself costs is spread over them.
 
-Rivals live in an environment of their own, which `--rivals-python` names (see `experiments/bench.py`). One that is not
-there is left out.
+A rival that is not installed is left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -45,7 +43,7 @@ from agents.off_policy import OffPolicyConfig
 from agents.ppo import PPOConfig
 from agents.td3 import TD3Config
 from experiments.presets import preset
-from experiments.rivals import Rival, report, take_turns
+from experiments.rivals import Rival, report, start, take_turns
 from experiments.workloads import ITERATIONS, rate, training
 
 WORKER = Path(__file__).with_name("rival_learner.py")
@@ -95,13 +93,13 @@ def bench_learners(
     """Rates and ratios; `save` is called after each comparison, with all so far."""
     figures: dict[str, float] = {}
     for comparison in comparisons:
-        figures |= against_learners(comparison, python or sys.executable, rounds, seconds)
+        figures |= against_learners(comparison, python, rounds, seconds)
         save(figures)
     return figures
 
 
 def against_learners(
-    comparison: Comparison, python: Path | str, rounds: int, seconds: float
+    comparison: Comparison, python: Path | None, rounds: int, seconds: float
 ) -> dict[str, float]:
     """Rates of training, and how many times faster than each rival ours is (median over rounds)."""
     task, config = comparison.task, comparison.config
@@ -109,10 +107,7 @@ def against_learners(
     try:
         for name in comparison.rivals:
             settings = json.dumps(rival_settings(name, comparison.algo, config))
-            try:
-                rivals[name] = Rival(python, name, task, settings, worker=WORKER)
-            except ValueError as error:
-                print(f"{comparison.key}: left out: {error}", flush=True)
+            start(rivals, python, name, task, settings, WORKER)
         here = training(ALGORITHMS[comparison.algo](config, envs.make(task)))
         measures: dict[str, Callable[[], float]] = {"here": partial(rate, here, seconds)}
         measures |= {name: partial(rival.measure, seconds) for name, rival in rivals.items()}

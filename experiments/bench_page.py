@@ -22,25 +22,21 @@ HEAD = """# Speed beside other libraries
 
 Medians over the rounds of one run each, ours and theirs in turn; a ratio is ours over theirs, the median of the ratios
 of neighbouring measurements. SBX 0.28.0, Stable-Baselines3 2.9.2, Rejax 0.1.3, and EnvPool and gymnax as of November
-2026, in an environment of their own, for gymnax refuses the Gymnasium that we need:
-
-    python -m venv rivals && rivals/bin/pip install -U pip && rivals/bin/pip install --group rivals
-
-PYTHON below is then `rivals/bin/python`. Made by `python -m experiments.bench_page` from the files beside this page.
+2026, as the extra `rivals` has them. Made by `python -m experiments.bench_page` from the files beside this page.
 """
 
 TASKS = """## Stepping 1024 environments, random actions
 
-`python -m experiments.bench --tasks HalfCheetah-v5 Hopper-v5 --rivals-python PYTHON --json mujoco.json`, and the same
-with the classic tasks. SyncVectorEnv runs on one core, the others on all. C physics: MuJoCo alone, through
-`mujoco.rollout`, which nothing that steps the same model can much exceed.
+`python -m experiments.bench --tasks HalfCheetah-v5 Hopper-v5 --json mujoco.json`, and the same with the classic tasks.
+SyncVectorEnv runs on one core, the others on all. C physics: MuJoCo alone, through `mujoco.rollout`, which nothing that
+steps the same model can much exceed.
 """
 
 LEARNERS = """## Training
 
-`python -m experiments.bench --learners --rounds 3 --seconds 4 --rivals-python PYTHON --json learners.json`. Equal
-networks, sizes of minibatches and numbers of gradient steps for each environment step; what is not equal (the number
-of environments of PPO on HalfCheetah, above all) stands at the head of `experiments/bench_learners.py`.
+`python -m experiments.bench --learners --rounds 3 --seconds 4 --json learners.json`. Equal networks, sizes of
+minibatches and numbers of gradient steps for each environment step; what is not equal (the number of environments of
+PPO on HalfCheetah, above all) stands at the head of `experiments/bench_learners.py`.
 """
 
 TOKENS = """## Tokens

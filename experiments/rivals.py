@@ -71,16 +71,29 @@ class Rival:
         return line
 
 
+def start(
+    rivals: dict[str, Rival],
+    python: Path | None,
+    name: str,
+    task: str,
+    setting: int | str,
+    worker: Path,
+) -> None:
+    """Adds the rival of this name to `rivals`, or says why it cannot run there."""
+    try:
+        rivals[name] = Rival(python or sys.executable, name, task, setting, worker)
+    except ValueError as error:
+        print(f"left out: {error}", flush=True)
+
+
 def against_rivals(
     task: str, python: Path | None, rounds: int, seconds: float, num_envs: int = NUM_ENVS
 ) -> dict[str, float]:
     """Rates of one task, and how many times faster than each rival ours is (median over rounds)."""
     rivals = {"sync": Rival(sys.executable, "sync", task, num_envs)}
     try:
-        if python is not None:
-            rivals["envpool"] = Rival(python, "envpool", task, num_envs)
-        if python is not None and task in GYMNAX:
-            rivals["gymnax"] = Rival(python, "gymnax", task, num_envs)
+        for name in ("envpool", "gymnax") if task in GYMNAX else ("envpool",):
+            start(rivals, python, name, task, num_envs, WORKER)
         env = envs.make(task)
         measures: dict[str, Callable[[], float]] = {
             "here": partial(rate, stepping(env, num_envs), seconds)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import jax
@@ -139,7 +140,7 @@ echo ready; while read seconds; do echo 2.0; done""",
     assert saved == [figures]
     assert json.loads(said.read_text()) == rival_settings("sb3", "ppo", SMALL.config)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{key}: left out: sbx on CartPole-v1: No module named 'sbx'"
+    assert lines[0] == "left out: sbx on CartPole-v1: No module named 'sbx'"
     assert len(lines) == 3
 
 
@@ -147,7 +148,7 @@ def test_a_package_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypat
     monkeypatch.setattr(bench_learners, "training", lambda algo: lambda: 1)  # compiles nothing
     # The worker itself, in this interpreter: it starts without the project and dies of the import.
     comparison = dataclasses.replace(SMALL, rivals=("rejax",))
-    missing = interpreter(tmp_path, f'exec {shlex.quote(bench_learners.sys.executable)} -S "$@"')
+    missing = interpreter(tmp_path, f'exec {shlex.quote(sys.executable)} -S "$@"')
     figures = against_learners(comparison, missing, 1, 0.01)
     assert set(figures) == {f"{SMALL.key}/here", f"{SMALL.key}/of_here"}
     assert "rejax on CartPole-v1: ModuleNotFoundError: No module named" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rivals import Rival
+from experiments.rivals import Rival, against_rivals
 
 
 def interpreter(tmp_path: Path, script: str) -> Path:
@@ -27,3 +27,17 @@ def test_a_rival_that_dies_is_quoted(tmp_path):
     program = interpreter(tmp_path, "echo long story >&2; echo no such task >&2; exit 1")
     with pytest.raises(ValueError, match="envpool on CartPole-v1: no such task"):
         Rival(program, "envpool", "CartPole-v1", 2)
+
+
+def test_a_task_is_measured_against_those_that_are_there(tmp_path, capsys):
+    program = interpreter(
+        tmp_path,
+        """test "$2" = envpool && { echo "No module named 'envpool'" >&2; exit 1; }
+echo ready; while read seconds; do echo 4.0; done""",
+    )
+    figures = against_rivals("CartPole-v1", program, 1, 0.01, num_envs=2)
+    assert figures["CartPole-v1/gymnax"] == 4.0
+    assert figures["CartPole-v1/of_gymnax"] == pytest.approx(figures["CartPole-v1/here"] / 4.0)
+    assert figures["CartPole-v1/sync"] > 0  # Gymnasium is always there
+    assert not [name for name in figures if name.endswith("envpool")]
+    assert "left out: envpool on CartPole-v1: No module named 'envpool'" in capsys.readouterr().out
