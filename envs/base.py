@@ -171,8 +171,8 @@ def step(
     done = timestep.terminated | timestep.truncated
     start = env.restart(running.state, reset_key) if resets is None else _draw(resets, reset_key)
     running = Running(_where(done, start, running.state), jnp.where(done, 0, running.t))
-    obs = _where(done, env.observation(start), timestep.next_obs)
-    return running, timestep._replace(obs=obs)
+    # Of the state chosen, not chosen of two: then `next_obs` costs nothing to those who do not look at it.
+    return running, timestep._replace(obs=env.observation(running.state))
 
 
 def _draw(bank: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:

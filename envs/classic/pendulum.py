@@ -72,7 +72,8 @@ class Pendulum(Env[Array]):
         self, state: Float[Array, "2"], action: Float[Array, "1"], next_state: Array
     ) -> Float[Array, ""]:
         """-(angle^2 + 0.1 speed^2 + 0.001 torque^2), angle and speed as they were before the step."""
-        angle = (state[0] + math.pi) % (2 * math.pi) - math.pi
+        # To +-pi. Not by `%`: XLA calls C's fmod for that, one number at a time.
+        angle = state[0] - 2 * math.pi * jnp.floor((state[0] + math.pi) / (2 * math.pi))
         return -(angle**2 + 0.1 * state[1] ** 2 + 0.001 * _torque(action) ** 2)
 
     def terminal(self, state: Array) -> Array:

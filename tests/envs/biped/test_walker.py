@@ -172,6 +172,18 @@ def test_terminal_thresholds(env, just_inside, just_outside):
     assert env.terminal(still(**just_outside))
 
 
+def test_turned_is_45_degrees_by_any_of_the_angles():
+    quat = jax.random.normal(jax.random.key(0), (4, 20_000))
+    quat = jnp.concatenate([quat, quat * jnp.array([[9.0], [1.0], [1.0], [1.0]])], axis=1)
+    quat /= jnp.linalg.norm(quat, axis=0)
+    largest = jnp.max(jnp.abs(walker.yaw_pitch_roll(quat)), axis=0)
+    qpos = jnp.zeros((13, quat.shape[1])).at[2].set(STANDING_HEIGHT).at[3:7].set(quat)
+    clear = jnp.abs(largest - jnp.pi / 4) > 1e-5
+    turned = largest >= jnp.pi / 4
+    assert 1000 < jnp.sum(turned) < turned.size - 1000
+    assert jnp.all((walker.fallen(qpos) == turned) | ~clear)
+
+
 def test_far_ahead_is_no_end(env):
     assert not env.terminal(still(q0=100.0, q2=0.5))
 
