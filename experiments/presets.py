@@ -34,7 +34,13 @@ _OFF_POLICY: dict[str, Any] = {
     "learning_rate": 1e-3,
     "hidden_sizes": (128, 128),
 }
-_SWING: dict[str, Any] = {"noise_correlation": 0.9, "exploration_noise": 0.5}
+# MountainCarContinuous. After 20 k steps two of TD3's five seeds mostly miss the flag once there is no noise.
+_SWING: dict[str, Any] = {
+    "total_steps": 60_000,
+    "buffer_size": 60_000,
+    "noise_correlation": 0.9,
+    "exploration_noise": 0.5,
+}
 
 # A2C where rewards are far from what earned them.
 _LONG_ROLLOUTS: dict[str, Any] = {
@@ -222,8 +228,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     # With half of both MountainCar is left 30 steps later (-131).
     ("classic", "dqn"): {"learning_rate": 1e-3, "update_ratio": 0.5},
     # With one-step targets and four times the updates, as the family has, evaluations fall from 500 to 100 and back
-    # until the end, and the last training episodes, one action in twenty at random, have an IQM of 273 (now 487).
-    ("CartPole-v1", "dqn"): {"n_step": 5, "update_ratio": 0.125},
+    # until the end, and the last training episodes have an IQM of 273 (now 497; with one action in twenty at random to
+    # the end, as elsewhere, 487).
+    ("CartPole-v1", "dqn"): {"n_step": 5, "update_ratio": 0.125, "epsilon_end": 0.02},
     ("classic", "sac"): _OFF_POLICY,
     ("classic", "td3"): _OFF_POLICY,
     ("classic", "ddpg"): _OFF_POLICY,
