@@ -15,6 +15,7 @@ PAGES = {
     "walker": "walker-algorithms",
     "classic": "classic",
     "mujoco": "mujoco",
+    "mujoco-one-setting": "mujoco-one-setting",
     "tokens": "tokens",
 }
 

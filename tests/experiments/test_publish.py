@@ -10,6 +10,7 @@ from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
 ROOT = Path(__file__).parents[2]
+SUITES = ("classic", "mujoco", "mujoco-one-setting", "tokens", "walker-algorithms")
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def test_the_walkers_page_is_made_as_ever(name):
     assert pages.of_runs(title, labels, configs, summaries) == page
 
 
-@pytest.mark.parametrize("name", ["classic", "mujoco", "tokens", "walker-algorithms"])
+@pytest.mark.parametrize("name", SUITES)
 def test_the_suites_pages_are_made_of_their_records(name):
     folder = ROOT / "results" / name
     title, found = records.read(folder / "records.json")
@@ -87,7 +88,9 @@ def test_the_suites_pages_are_made_of_their_records(name):
     assert (
         pages.of_suite(title, found, pictures, notes.read_text() if notes.exists() else "") == page
     )
-    assert ("## Against published numbers" in page) == (name in ("classic", "mujoco"))
+    assert ("## Against published numbers" in page) == (
+        name in ("classic", "mujoco", "mujoco-one-setting")
+    )
 
 
 def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
@@ -177,8 +180,7 @@ def test_what_others_wrote_is_not_overwritten(suite, tmp_path, monkeypatch, name
 
 
 def test_pages_of_ours_are_known_as_such():
-    folders = ("walker", "walker-as-printed", "classic", "mujoco", "tokens", "walker-algorithms")
-    for name in folders:
+    for name in ("walker", "walker-as-printed", *SUITES):
         assert pages.is_ours((ROOT / "results" / name / "README.md").read_text())
     for text in ("", "# A project", (ROOT / "README.md").read_text()):
         assert not pages.is_ours(text)

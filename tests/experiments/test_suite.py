@@ -302,7 +302,7 @@ def test_bad_input_is_one_line_before_anything_runs(launched, tmp_path, argv, co
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["classic", "mujoco", "walker", "tokens"])
+@pytest.mark.parametrize("name", [path.stem for path in grid.SHIPPED.glob("*.toml")])
 def test_shipped_grids_name_what_there_is(name, monkeypatch):
     for algo in ALGORITHMS:
         monkeypatch.setitem(agents.ALGORITHMS, algo, agents.ALGORITHMS.get(algo, stub.Stub))
