@@ -24,6 +24,7 @@ from experiments.console import Display
 from experiments.curves import Curve, differing
 from experiments.flags import parse_flags
 from experiments.spec import short_name
+from experiments.suggest import suggestion
 
 _POINTS = 200  # at which curves are compared
 
@@ -34,6 +35,10 @@ class CompareFlags:
     """folders of runs, folders that hold some, records.json, CSV or event files"""
     by: str = "env,algo"
     """what tells curves apart: env, algo, and settings such as learning_rate, with commas"""
+    envs: tuple[str, ...] = ()
+    """only these environments of what is found"""
+    algos: tuple[str, ...] = ()
+    """only these algorithms"""
     metric: str = sources.METRIC
     """a column of metrics.jsonl, or a tag of event files"""
     x: Literal["steps", "seconds"] = "steps"
@@ -66,7 +71,7 @@ def compare(argv: Sequence[str]) -> int:
     ranges = profiles.read_ranges(flags.normalize) if flags.normalize else {}
     found = sources.read(flags.paths, flags.metric)
     by = flags.by.split(",")
-    groups = grouped(found.curves, by)
+    groups = grouped(chosen(found.curves, env=flags.envs, algo=flags.algos), by)
     together, left_out = profiles.together(groups, ranges, flags.metric)
     notes = [*found.notes, *mixed(groups, by), *unequal(groups), *disjoint(groups, flags.x)]
     notes += [*left_out, *profiles.unused(ranges, [env for env, _ in groups])]
@@ -112,6 +117,18 @@ def compare(argv: Sequence[str]) -> int:
         display.warn(note)
     display.say(str(flags.out))
     return 0
+
+
+def chosen(curves: list[Curve], **wanted: Sequence[str]) -> list[Curve]:
+    """Those of the environments and algorithms that are named; of all where none is. Raises ValueError where there is
+    no such curve."""
+    for name, values in wanted.items():
+        there = {str(c.fields[name]) for c in curves}
+        for value in values:
+            if value not in there:
+                raise ValueError(f"no curve of {name} {value!r}: {suggestion(value, there)}")
+        curves = [c for c in curves if not values or str(c.fields[name]) in values]
+    return curves
 
 
 def grouped(curves: list[Curve], by: Sequence[str]) -> Groups:

@@ -159,6 +159,20 @@ def test_csv_of_others(tmp_path):
         compare(["theirs.csv", "--x", "seconds", "--out", "out"])
 
 
+def test_some_environments_and_algorithms_of_all(tmp_path):
+    for env, algo in ("CartPole-v1", "ppo"), ("CartPole-v1", "dqn"), ("Acrobot-v1", "ppo"):
+        make_run(tmp_path / f"runs/{env}-{algo}", env=env, algo=algo)
+
+    def compared(*flags):
+        compare(["runs", "--out", "out", *flags])
+        return {(env, algo) for env, algo, metric in table(tmp_path / "out/scores.csv") if env}
+
+    assert compared("--envs", "CartPole-v1", "--algos", "ppo") == {("CartPole-v1", "ppo")}
+    assert {env for env, _ in compared("--algos", "ppo")} >= {"CartPole-v1", "Acrobot-v1"}
+    with pytest.raises(ValueError, match="no curve of algo 'dqn': choose from ppo"):
+        compared("--envs", "Acrobot-v1", "--algos", "dqn")
+
+
 def test_records(tmp_path):
     one = {
         "env": "X", "algo": "a", "seed": 3, "settings": {}, "wall_clock_s": 10.0, "env_steps": 20,
@@ -187,6 +201,7 @@ def test_records(tmp_path):
         (["a", "--normalize", "nowhere.csv"], "nowhere.csv cannot be read"),
         (["new"], "no value of eval/return: new, seed 0: no eval/return yet"),
         (["a.txt"], "is none of: run folder"),
+        (["a", "--envs", "CartPole"], "no curve of env 'CartPole': did you mean CartPole-v1?"),
     ],
 )
 def test_bad_input(flags, message, tmp_path):
