@@ -42,8 +42,7 @@ _ANOTHER = "another suite, or a run that one left behind,"
 @dataclasses.dataclass(frozen=True)
 class SuiteFlags:
     grid: tyro.conf.Positional[str | None] = None
-    """a shipped grid (classic, mujoco, mujoco-one-setting, walker, tokens) or a .toml file; None: --envs times
-    --algos"""
+    """a shipped grid (classic, mujoco, walker, tokens) or a .toml file; None: --envs times --algos"""
     envs: tuple[str, ...] = ()
     """environments; beside a grid: only these of it"""
     algos: tuple[str, ...] = ()

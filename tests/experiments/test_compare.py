@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from experiments import compare as module
 from experiments import runs
 from experiments.compare import compare
 from experiments.sources import read
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 METRIC = "eval/return"
 
@@ -171,6 +174,18 @@ def test_some_environments_and_algorithms_of_all(tmp_path):
     assert {env for env, _ in compared("--algos", "ppo")} >= {"CartPole-v1", "Acrobot-v1"}
     with pytest.raises(ValueError, match="no curve of algo 'dqn': choose from ppo"):
         compared("--envs", "Acrobot-v1", "--algos", "dqn")
+
+
+def test_the_published_comparison_with_another_library_is_made_of_its_data(tmp_path):
+    theirs = RESULTS / "mujoco-trpo" / "sb3-contrib.csv"
+    flags = [*("--envs", "Hopper-v5", "Walker2d-v5"), *("--algos", "trpo", "sb3-contrib-trpo")]
+    ours = RESULTS / "mujoco" / "records.json"
+    assert compare([str(ours), str(theirs), *flags, "--out", str(tmp_path)]) == 0
+    assert {p.name for p in tmp_path.iterdir()} | {theirs.name} == {
+        p.name for p in theirs.parent.iterdir()
+    }
+    for name in ("README.md", "scores.csv"):
+        assert (tmp_path / name).read_text() == (theirs.parent / name).read_text()
 
 
 def test_records(tmp_path):

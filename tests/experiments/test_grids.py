@@ -15,7 +15,6 @@ PAGES = {
     "walker": "walker-algorithms",
     "classic": "classic",
     "mujoco": "mujoco",
-    "mujoco-one-setting": "mujoco-one-setting",
     "tokens": "tokens",
 }
 

@@ -10,7 +10,7 @@ from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
 ROOT = Path(__file__).parents[2]
-SUITES = ("classic", "mujoco", "mujoco-one-setting", "tokens", "walker-algorithms")
+SUITES = ("classic", "mujoco", "tokens", "walker-algorithms")
 
 
 @pytest.fixture(autouse=True)
@@ -88,9 +88,7 @@ def test_the_suites_pages_are_made_of_their_records(name):
     assert (
         pages.of_suite(title, found, pictures, notes.read_text() if notes.exists() else "") == page
     )
-    assert ("## Against published numbers" in page) == (
-        name in ("classic", "mujoco", "mujoco-one-setting")
-    )
+    assert ("## Against published numbers" in page) == (name in ("classic", "mujoco"))
 
 
 def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
