@@ -32,7 +32,7 @@ def learning_curve(seeds: list[Rows], path: Path, title: str) -> Path:
     _panel(axes[1], seeds, "length", "episode length")
     axes[1].set_xlabel("environment steps" + (" (per seed)" if len(seeds) > 1 else ""))
     axes[0].legend(frameon=False, fontsize=9)
-    figure.savefig(path)
+    _save(figure, path)
     return path
 
 
@@ -64,7 +64,7 @@ def pass_curve(seeds: list[Rows], path: Path, title: str) -> Path:
     axes[0].legend(frameon=False, fontsize=9)
     for ax in axes:
         style(ax)
-    figure.savefig(path)
+    _save(figure, path)
     return path
 
 
@@ -92,7 +92,7 @@ def comparison(
     ax.set_ylabel(label_y)
     ax.legend(frameon=False, fontsize=9)
     style(ax)
-    figure.savefig(path)
+    _save(figure, path)
     return path
 
 
@@ -131,7 +131,7 @@ def interval_bands(
     ax.set_ylabel(y)
     ax.legend(frameon=False, fontsize=9)
     style(ax)
-    figure.savefig(path)
+    _save(figure, path)
     return path
 
 
@@ -157,7 +157,7 @@ def profiles(curves: dict[str, tuple[np.ndarray, ...]], path: Path, title: str) 
     ax.set_ylim(-0.02, 1.02)
     ax.legend(frameon=False, fontsize=9)
     style(ax)
-    figure.savefig(path)
+    _save(figure, path)
     return path
 
 
@@ -185,7 +185,7 @@ def intervals(panels: dict[str, dict[str, tuple[float, ...]]], path: Path, title
         ax.set_yticks(range(len(labels)), labels)
         ax.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
         ax.set_xlabel(heading)
-    figure.savefig(path)
+    _save(figure, path)
     return path
 
 
@@ -221,7 +221,7 @@ def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
     else:
         ax.legend(frameon=False, fontsize=9)
     style(ax)
-    figure.savefig(path)
+    _save(figure, path)
     return path
 
 
@@ -264,6 +264,14 @@ def style(ax: Any) -> None:
     ax.spines[["left", "bottom"]].set_color(_GREY)
     ax.tick_params(colors=_GREY)
     ax.xaxis.set_major_formatter(lambda x, _: _steps(x))
+
+
+def _save(figure: Any, path: Path) -> None:
+    """An SVG's date and its random names are left out: the same curves are the same file."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "stride"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -330,8 +330,13 @@ def test_a_misspelt_range_is_told_of(tmp_path, capsys):
 def test_a_comparison_beside_its_curves_is_written_again_and_again(tmp_path, capsys):
     (tmp_path / "all").mkdir()
     series(tmp_path / "all/x.csv", a_0={0: 0, 1: 1})
+    figures = []
     for _ in range(2):
         assert compare(["all", "--out", "all/comparison"]) == 0
+        figures.append(
+            [(tmp_path / f"all/comparison/curves-X.{s}").read_bytes() for s in ("png", "svg")]
+        )
+    assert figures[0] == figures[1]
     assert "left out: all/comparison/scores.csv lacks the column seed" in capsys.readouterr().err
 
 
