@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from envs.base import Env
 from envs.options import require_count
 from envs.physics import Backend, PhysicsState, make_engine
+from envs.physics.quick import loaded
 from envs.physics.render import render
 
 
@@ -125,7 +126,7 @@ def load_file(path: Path) -> mujoco.MjModel:
     if not path.is_file():
         raise ValueError(f"there is no model file {path}")
     try:
-        return mujoco.MjModel.from_xml_path(str(path))
+        return loaded(mujoco.MjModel.from_xml_path(str(path)), path)
     except ValueError as error:
         raise ValueError(f"{path} is no model: {' '.join(str(error).split())}") from error
 

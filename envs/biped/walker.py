@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from envs.base import Env
+from envs.mujoco_env import load_file
 from envs.options import require_count
 from envs.physics import Backend, Engine, make_engine
 from envs.physics.render import render
@@ -66,7 +67,7 @@ STANDING_HEIGHT = HIP_HEIGHT + _HIP_BELOW_TORSO + _FOOT_BELOW_ANKLE  # m, z0: th
 
 @functools.cache
 def load_model() -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_path(str(XML))
+    return load_file(XML)
 
 
 @flax.struct.dataclass

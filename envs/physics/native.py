@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import hashlib
 import math
 import os
 import threading
@@ -29,14 +28,17 @@ from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
 from envs.callback import host_call
+from envs.physics.clock import stop_clock
 from envs.physics.engine import PhysicsState, check_extras, check_sizes
+from envs.physics.quick import content, quick_equal
 from envs.physics.threads import ThreadedSteps
 
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value  # time, qpos, qvel, act, ...
 
 
 class NativeEngine:
-    """See `Engine`. `calls` counts the crossings to the host, `threads` is the size of the pool."""
+    """See `Engine`. `calls` counts the crossings to the host, `threads` is the size of the pool, `stepped` the model
+    that steps: the `quick_equal` of `model`, until a field is overridden."""
 
     def __init__(
         self,
@@ -46,28 +48,20 @@ class NativeEngine:
         extras: tuple[str, ...] = (),
     ):
         check_extras(extras)
-        # MuJoCo would turn a diverged state into a fresh one in mid-air, and would carry the solver's warm start
-        # from whichever environment last used the thread: both break purity.
-        model = copy.copy(model)
-        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
-        if model.ntree == 1 and not model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
-            # Looking for islands of bodies that touch, in a world of one robot: the same numbers in 5 to 8% more time.
-            model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
-        self.model = model
+        _silence()
+        stop_clock()
+        self.model = _pure(model)
         self.substeps = substeps
         self.threads = threads or len(os.sched_getaffinity(0))
         self.extras = extras
         self.calls = 0
-        self._data = [mujoco.MjData(model) for _ in range(self.threads)]
+        self._prepare(_pure(quick_equal(model)))
         self._extra_shapes = {name: getattr(self._data[0], name).shape for name in extras}
         self._pool, self._lock = _pool(self.threads)
-        self._steps = ThreadedSteps(self._data, extras) if extras else None
         self._state_size = mujoco.mj_stateSize(model, _FULL)
         self._moving = model.nq + model.nv + model.na
         self._buffers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
         self._variants: dict[tuple[str, ...], list[mujoco.MjModel]] = {}  # by the fields overridden
-        _silence()
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
         check_sizes(self.model, qpos=qpos, qvel=qvel)
@@ -92,6 +86,11 @@ class NativeEngine:
     ) -> PhysicsState:
         check_sizes(self.model, ctrl=ctrl)
         return self._call(state, ctrl, self.substeps, overrides)
+
+    def _prepare(self, stepped: mujoco.MjModel) -> None:
+        self.stepped = stepped
+        self._data = [mujoco.MjData(stepped) for _ in range(self.threads)]
+        self._steps = ThreadedSteps(self._data, self.extras) if self.extras else None
 
     def _call(self, state, ctrl, substeps, overrides) -> PhysicsState:
         model = self.model
@@ -126,7 +125,7 @@ class NativeEngine:
         n = packed.shape[0]
         with self._lock:
             self.calls += 1
-            models = self._models(n, batch, fields)
+            models = self._models(n, batch, fields)  # first: it may change what follows
             step = self._rollout if self._steps is None else self._steps
             out = step(models, packed, substeps)
         return out.reshape(*batch, out.shape[-1])
@@ -171,7 +170,9 @@ class NativeEngine:
 
     def _models(self, n: int, batch: tuple[int, ...], fields: dict) -> list[mujoco.MjModel]:
         if not fields:
-            return [self.model] * n
+            return [self.stepped] * n
+        if self.stepped is not self.model:  # its equal would take no notice of other friction
+            self._prepare(self.model)
         variants = self._variants.setdefault(tuple(sorted(fields)), [])
         variants += [copy.copy(self.model) for _ in range(n - len(variants))]
         for name, value in fields.items():
@@ -189,9 +190,7 @@ def shared_engine(
 ) -> NativeEngine:
     """The engine of all who ask for these substeps and extras of a model with this content, while one of them, or a
     program compiled for it, is there. Its model is not to be changed."""
-    content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
-    mujoco.mj_saveModel(model, None, content)
-    key = (hashlib.sha256(content.tobytes()).digest(), substeps, extras)
+    key = (content(model), substeps, extras)
     engine = _SHARED.get(key)
     if engine is None:
         engine = _SHARED[key] = NativeEngine(model, substeps, extras=extras)
@@ -202,6 +201,19 @@ def shared_engine(
 def _pool(size: int) -> tuple[Rollout, threading.Lock]:
     """The threads that all engines share, and the lock around them: two host threads in one pool crash it."""
     return Rollout(nthread=size), threading.Lock()
+
+
+def _pure(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy whose steps depend on nothing but state and control."""
+    # MuJoCo would turn a diverged state into a fresh one in mid-air, and would carry the solver's warm start
+    # from whichever environment last used the thread: both break purity.
+    model = copy.copy(model)
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
+    if model.ntree == 1 and not model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
+        # Looking for islands of bodies that touch, in a world of one robot: the same numbers in 5 to 8% more time.
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    return model
 
 
 def _silence() -> None:
