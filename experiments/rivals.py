@@ -98,8 +98,9 @@ def against_rivals(
         measures: dict[str, Callable[[], float]] = {
             "here": partial(rate, stepping(env, num_envs), seconds)
         }
-        if isinstance(getattr(env, "engine", None), NativeEngine):  # the bound of all that follows
+        if isinstance(getattr(env, "engine", None), NativeEngine):
             measures["raw"] = partial(rate, raw_physics(env, num_envs), seconds)
+            measures["bound"] = partial(rate, raw_physics(env, num_envs, stripped=True), seconds)
         measures |= {name: partial(rival.measure, seconds) for name, rival in rivals.items()}
         rates = take_turns(measures, rounds)
     finally:

@@ -20,6 +20,7 @@ from mujoco.rollout import Rollout
 from envs import base
 from envs.biped.walker import make_walker
 from envs.physics import Backend, make_engine
+from envs.physics.clock import stop_clock
 from experiments.evaluator import evaluator
 from experiments.programs import Programs
 
@@ -35,9 +36,12 @@ def rate(run: Callable[[], int], seconds: float) -> float:
     return steps / elapsed
 
 
-def raw_physics(env: Any, num_envs: int) -> Callable[[], int]:
-    """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core."""
-    model, substeps = env.engine.model, env.engine.substeps
+def raw_physics(env: Any, num_envs: int, stripped: bool = False) -> Callable[[], int]:
+    """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core. As MuJoCo's
+    Python package comes; `stripped`: as our engine steps, without its clock and with
+    the model's quick equal (envs/physics/clock.py, quick.py)."""
+    model = env.engine.stepped if stripped else env.engine.model
+    substeps = env.engine.substeps
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
     start = getattr(start, "physics", start)
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
@@ -56,6 +60,8 @@ def raw_physics(env: Any, num_envs: int) -> Callable[[], int]:
 
     def run() -> int:
         state = initial.copy()
+        if not stripped:
+            mujoco.set_mjcb_time(None)
         for torque in torques:
             pool.rollout(
                 models,
@@ -68,6 +74,7 @@ def raw_physics(env: Any, num_envs: int) -> Callable[[], int]:
                 sensordata=sensors,
             )
             state[:] = states[:, -1]
+        stop_clock()
         return STAND_UP_EVERY * num_envs
 
     run()
