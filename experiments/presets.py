@@ -98,7 +98,7 @@ _COUNTDOWN: dict[str, Any] = {
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): _WALKER
     | {
-        "total_steps": 9_000_000,
+        "total_steps": 8_000_000,
         # Many environments: the fixed cost of a step of the batch vanishes beside its physics.
         "num_envs": 512,
         "num_steps": 16,
