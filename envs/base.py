@@ -135,7 +135,7 @@ def advance(
     its place; `info["nonfinite"]` counts it. It harms no other environment.
     """
     state, t = running.state, running.t + 1
-    next_state = env.transition(state, action, key)
+    next_state = _once(env.transition(state, action, key))
     reward = jnp.asarray(env.reward(state, action, next_state), jnp.float32)
     info = env.info(state, action, next_state)
 
@@ -166,11 +166,12 @@ def step(
         uniformly. Under `vmap` a fresh reset is paid for by every environment at every step; where resets are
         costly (a physics call), a bank made once an iteration is nearly free. None: a fresh reset.
     """
-    transition_key, reset_key = jax.random.split(key)
+    # The keys that `split` gives, for a quarter of the price: of those that nobody uses nothing is computed.
+    transition_key, reset_key = (jax.random.fold_in(key, i) for i in range(2))
     running, timestep = advance(env, transition_key, running, action)
     done = timestep.terminated | timestep.truncated
     start = env.restart(running.state, reset_key) if resets is None else _draw(resets, reset_key)
-    running = Running(_where(done, start, running.state), jnp.where(done, 0, running.t))
+    running = Running(_where(done, _once(start), running.state), jnp.where(done, 0, running.t))
     # Of the state chosen, not chosen of two: then `next_obs` costs nothing to those who do not look at it.
     return running, timestep._replace(obs=env.observation(running.state))
 
@@ -180,6 +181,12 @@ def _draw(bank: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:
     # One draw, where `randint` takes four, and a good part of this step's arithmetic. Uniform to size / 2^32.
     index = jax.random.bits(key, (), jnp.uint32) % size
     return jax.tree.map(lambda x: x[index], bank)
+
+
+def _once(tree: PyTree[Array]) -> PyTree[Array]:
+    """Computed once. XLA would compute a state again for each of reward, end and observation that is made of it, rather
+    than write it down: half as much again, or three times as much, for a step of classic control."""
+    return jax.lax.optimization_barrier(tree)
 
 
 def _where(condition: Array, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:

@@ -56,11 +56,11 @@ def gymnax(task, num_envs, num_steps=64):
 
     env, params = gymnax.make(task)
 
+    sample = jax.vmap(jax.vmap(lambda k: env.action_space(params).sample(k)))
+    actions = sample(jax.random.split(jax.random.key(2), (num_steps, num_envs)))
+
     @jax.jit
-    def steps(key, state):
-        action_key, key = jax.random.split(key)
-        sample = jax.vmap(jax.vmap(lambda k: env.action_space(params).sample(k)))
-        actions = sample(jax.random.split(action_key, (num_steps, num_envs)))
+    def steps(key, state, actions):
         keys = jax.random.split(key, (num_steps, num_envs))
 
         def body(state, inputs):
@@ -77,7 +77,7 @@ def gymnax(task, num_envs, num_steps=64):
     def run():
         nonlocal key, state
         key = jax.random.fold_in(key, 0)
-        state, _ = jax.block_until_ready(steps(key, state))
+        state, _ = jax.block_until_ready(steps(key, state, actions))
         return num_steps * num_envs
 
     return run

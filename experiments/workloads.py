@@ -100,13 +100,13 @@ def environment(
 
 def stepping(env: base.Env, num_envs: int, num_steps: int = 64) -> Callable[[], int]:
     """Any environment under jit, random actions, episodes following one another."""
+    # Beforehand, as for `raw_physics` and the rivals: actions are the policy's business.
+    actions = _random_actions(env.action_space, jax.random.key(2), (num_steps, num_envs))
 
     @jax.jit
-    def steps(key, running):
-        bank_key, action_key, env_key = jax.random.split(key, 3)
+    def steps(key, running, actions):
+        bank_key, env_key = jax.random.split(key)
         bank = base.start_states(env, bank_key, env.reset_bank) if env.reset_bank else None
-        # Beforehand, as for `raw_physics`: torques are the policy's business.
-        actions = _random_actions(env.action_space, action_key, (num_steps, num_envs))
         keys = jax.random.split(env_key, (num_steps, num_envs))
 
         def body(running, inputs):
@@ -126,7 +126,7 @@ def stepping(env: base.Env, num_envs: int, num_steps: int = 64) -> Callable[[], 
     def run() -> int:
         nonlocal running, key
         key = jax.random.fold_in(key, 0)
-        running, _ = jax.block_until_ready(steps(key, running))
+        running, _ = jax.block_until_ready(steps(key, running, actions))
         return num_steps * num_envs
 
     run()
