@@ -38,8 +38,8 @@ def rate(run: Callable[[], int], seconds: float) -> float:
 
 def raw_physics(env: Any, num_envs: int, stripped: bool = False) -> Callable[[], int]:
     """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core. As MuJoCo's
-    Python package comes; `stripped`: as our engine steps, without its clock and with
-    the model's quick equal (envs/physics/clock.py, quick.py)."""
+    Python package comes; `stripped`: as our engine steps, without its clock and with the model's quick equal
+    (envs/physics/clock.py, quick.py)."""
     model = env.engine.stepped if stripped else env.engine.model
     substeps = env.engine.substeps
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
