@@ -102,8 +102,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         # Many environments: the fixed cost of a step of the batch vanishes beside its physics.
         "num_envs": 512,
         "num_steps": 16,
-        # A tenth more steps a second than with 128, 128. Seeds 0 and 1 end at 239 and 232 (128, 128: 242, 240; 64, 64
-        # and 9 M steps: 243, 228). With relu, seeds 0 to 4 end at 230 to 243 too, but stand up a million steps later.
+        # A tenth more steps a second than with 128, 128. Seeds 0 to 4 end at 234 to 238 (128, 128: 235 to 246; with
+        # 64, 64 and 9 M steps seeds 0 and 1 at 243 and 228; relu: 230 to 243, a million steps later).
         "hidden_sizes": (128, 64),
         "num_epochs": 3,
         "num_minibatches": 4,
