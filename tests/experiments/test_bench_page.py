@@ -18,17 +18,20 @@ def test_the_published_page_is_made_of_the_published_figures():
 
 def test_each_task_and_rival_has_its_place(tmp_path):
     mujoco = {"Hopper-v5/here": 2000.0, "Hopper-v5/of_raw": 1.25, "Hopper-v5/of_bound": 0.8}
+    threads = {"Reacher-v5/here": 3000.0, "Reacher-v5/of_envpool": 1.5}
     classic = {"CartPole-v1/here": 1e6, "CartPole-v1/of_here": 1.0, "CartPole-v1/of_sync": 99.5}
     learners = {"learn/CartPole-v1/dqn/here": 30.0, "learn/CartPole-v1/dqn/of_here": 1.0}
     learners |= {"learn/CartPole-v1/dqn/sbx": 10.0, "learn/CartPole-v1/dqn/of_sbx": 3.0}
     rates = {"cached": 5000.0, "uncached": 800.0, "grpo": 90.0, "ppo": 60.0}
     tokens = {f"tokens/{name}": rate for name, rate in rates.items()}
     tokens["tokens/cached/of_uncached"] = 6.3
-    files = {"mujoco": mujoco, "classic": classic, "learners": learners, "tokens": tokens}
+    files = {"mujoco": mujoco, "mujoco-threads": threads, "classic": classic}
+    files |= {"learners": learners, "tokens": tokens}
     for name, figures in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(PROVENANCE | figures))
     lines = text(tmp_path).splitlines()
     assert "| Hopper-v5 | 2,000 | 1.25 | 0.80 | - | - | - |" in lines
+    assert "| Reacher-v5 | 3,000 | - | - | - | 1.50 | - |" in lines
     assert "| CartPole-v1 | 1,000,000 | - | - | 99.50 | - | - |" in lines
     assert "| CartPole-v1 | dqn | 30 | sbx | 10 | 3.00 |" in lines
     assert "| writing with a cache, 6.3 times as fast as without | 5,000 |" in lines
