@@ -82,11 +82,14 @@ class OffPolicyConfig(Settings):
         self.require_positive("learning_rate", "max_grad_norm", "update_ratio")
         self.require_share("gamma")
         require(0 < self.tau <= 1, f"tau must be in (0, 1], got {self.tau}")
-        require(
-            all(size >= 1 for size in self.hidden_sizes),
-            f"hidden_sizes must be positive, got {self.hidden_sizes}",
-        )
+        self.require_hidden_sizes(self.hidden_sizes)
         self.require_not_negative("warmup_steps")
+        self.require_count("num_envs x num_steps", self.round_steps)
+        self.require_count("batch_size x n_step", self.batch_size * self.n_step)
+        self.require_count(
+            "update_ratio x total_steps, the gradient steps,",
+            math.ceil(self.update_ratio * self.total_steps),
+        )
         exact = self.update_ratio * self.round_steps
         require(
             math.isfinite(exact) and abs(exact - round(exact)) < 1e-6 and round(exact) >= 1,

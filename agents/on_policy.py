@@ -65,10 +65,8 @@ class OnPolicyConfig(Settings):
         self.require_positive("learning_rate")
         self.require_share("gamma")
         self.require_positive("max_grad_norm")
-        require(
-            all(size >= 1 for size in self.hidden_sizes),
-            f"hidden_sizes must be positive, got {self.hidden_sizes}",
-        )
+        self.require_hidden_sizes(self.hidden_sizes)
+        self.require_count("num_envs x num_steps", self.num_envs * self.num_steps)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 
 from agents import sum_tree
+from agents.settings import COUNT_LIMIT
 
 
 class Transition(NamedTuple):
@@ -75,9 +76,13 @@ def init(
       example: one transition, without leading axes: arrays or `jax.ShapeDtypeStruct`s.
       n: the most steps of a sample's return.
 
-    Raises ValueError if there is no room for n rows.
+    Raises ValueError if there is no room for n rows, or if places of the buffer have more than 32 bits.
     """
     rows = capacity // num_envs
+    # Of priorities there is a tree with twice as many places, rounded up to a power of two.
+    most = COUNT_LIMIT // 4 if prioritized else COUNT_LIMIT - 1
+    if rows * num_envs > most:
+        raise ValueError(f"capacity must be at most {most}, got {capacity}")
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if rows < n:

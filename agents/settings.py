@@ -11,7 +11,13 @@ import typing
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+COUNT_LIMIT = 2**31  # what counts, on any device, has 32 bits
+MOST_LAYERS = 256  # each layer is compiled apart: a thousand of them take an hour
+_SINGLE = np.finfo(np.float32)  # in which everything is computed
+_SHOWN = 80  # characters of a value in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,37 +26,54 @@ class Settings:
 
     def __post_init__(self):
         """The end of the chain: each class checks its own fields and hands on. Checked here is what holds for all:
-        a Literal field has one of its values, and every number is finite."""
+        a Literal field has one of its values, every number is finite, every integer fits into 32 bits, and every
+        other number into single precision."""
         for name, known in _choices(type(self)).items():
             value = getattr(self, name)
             names = " or ".join(f'"{x}"' if isinstance(x, str) else str(x) for x in known)
-            require(value in known, f"{name} must be {names}, got {value!r}")
+            require(value in known, f"{name} must be {names}, got {shortened(repr(value))}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             for number in value if isinstance(value, tuple) else (value,):
-                finite = not isinstance(number, numbers.Real) or math.isfinite(number)
-                require(finite, f"{field.name} must be finite, got {value}")
+                wrong = number_fault(number)
+                require(wrong is None, f"{field.name} must be {wrong}, got {shown(value)}")
 
     def require_at_least_one(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
+            require(value >= 1, f"{name} must be at least 1, got {shown(value)}")
 
     def require_positive(self, *names: str) -> None:
         """None means "off", where the field allows it."""
         for name in names:
             value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive, got {value}")
+            require(value is None or value > 0, f"{name} must be positive, got {shown(value)}")
 
     def require_share(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {value}")
+            require(0 <= value <= 1, f"{name} must be between 0 and 1, got {shown(value)}")
 
     def require_not_negative(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
+            require(value >= 0, f"{name} must not be negative, got {shown(value)}")
+
+    def require_count(self, what: str, count: int) -> None:
+        """For products of settings, which count as they do: `count` of `what` fit into 32 bits."""
+        require(
+            count < COUNT_LIMIT,
+            f"{what} must be below {COUNT_LIMIT}, got {shown(count)}",
+        )
+
+    def require_hidden_sizes(self, sizes: tuple[int, ...]) -> None:
+        require(
+            all(size >= 1 for size in sizes), f"hidden_sizes must be positive, got {shown(sizes)}"
+        )
+        require(
+            len(sizes) <= MOST_LAYERS,
+            f"hidden_sizes must be of at most {MOST_LAYERS} layers, got {len(sizes)}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +106,43 @@ class EntropySettings(Settings):
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def number_fault(number: Any) -> str | None:
+    """What a number would have to be that no program can hold, as the end of "must be"; None for any other value.
+
+    Integers have 32 bits, other numbers those of single precision, in which the smallest ones would become 0.
+    """
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        return None
+    if isinstance(number, numbers.Integral):
+        if abs(number) < COUNT_LIMIT:
+            return None
+        return f"below {COUNT_LIMIT}" if number > 0 else f"above -{COUNT_LIMIT}"
+    if not math.isfinite(number):
+        return "finite"
+    if abs(number) > _SINGLE.max:
+        return f"at most {float(_SINGLE.max):.1e} in size, the largest number of single precision"
+    if number and abs(number) < _SINGLE.tiny:
+        return f"0 or at least {float(_SINGLE.tiny):.1e} in size, the smallest number of single precision"
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value for a message, shortened where it is very long."""
+    if isinstance(value, int) and value.bit_length() > 4 * _SHOWN:
+        return f"a number of some {int(value.bit_length() * math.log10(2)) + 1} digits"
+    if isinstance(value, tuple) and len(value) > _SHOWN // 4:
+        start = ", ".join(shown(x) for x in value[:3])
+        return f"({shortened(start)}, ... {len(value)} values)"
+    return shortened(str(value))
+
+
+def shortened(text: str, limit: int = _SHOWN) -> str:
+    """Text without its middle, and its length in place of that, where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}... ({len(text)} characters) ...{text[-limit // 4 :]}"
 
 
 @functools.cache

@@ -108,6 +108,7 @@ class TabularConfig(Settings):
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least_one("total_steps", "num_envs", "num_steps")
+        self.require_count("num_envs x num_steps", self.num_envs * self.num_steps)
         self.require_share(
             "gamma", "epsilon_start", "epsilon_end", "epsilon_fraction", "step_size_power"
         )

@@ -21,7 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
-from agents.settings import Settings
+from agents.settings import MOST_LAYERS, Settings, require
 
 _DRAWN = 4096  # random numbers in a round of the loop
 
@@ -46,6 +46,9 @@ class TransformerConfig(Settings):
         super().__post_init__()
         self.require_at_least_one("vocabulary", "layers", "width", "heads", "kv_heads", "mlp_width")
         self.require_positive("rope_base")
+        require(
+            self.layers <= MOST_LAYERS, f"layers must be at most {MOST_LAYERS}, got {self.layers}"
+        )
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width {self.width} must be a multiple of twice the heads ({self.heads})"

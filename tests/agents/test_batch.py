@@ -20,6 +20,25 @@ def test_random_order_is_uniform_enough():
     assert np.abs(share / 4000 - 0.5).max() < 5 * 0.0079
 
 
+def test_random_order_up_to_a_million_numbers_is_the_one_of_published_runs():
+    order = np.asarray(random_order(jax.random.key(0), 2**20))
+    assert np.dot(order[:: 2**14].astype(np.int64), np.arange(64)) == 1065619466
+    np.testing.assert_array_equal(random_order(jax.random.key(3), 7), [2, 4, 1, 0, 5, 3, 6])
+
+
+@pytest.mark.parametrize("n", [2**20 + 1, 3_000_000])
+def test_random_order_beyond_a_million_numbers_is_uniform(n):
+    """With the ten random bits that a word has left, thousands of numbers would follow one another in their order."""
+    order = np.asarray(random_order(jax.random.key(0), n))
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    # Of n - 1 pairs of neighbours half ascend, give or take sqrt(n / 12).
+    ascending = np.count_nonzero(np.diff(order) > 0)
+    assert abs(ascending - (n - 1) / 2) < 5 * np.sqrt(n / 12)
+    # Each tenth of the numbers is spread evenly over the tenths of the order.
+    table = np.histogram2d(np.arange(n), order, bins=10)[0]
+    assert np.abs(table - n / 100).max() < 5 * np.sqrt(n / 100)
+
+
 def test_minibatches_split_columns_and_keep_time_together():
     x = jnp.arange(12).reshape(3, 4)  # [T, N]
     parts = minibatches({"x": x}, jnp.array([[2, 0], [3, 1]]))["x"]
