@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 COUNT_LIMIT = 2**31  # what counts, on any device, has 32 bits
 MOST_LAYERS = 256  # each layer is compiled apart: a thousand of them take an hour
-_SINGLE = np.finfo(np.float32)  # in which everything is computed
+# Of single precision, in which everything is computed.
+_LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 _SHOWN = 80  # characters of a value in a message
 
 
@@ -121,10 +122,10 @@ def number_fault(number: Any) -> str | None:
         return f"below {COUNT_LIMIT}" if number > 0 else f"above -{COUNT_LIMIT}"
     if not math.isfinite(number):
         return "finite"
-    if abs(number) > _SINGLE.max:
-        return f"at most {float(_SINGLE.max):.1e} in size, the largest number of single precision"
-    if number and abs(number) < _SINGLE.tiny:
-        return f"0 or at least {float(_SINGLE.tiny):.1e} in size, the smallest number of single precision"
+    if abs(number) > _LARGEST:
+        return f"at most {_LARGEST:.1e} in size, the largest number of single precision"
+    if number and abs(number) < _SMALLEST:
+        return f"0 or at least {_SMALLEST:.1e} in size, the smallest number of single precision"
     return None
 
 
@@ -132,9 +133,11 @@ def shown(value: Any) -> str:
     """A value for a message, shortened where it is very long."""
     if isinstance(value, int) and value.bit_length() > 4 * _SHOWN:
         return f"a number of some {int(value.bit_length() * math.log10(2)) + 1} digits"
-    if isinstance(value, tuple) and len(value) > _SHOWN // 4:
-        start = ", ".join(shown(x) for x in value[:3])
-        return f"({shortened(start)}, ... {len(value)} values)"
+    if isinstance(value, tuple):
+        parts = [shown(x) for x in value[: _SHOWN // 4]]
+        if len(parts) == len(value):
+            return shortened(f"({', '.join(parts)}{',' * (len(parts) == 1)})")
+        return f"({shortened(', '.join(parts[:3]))}, ... {len(value)} values)"
     return shortened(str(value))
 
 
