@@ -34,6 +34,7 @@ from agents.q_values import (
     value_of,
 )
 from agents.settings import require
+from agents.spaces import element
 from envs.base import Env
 
 
@@ -137,9 +138,7 @@ class DQN(OffPolicy):
         """Rounds of acting and learning."""
 
         def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            epsilon = self.epsilon(state.env_steps)
-            choice = epsilon_greedy(self._q(state, obs), self.choices, epsilon, key)
-            return self.choices.action(choice)
+            return self.choices.action(self._explore(state, obs, key))
 
         beta = linear_schedule(
             self.config.priority_beta, 1.0, self.config.total_steps, state.env_steps
@@ -150,12 +149,9 @@ class DQN(OffPolicy):
     def act(
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Greedy actions for raw observations [*batch, O], or epsilon-greedy ones."""
-        q = self._q(state, obs)
-        if deterministic:
-            return self.choices.action(greedy(q))
-        epsilon = self.epsilon(state.env_steps)
-        return self.choices.action(epsilon_greedy(q, self.choices, epsilon, key))
+        """Greedy elements of the action space for raw observations [*batch, O], or epsilon-greedy ones."""
+        choice = greedy(self._q(state, obs)) if deterministic else self._explore(state, obs, key)
+        return element(self.env.action_space, self.choices.action(choice))
 
     def random_choices(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
         """[N, ...], uniform over the choices: what lies between them would be credited to the nearest."""
@@ -202,6 +198,10 @@ class DQN(OffPolicy):
             )
         metrics = {"loss/q": q_loss, "q": jnp.mean(q), "grad_norm": optax.tree.norm(grads)}
         return DQNParams(online, target_params), opt_state, jnp.abs(q - target), metrics
+
+    def _explore(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+        epsilon = self.epsilon(state.env_steps)
+        return epsilon_greedy(self._q(state, obs), self.choices, epsilon, key)
 
     def _q(self, state: OffPolicyState, obs: Any) -> Array:
         return self.network.module(state.params.online)(self.seen(state, obs))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.settings import Settings
+from agents.spaces import element
 from envs.base import Env
 
 Discount = float | Float[Array, ""]
@@ -167,8 +168,8 @@ class _Exact:
     def act(
         self, state: DynamicProgrammingState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Greedy actions for states [...]; there is nothing random about them."""
-        return state.policy[obs]
+        """Greedy elements of the action space for states [...]; there is nothing random about them."""
+        return element(self.env.action_space, state.policy[obs])
 
     def _metrics(self, old: Array, new: Array) -> dict[str, Array]:
         return {"value/start": self.start @ new, "value/change": jnp.max(jnp.abs(new - old))}

@@ -19,7 +19,6 @@ import flax.struct
 import gymnasium
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -231,9 +230,9 @@ class OffPolicy:
     def run(
         self, state: OffPolicyState, explore: Explore, update: Update, beta: Any = 1.0
     ) -> tuple[OffPolicyState, dict[str, Array]]:
-        """One iteration. `explore`: (state, raw observations [N, ...], key) to actions [N, ...], by `state.noise` if
-        there is one; `update`: one gradient step; `beta`: exponent of the importance weights, where sampling is by
-        priority."""
+        """One iteration. `explore`: (state, raw observations [N, ...], key) to raw actions [N, ...], by `state.noise`
+        where there is one; `update`: one gradient step; `beta`: exponent of the importance weights, where sampling is
+        by priority."""
         config = self.config
         env = self.env.at(state.env_steps)
         bank_key, rounds_key, key = jax.random.split(state.key, 3)
@@ -274,13 +273,12 @@ class OffPolicy:
         return self._watch(state, obs), {**rollout.summarise(steps), **means}
 
     def random_actions(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-        """[N, ...], uniform over the action space."""
+        """Raw actions [N, ...] (see `agents.spaces`), uniform over the action space."""
         space, n = self.env.action_space, self.config.num_envs
         if isinstance(space, gymnasium.spaces.Discrete):
             return jax.random.randint(key, (n,), 0, int(space.n))
         assert isinstance(space, gymnasium.spaces.Box)
-        shape = (n, *space.shape)
-        return jax.random.uniform(key, shape, minval=space.low, maxval=space.high)
+        return jax.random.uniform(key, (n, *space.shape), minval=-1.0, maxval=1.0)
 
     def seen(self, state: OffPolicyState, obs: Any) -> Float[Array, "*batch inputs"]:
         """Raw observations as the networks see them; the buffer holds raw ones."""
@@ -346,11 +344,6 @@ class OffPolicy:
 
     def _bank(self, env, key):
         return base.start_states(env, key, RESET_BANK) if env.reset_bank else None
-
-
-def bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and half width of each action's range."""
-    return (space.high + space.low) / 2, (space.high - space.low) / 2
 
 
 def human_bytes(n: int) -> str:

@@ -26,7 +26,7 @@ from agents.batch import Batch, Evaluation, Targets
 from agents.core import returns
 from agents.networks import ActorCritic, Functional
 from agents.settings import Settings, require
-from agents.spaces import encode, normalized, num_inputs, require_actions
+from agents.spaces import element, encode, normalized, num_inputs, require_actions
 from envs.base import Env
 
 Params = Any
@@ -154,9 +154,9 @@ class OnPolicy:
     def act(
         self, state: OnPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Actions for raw observations [..., O]: the distribution's mode, or a sample."""
+        """Elements of the action space for raw observations [..., O]: the distribution's mode, or a sample."""
         dist = self.distribution(state.params, self.seen(state, obs))
-        return dist.mode() if deterministic else dist.sample(key)
+        return element(self.env.action_space, dist.mode() if deterministic else dist.sample(key))
 
     def collect(self, state: State) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
         """The rollout: `num_steps` steps of every environment with the present policy."""
@@ -171,7 +171,7 @@ class OnPolicy:
     def rollout(
         self, state: State, act: Callable[[Any, PRNGKeyArray], tuple[Any, Array]]
     ) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
-        """The same with any way to `act`: (raw observations, key) to (actions, log-probs)."""
+        """The same with any way to `act`: (raw observations, key) to (raw actions, log-probs)."""
         rollout_key, key = jax.random.split(state.key)
         env = self.env.at(state.env_steps)
         stream, steps, metrics = rollout.collect_steps(

@@ -40,7 +40,7 @@ from agents.q_values import (
     value_of,
 )
 from agents.settings import require
-from agents.spaces import require_bounds
+from agents.spaces import element, require_bounds
 from envs.base import Env
 
 
@@ -137,18 +137,17 @@ class PQN(OnPolicy):
     def act(
         self, state: OnPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Greedy actions for raw observations [*batch, O], or epsilon-greedy ones."""
+        """Greedy elements of the action space for raw observations [*batch, O], or epsilon-greedy ones."""
         q = self.q(state.params, self.seen(state, obs))
-        if deterministic:
-            return self.choices.action(greedy(q))
-        epsilon = self.epsilon(state.env_steps)
-        return self.choices.action(epsilon_greedy(q, self.choices, epsilon, key))
+        choice = greedy(q) if deterministic else self._explore(state, q, key)
+        return element(self.env.action_space, self.choices.action(choice))
 
     def collect(self, state: State) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
         """The rollout: `num_steps` steps of every environment with the epsilon-greedy policy."""
 
         def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-            action = self.act(state, obs, key, deterministic=False)
+            q = self.q(state.params, self.seen(state, obs))
+            action = self.choices.action(self._explore(state, q, key))
             return action, jnp.zeros(action.shape[0])  # log-probs are of no use here
 
         return self.rollout(state, act)
@@ -183,6 +182,9 @@ class PQN(OnPolicy):
     def epsilon(self, env_steps: Array) -> Float[Array, ""]:
         span = self.config.epsilon_fraction * self.config.total_steps
         return linear_schedule(1.0, self.config.epsilon_end, span, env_steps)
+
+    def _explore(self, state: OnPolicyState, q: Array, key: PRNGKeyArray) -> Array:
+        return epsilon_greedy(q, self.choices, self.epsilon(state.env_steps), key)
 
     def q(self, params: Params, obs: Array) -> Float[Array, "*batch D K"]:
         return self.network.module(params)(obs)

@@ -42,7 +42,7 @@ class Choices:
         return self.bins
 
     def action(self, choice: Int[Array, "*batch D"]) -> Array:
-        """What the environment is given."""
+        """The raw action (see `agents.spaces`) of a choice: of a Box in [-1, 1]."""
         if isinstance(self.space, gymnasium.spaces.Box):
             low, high = self._ends
             return low + (high - low) * choice.astype(jnp.float32) / (self.bins - 1)
@@ -61,8 +61,8 @@ class Choices:
 
     @property
     def _ends(self) -> tuple[Array, Array]:
-        assert isinstance(self.space, gymnasium.spaces.Box)
-        low, high = jnp.asarray(self.space.low), jnp.asarray(self.space.high)
+        high = jnp.ones(self.coordinates)
+        low = -high
         beyond = (1 - self.bin_span) / 2 * (high - low)
         return low + beyond, high - beyond
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from agents.spaces import element
 from envs.base import Env, Running, advance, reset, start_states, step
 
 
@@ -26,7 +27,8 @@ class Stream:
 
 
 class Steps(NamedTuple):
-    """A rollout, raw: observations and rewards as the environment gave them. Leaves [T, N, ...]."""
+    """A rollout, raw: observations and rewards as the environment gave them, actions as the learner chose them. Leaves
+    [T, N, ...]."""
 
     obs: Any
     action: Any
@@ -76,7 +78,8 @@ def collect_steps(
     """`num_steps` steps of every environment in `stream`, episodes following one another.
 
     Args:
-      act: (raw observations [N, ...], key) to (actions [N, ...], log-probs [N]).
+      act: (raw observations [N, ...], key) to (raw actions [N, ...], log-probs [N]). The environment is given the
+        element of its action space that a raw action stands for (`agents.spaces.element`).
 
     Returns:
       The stream further on, the steps, and metrics: `train/return` and `train/length` over the `train/episodes`
@@ -106,9 +109,10 @@ def step_stream(
     discount: float,
     resets: Any,
 ) -> tuple[Stream, tuple[Steps, StepMetrics]]:
-    """One step of every environment; `resets` is as for `envs.base.step`. Rows of the results have no time axis."""
+    """One step of every environment; `action` is raw, as for `collect_steps`, and `resets` as for `envs.base.step`.
+    Rows of the results have no time axis."""
     running, timestep = jax.vmap(step, (None, 0, 0, 0, None))(
-        env, keys, stream.running, action, resets
+        env, keys, stream.running, element(env.action_space, action), resets
     )
     done = timestep.terminated | timestep.truncated
     episode_return = stream.episode_return + timestep.reward
@@ -165,7 +169,7 @@ def collect_episodes(
     does in one column is independent of the others, also where they start alike.
 
     Args:
-      act: (raw observations [N, ...], key) to (actions [N, ...], log-probs [N]).
+      act: (raw observations [N, ...], key) to (raw actions [N, ...], log-probs [N]), as for `collect_steps`.
 
     Returns:
       The episodes, and metrics: means `train/return` and `train/length` over the `train/episodes`,
@@ -178,7 +182,9 @@ def collect_episodes(
 
     def take_step(t, running, obs, alive):
         action, logp = act(obs, act_keys[t])
-        following, timestep = jax.vmap(advance, (None, 0, 0, 0))(env, env_keys[t], running, action)
+        following, timestep = jax.vmap(advance, (None, 0, 0, 0))(
+            env, env_keys[t], running, element(env.action_space, action)
+        )
         truncated = timestep.truncated | ((t == num_steps - 1) & ~timestep.terminated)
         row = Episodes(obs, action, logp, timestep.reward, timestep.terminated, truncated, alive)
         row, info = (_or_zero(alive, x) for x in (row, timestep.info))

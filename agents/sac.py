@@ -35,8 +35,9 @@ from agents import replay
 from agents.core import value_losses
 from agents.distributions import TanhNormal
 from agents.networks import ActionValue, Functional, SquashedActor
-from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, bounds
+from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState
 from agents.settings import require
+from agents.spaces import element
 from envs.base import Env
 
 
@@ -81,7 +82,6 @@ class SAC(OffPolicy):
         space = env.action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self.num_actions = int(np.prod(space.shape))
-        self.middle, self.half = bounds(space)
         self.target_entropy = (
             -float(self.num_actions) if config.target_entropy is None else config.target_entropy
         )
@@ -107,16 +107,16 @@ class SAC(OffPolicy):
         """Rounds of acting and learning."""
 
         def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            return self._scaled(self._policy(state, obs).at(state.noise))
+            return self._policy(state, obs).at(state.noise)
 
         return self.run(state, explore, self.update)
 
     def act(
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Actions for raw observations [..., O]: tanh of the Gaussian's mean, or a sample."""
+        """Elements of the action space for raw observations [..., O]: tanh of the Gaussian's mean, or a sample."""
         dist = self._policy(state, obs)
-        return self._scaled(dist.mode() if deterministic else dist.sample(key))
+        return element(self.env.action_space, dist.mode() if deterministic else dist.sample(key))
 
     def update(
         self,
@@ -129,7 +129,6 @@ class SAC(OffPolicy):
         """One gradient step of critics, actor and temperature, in this order."""
         next_key, now_key = jax.random.split(key)
         obs, next_obs = sample.obs, sample.next_obs
-        action = (sample.action - self.middle) / self.half  # networks see actions in [-1, 1]
         fixed = self.config.alpha
         alpha = jnp.exp(params.log_alpha) if fixed is None else jnp.float32(fixed)
 
@@ -142,7 +141,7 @@ class SAC(OffPolicy):
         )
 
         def critic_loss(critics: Any) -> tuple[Array, Array]:
-            q = self.critic.ensemble(critics, obs, action)
+            q = self.critic.ensemble(critics, obs, sample.action)
             loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
             return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
 
@@ -176,9 +175,6 @@ class SAC(OffPolicy):
 
     def _policy(self, state: OffPolicyState, obs: Any) -> TanhNormal:
         return self.actor.module(state.params.actor)(self.seen(state, obs))
-
-    def _scaled(self, action: Array) -> Array:
-        return self.middle + self.half * action
 
     def _apply(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
         updates, opt_state = self.optimizer.update(grads, opt_state, params)

@@ -1,4 +1,10 @@
-"""What networks make of Gymnasium's spaces."""
+"""Gymnasium's spaces on both sides of a network: observations as its inputs, its outputs as actions.
+
+A learner's own action ("raw") is a whole number from 0 where the space is Discrete. Where it is a Box, each coordinate
+is a float for which [-1, 1] stands for the range from `low` to `high`; a coordinate without such a range keeps the
+environment's own units. Batches and replay buffers hold raw actions, which is what log-probabilities and values are of.
+An environment is given `element(space, raw)`, which is always an element of its action space.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +18,8 @@ from jaxtyping import Array, Float
 
 from agents import normalize
 from envs.base import Env
+
+_UNBOUNDED = 1e6  # bounds this far out are no range that exploration could span
 
 
 def num_inputs(space: gymnasium.Space) -> int:
@@ -42,11 +50,38 @@ def normalized(
     return normalize.normalize(statistics, inputs)
 
 
-def num_outputs(space: gymnasium.Space) -> int:
-    """Logits of a Discrete space from 0, coordinates of a Box."""
+def element(space: gymnasium.Space, raw: Any) -> Array:
+    """The element of the action space that a learner's raw actions [*batch, ...] stand for.
+
+    Discrete: counted from `space.start`. Box: scaled from [-1, 1] to the bounds, rounded if the space is one of whole
+    numbers, and clipped to the bounds.
+    """
+    raw = jnp.asarray(raw)
     if isinstance(space, gymnasium.spaces.Discrete):
-        return int(space.n)
-    return int(np.prod(space.shape or ()))
+        return raw if space.start == 0 else raw + int(space.start)
+    assert isinstance(space, gymnasium.spaces.Box)
+    middle, half = _scale(space)
+    action = middle + half * raw
+    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    if np.issubdtype(dtype, np.integer):
+        action = jnp.round(action)
+    low, high = (np.asarray(x, np.float32) for x in (space.low, space.high))
+    return jnp.clip(action, low, high).astype(dtype)
+
+
+def _scale(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and half width of each coordinate's range, float32; 0 and 1 where there is no range."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded = has_range(space)
+    middle = np.where(bounded, (high + low) / 2, 0.0)
+    half = np.where(bounded, (high - low) / 2, 1.0)
+    return middle.astype(np.float32), half.astype(np.float32)
+
+
+def has_range(space: gymnasium.spaces.Box) -> np.ndarray:
+    """Whether each coordinate is bounded on both sides (bounds beyond a million count as none), and not to a point."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return (low > -_UNBOUNDED) & (high < _UNBOUNDED) & (low < high)
 
 
 def require_actions(learner: str, env: Env, *kinds: type[gymnasium.Space]) -> None:
@@ -55,10 +90,15 @@ def require_actions(learner: str, env: Env, *kinds: type[gymnasium.Space]) -> No
     names = " or ".join(kind.__name__ for kind in kinds)
     if not isinstance(space, kinds):
         raise ValueError(f"{learner} needs {names} actions, got {space}")
-    if isinstance(space, gymnasium.spaces.Discrete) and space.start != 0:
-        raise ValueError(f"{learner} needs actions that are counted from 0, got {space}")
-    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) != 1:
-        raise ValueError(f"{learner} needs a vector of actions, got {space}")
+    if isinstance(space, gymnasium.spaces.Box):
+        if len(space.shape) != 1 or space.shape[0] == 0:
+            raise ValueError(f"{learner} needs a vector of actions, got {space}")
+        whole = not np.issubdtype(space.dtype, np.floating)
+        if whole and not np.all(has_range(space) | (space.low == space.high)):
+            raise ValueError(
+                f"{learner} needs whole-number actions within a million of 0, got {space}: "
+                "give the Box narrower bounds, or a float dtype"
+            )
 
 
 def require_bounds(learner: str, env: Env) -> None:
@@ -66,5 +106,5 @@ def require_bounds(learner: str, env: Env) -> None:
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box):
         return
-    if not np.all((space.low > -1e6) & (space.high < 1e6) & (space.low < space.high)):
+    if not np.all(has_range(space)):
         raise ValueError(f"{learner} needs bounded actions, low < high, got {space}")

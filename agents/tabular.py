@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from agents import rollout
 from agents.settings import Settings, require
+from agents.spaces import element
 from envs.base import Env
 
 Bootstrap = Literal["greedy", "sampled", "expected"]
@@ -127,7 +128,7 @@ class TDState:
 
 class QLearning:
     """Three pure functions: `init`, `step`, `act`. Raises ValueError where observations or actions are not Discrete, or
-    not counted from 0."""
+    observations not counted from 0."""
 
     Config: ClassVar[type] = TabularConfig
     bootstrap: ClassVar[Bootstrap] = "greedy"
@@ -139,8 +140,8 @@ class QLearning:
             f"a table needs Discrete observations and actions, got {spaces[0]} and {spaces[1]}",
         )
         require(
-            all(space.start == 0 for space in spaces),  # type: ignore[attr-defined]
-            f"a table needs observations and actions counted from 0, got {spaces[0]} and {spaces[1]}",
+            bool(spaces[0].start == 0),  # type: ignore[attr-defined]
+            f"a table needs observations counted from 0, got {spaces[0]}",
         )
         self.config, self.env = config, env
         self.shape = (int(spaces[0].n), int(spaces[1].n))  # type: ignore[attr-defined]
@@ -181,11 +182,10 @@ class QLearning:
         }
 
     def act(self, state: TDState, obs: Array, key: PRNGKeyArray, deterministic: bool) -> Array:
-        """Actions for states [...]: the best by the table, or epsilon-greedy."""
+        """Elements of the action space for states [...]: the best by the table, or epsilon-greedy."""
         q = state.q[obs]
-        if deterministic:
-            return jnp.argmax(q, -1)
-        return _draw(key, q, self.epsilon(state.env_steps))
+        best = jnp.argmax(q, -1) if deterministic else _draw(key, q, self.epsilon(state.env_steps))
+        return element(self.env.action_space, best)
 
     def epsilon(self, env_steps: Int[Array, ""]) -> Float[Array, ""]:
         """Share of random actions after `env_steps`."""

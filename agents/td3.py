@@ -25,8 +25,9 @@ from jaxtyping import Array, PRNGKeyArray
 from agents import replay
 from agents.core import value_losses
 from agents.networks import MLP, ActionValue, Functional
-from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, bounds
+from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState
 from agents.settings import require
+from agents.spaces import element
 from envs.base import Env
 
 
@@ -85,7 +86,6 @@ class TD3(OffPolicy):
         super().__init__(config, env, boxes, noise_correlation=config.noise_correlation)
         space = env.action_space
         assert isinstance(space, gymnasium.spaces.Box)
-        self.middle, self.half = bounds(space)
         inputs, actions, hidden = self.num_inputs, int(np.prod(space.shape)), config.hidden_sizes
         activation = config.activation
         self.actor = Functional(
@@ -117,10 +117,10 @@ class TD3(OffPolicy):
     def act(
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Actions for raw observations [..., O]: mu(s), or that with Gaussian noise."""
+        """Elements of the action space for raw observations [..., O]: mu(s), or that with Gaussian noise."""
         action = self._mu(state.params.actor, self.seen(state, obs))
         noise = jnp.zeros(()) if deterministic else jax.random.normal(key, action.shape)
-        return self._noisy(action, noise)
+        return element(self.env.action_space, self._noisy(action, noise))
 
     def update(
         self,
@@ -133,7 +133,6 @@ class TD3(OffPolicy):
         """One gradient step of the critics, and at every `policy_delay`-th one of the actor."""
         config = self.config
         obs, next_obs = sample.obs, sample.next_obs
-        action = (sample.action - self.middle) / self.half  # networks see actions in [-1, 1]
 
         next_action = self._mu(params.target_actor, next_obs)
         noise = config.target_noise * jax.random.normal(key, next_action.shape)
@@ -145,7 +144,7 @@ class TD3(OffPolicy):
         )
 
         def critic_loss(critics: Any) -> tuple[Array, Array]:
-            q = self.critic.ensemble(critics, obs, action)
+            q = self.critic.ensemble(critics, obs, sample.action)
             loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
             return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
 
@@ -183,8 +182,7 @@ class TD3(OffPolicy):
         )
 
     def _noisy(self, action: Array, noise: Array) -> Array:
-        noisy = jnp.clip(action + self.config.exploration_noise * noise, -1.0, 1.0)
-        return self.middle + self.half * noisy
+        return jnp.clip(action + self.config.exploration_noise * noise, -1.0, 1.0)
 
     def _mu(self, actor: Any, obs: Array) -> Array:
         return jnp.tanh(self.actor.module(actor)(obs))

@@ -80,7 +80,7 @@ class HostEnv(Env[HostState]):
 
     @property
     def action_space(self) -> Box | Discrete:
-        """As the environment has it; discrete actions count from 0, whatever its own numbers."""
+        """As the environment has it, in the types that JAX has."""
         return self.host.action_space
 
     def initial(self, key: PRNGKeyArray) -> HostState:
@@ -171,7 +171,7 @@ class Host:
         """One step of each environment; leaves [*batch, ...]."""
         batch = np.shape(state.slot)
         out = jax.tree.map(lambda x: _flatten(x, batch).copy(), state)
-        actions, seeds = self._native(_flatten(actions, batch)), _flatten(seeds, batch)
+        actions, seeds = self.native_actions(_flatten(actions, batch)), _flatten(seeds, batch)
         with self._lock, np.errstate(over="ignore"):
             self.calls += 1
             stepped: set[int] = set()
@@ -227,11 +227,17 @@ class Host:
         """A slot's number that is not in use: slots of an earlier process may be."""
         return next(number for number in self._numbers if number not in self.slots)
 
-    def _native(self, actions: np.ndarray) -> np.ndarray:
-        """As the environment wants them."""
+    def native_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Elements of the environment's own action space: `actions`, elements of `action_space`, in its own type.
+
+        float32 rounds some bounds of a float64 space outwards, so that a Box is clipped once more.
+        """
         space: Any = self._actions
+        actions = np.asarray(actions)
         if isinstance(space, Discrete):
-            return actions.astype(space.dtype) + space.start
+            return actions.astype(space.dtype)
+        if np.issubdtype(space.dtype, np.integer) and np.issubdtype(actions.dtype, np.floating):
+            actions = np.round(actions)
         return np.clip(actions, space.low, space.high).astype(space.dtype)
 
     @contextlib.contextmanager

@@ -13,13 +13,13 @@ _WIDEST = np.iinfo(np.int32)
 
 
 def as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discrete:
-    """`space` in the types that JAX has; discrete actions count from 0.
+    """`space` in the types that JAX has.
 
     Raises ValueError, about the `what` ("actions") of an environment, for a space that is neither Box nor Discrete, or
     holds integers of more than 32 bits.
     """
     if isinstance(space, Discrete):
-        return Discrete(int(space.n)) if what == "actions" else space
+        return space
     advice = "wrap it (see gymnasium.wrappers) and register the result"
     if not isinstance(space, Box):
         raise ValueError(

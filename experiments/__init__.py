@@ -14,7 +14,8 @@ def load(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The policy of a run on disk, from its newest checkpoint: `policy(obs) -> action`, NumPy in and out.
 
-    `obs` may be single or have leading batch axes. With `deterministic=False` actions are samples, each call from
+    An action is an element of the environment's own action space, as in training. `obs` may be single or have leading
+    batch axes. With `deterministic=False` actions are samples, each call from
     the next key. Raises ValueError where `run` is not a run or has no such seed; the policy does where `obs` is none of
     its environment's.
     """
@@ -22,6 +23,7 @@ def load(
 
     import jax
 
+    from envs.host import HostEnv
     from experiments import spec as specs
 
     folder = Path(run)
@@ -35,7 +37,8 @@ def load(
     state = jax.tree.map(lambda x: x[seed_index], states)
     act = jax.jit(algo.act, static_argnums=3)
     key = jax.random.key(spec.seed + seed_index)
-    space = algo.env.observation_space
+    env = algo.env
+    space = env.observation_space
 
     def policy(obs: np.ndarray) -> np.ndarray:
         nonlocal key
@@ -43,7 +46,8 @@ def load(
             key, use = jax.random.split(key)
         else:
             use = key
-        return np.asarray(act(state, _observed(space, obs), use, deterministic))
+        action = np.asarray(act(state, _observed(space, obs), use, deterministic))
+        return env.host.native_actions(action) if isinstance(env, HostEnv) else action
 
     return policy
 

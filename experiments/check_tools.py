@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents.spaces import element, has_range
 from envs import base
 from envs.base import Env
 from experiments import evaluate
 from experiments.user_env import located
 
 STEPS, ENVS = 1000, 8  # of the random run
-_UNBOUNDED = 1e6  # a bound beyond this is none
 
 
 class Problem(Exception):  # noqa: N818  not an error of the program
@@ -47,12 +47,11 @@ def random_action(env: Env, key: jax.Array) -> jax.Array:
     """A random one, uniform where there are bounds."""
     space = env.action_space
     if isinstance(space, gymnasium.spaces.Discrete):
-        return jax.random.randint(key, (), 0, int(space.n))
+        return element(space, jax.random.randint(key, (), 0, int(space.n)))
     assert isinstance(space, gymnasium.spaces.Box)
-    bounded = (space.low > -_UNBOUNDED) & (space.high < _UNBOUNDED)
-    low, high = np.where(bounded, space.low, 0.0), np.where(bounded, space.high, 1.0)
-    uniform = low + (high - low) * jax.random.uniform(key, space.shape)
-    return jnp.where(bounded, uniform, jax.random.normal(key, space.shape)).astype(jnp.float32)
+    uniform = jax.random.uniform(key, space.shape, minval=-1.0, maxval=1.0)
+    raw = jnp.where(has_range(space), uniform, jax.random.normal(key, space.shape))
+    return element(space, raw)
 
 
 def anew(function: Callable) -> Callable:

@@ -115,7 +115,7 @@ class Case:
         terminated = jnp.arange(BATCH) % 4 == 0
         self.sample = Sample(
             obs=jax.random.normal(keys[2], (BATCH, 3)),
-            action=jax.random.uniform(keys[3], (BATCH, 2), minval=LOW, maxval=HIGH),
+            action=jax.random.uniform(keys[3], (BATCH, 2), minval=-1.0, maxval=1.0),
             reward=jax.random.normal(keys[4], (BATCH,)),
             # As for samples of up to three steps.
             discount=jnp.where(terminated, 0.0, 0.9 ** (1 + jnp.arange(BATCH) % 3)),
@@ -132,7 +132,6 @@ class Case:
         self.new, _, self.error, self.metrics = self.run(self.sample)
 
         s = self.np_sample = jax.tree.map(lambda x: np.asarray(x, float), self.sample)
-        self.scaled = 2 * (s.action - LOW) / (HIGH - LOW) - 1
         action, logp = actor_sample(self.params.actor, s.next_obs, self.next_noise)
         twins = critic(self.params.targets, s.next_obs, action)
         assert (
@@ -147,7 +146,7 @@ class Case:
         return self.update(self.params, opt_state, sample, self.key, jnp.zeros((), jnp.int32))
 
     def critic_loss(self, critics):
-        q = critic(critics, self.np_sample.obs, self.scaled)
+        q = critic(critics, self.np_sample.obs, self.np_sample.action)
         return np.mean(self.np_sample.weight * ((q - self.target) ** 2).sum(axis=0) / 2)
 
     def actor_loss(self, actor):
@@ -164,7 +163,7 @@ def case():
 
 class TestUpdate:
     def test_critic_loss_and_errors(self, case):
-        q = critic(case.params.critics, case.np_sample.obs, case.scaled)
+        q = critic(case.params.critics, case.np_sample.obs, case.np_sample.action)
         loss = case.critic_loss(case.params.critics)
         np.testing.assert_allclose(case.metrics["loss/critic"], loss, rtol=1e-4)
         np.testing.assert_allclose(case.metrics["q"], q.mean(), rtol=1e-4, atol=1e-5)

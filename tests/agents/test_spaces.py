@@ -1,4 +1,5 @@
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -46,9 +47,45 @@ class TestEncode:
             spaces.num_inputs(MultiBinary(3))
 
 
-def test_outputs_are_logits_or_coordinates():
-    assert spaces.num_outputs(Discrete(4)) == 4
-    assert spaces.num_outputs(Box(-1.0, 1.0, (3,), np.float32)) == 3
+class TestElement:
+    """Raw actions as elements of an action space; each case has the value that a learner means."""
+
+    @pytest.mark.parametrize(
+        ("space", "raw", "wanted"),
+        [
+            (Box(-1.0, 1.0, (3,), np.float32), [-2.0, 0.3, 7.0], [-1.0, 0.3, 1.0]),
+            (Box(0.0, 1000.0, (3,), np.float32), [0.4, -1.0, -1.5], [700.0, 0.0, 0.0]),
+            (Box(100, 200, (3,), np.uint8), [0.0, 1.0, -9.0], [150, 200, 100]),
+            (Box(-1, 1, (3,), np.int8), [0.6, -0.4, -0.6], [1, 0, -1]),
+            (Box(0, 3, (3,), np.int32), [1.0, 0.4, -1.0], [3, 2, 0]),
+            (Box(-np.inf, np.inf, (3,), np.float32), [-50.0, 0.3, 7.0], [-50.0, 0.3, 7.0]),
+            (Box(0.0, np.inf, (3,), np.float32), [-5.0, 0.3, 7.0], [0.0, 0.3, 7.0]),
+            (Box(-3e38, 3e38, (3,), np.float32), [-5.0, 0.3, 7.0], [-5.0, 0.3, 7.0]),
+            (Box(0.5, 0.5, (1,), np.float32), [3.0], [0.5]),
+        ],
+        ids=str,
+    )
+    def test_of_a_box(self, space, raw, wanted):
+        action = np.asarray(spaces.element(space, jnp.asarray(raw)))
+        assert space.contains(action)
+        np.testing.assert_allclose(action, wanted, rtol=1e-6)
+
+    def test_coordinates_are_scaled_each_by_its_own_bounds(self):
+        space = Box(
+            np.array([-1.0, 0.0, -np.inf], np.float32), np.array([1.0, 8.0, 2.0], np.float32)
+        )
+        action = spaces.element(space, jnp.full((5, 3), 0.5))
+        np.testing.assert_allclose(action, [[0.5, 6.0, 0.5]] * 5, rtol=1e-6)
+
+    def test_of_bounds_of_1_is_the_raw_action_bit_for_bit(self):
+        raw = jax.random.normal(jax.random.key(0), (1000, 2))
+        action = spaces.element(Box(-1.0, 1.0, (2,), np.float32), raw)
+        np.testing.assert_array_equal(action, np.clip(raw, -1.0, 1.0))
+
+    @pytest.mark.parametrize("start", [0, -1, 5])
+    def test_of_a_discrete_space_counts_from_its_start(self, start):
+        action = spaces.element(Discrete(3, start=start), jnp.arange(3))
+        np.testing.assert_array_equal(action, np.arange(3) + start)
 
 
 class TestActions:
@@ -56,7 +93,8 @@ class TestActions:
         ("space", "message"),
         [
             (MultiBinary(2), "Learner needs Discrete or Box actions"),
-            (Discrete(3, start=1), "counted from 0"),
+            (Box(-1.0, 1.0, (0,), np.float32), "a vector of actions"),
+            (Box(0, 2**31 - 1, (1,), np.int32), "whole-number actions within a million of 0"),
             (Box(-1.0, 1.0, (2, 2), np.float32), "a vector of actions"),
             (Box(-1.0, 1.0, (), np.float32), "a vector of actions"),
         ],

@@ -178,7 +178,7 @@ class TestAlgorithm:
             observation_space = gymnasium.spaces.Discrete(2, start=1)
             action_space = gymnasium.spaces.Discrete(2)
 
-        with pytest.raises(ValueError, match="counted from 0, got Discrete"):
+        with pytest.raises(ValueError, match="observations counted from 0, got Discrete"):
             QLearning(self.config, FromOne())
         for name, value, message in (
             ("num_envs", 0, "num_envs must be at least 1"),

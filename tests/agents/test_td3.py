@@ -108,7 +108,7 @@ class Case:
         terminated = jnp.arange(BATCH) % 4 == 0
         self.sample = Sample(
             obs=jax.random.normal(keys[2], (BATCH, 3)),
-            action=jax.random.uniform(keys[3], (BATCH, 2), minval=LOW, maxval=HIGH),
+            action=jax.random.uniform(keys[3], (BATCH, 2), minval=-1.0, maxval=1.0),
             reward=jax.random.normal(keys[4], (BATCH,)),
             # As for samples of up to three steps.
             discount=jnp.where(terminated, 0.0, 0.9 ** (1 + jnp.arange(BATCH) % 3)),
@@ -120,7 +120,6 @@ class Case:
         self.key = jax.random.key(9)
         self.update = jax.jit(algo.update)
         s = self.np_sample = jax.tree.map(lambda x: np.asarray(x, float), self.sample)
-        self.scaled = 2 * (s.action - LOW) / (HIGH - LOW) - 1
         noise = config.target_noise * np.asarray(jax.random.normal(self.key, (BATCH, 2)), float)
         self.noise = np.clip(noise, -config.target_noise_clip, config.target_noise_clip)
         action = np.tanh(mlp(self.params.target_actor, s.next_obs)) + self.noise
@@ -135,7 +134,7 @@ class Case:
         return self.update(params, opt_state, sample, self.key, jnp.asarray(updates, jnp.int32))
 
     def critic_loss(self, critics):
-        q = critic(critics, self.np_sample.obs, self.scaled)
+        q = critic(critics, self.np_sample.obs, self.np_sample.action)
         return np.mean(self.np_sample.weight * ((q - self.target) ** 2).sum(axis=0) / 2)
 
     def actor_loss(self, actor, critics):
@@ -172,7 +171,7 @@ class TestUpdate:
 
     def test_critics_go_to_the_smoothed_twin_target(self, case):
         new, _, error, metrics = case.run(0)
-        q = critic(case.params.critics, case.np_sample.obs, case.scaled)
+        q = critic(case.params.critics, case.np_sample.obs, case.np_sample.action)
         np.testing.assert_allclose(
             error, np.abs(q - case.target).mean(axis=0), rtol=1e-4, atol=1e-6
         )
@@ -223,7 +222,7 @@ class TestUpdate:
         action = np.tanh(mlp(ddpg.params.target_actor, s.next_obs))
         target = s.reward + s.discount * critic(ddpg.params.target_critics, s.next_obs, action)[0]
         np.testing.assert_allclose(ddpg.target, target)
-        q = critic(ddpg.params.critics, s.obs, ddpg.scaled)[0]
+        q = critic(ddpg.params.critics, s.obs, s.action)[0]
         np.testing.assert_allclose(error, np.abs(q - target), rtol=1e-4, atol=1e-6)
         loss = np.mean(s.weight * (q - target) ** 2) / 2
         np.testing.assert_allclose(metrics["loss/critic"], loss, rtol=1e-4)

@@ -195,12 +195,12 @@ def test_ends(options, length, ended):
 def test_types(counters):
     env = counter()
     assert env.observation_space == Counter.observation_space
-    assert env.action_space == gymnasium.spaces.Discrete(2)
+    assert env.action_space == Counter.action_space
     running = start(env)
     assert running.state.obs.dtype == jnp.uint8
     assert running.state.obs.shape == ()
-    steps(env, running, 1)
-    assert [c.actions for c in counters if c.actions] == [[6]]  # which starts at 5
+    steps(env, running, 1, action=6)
+    assert [c.actions for c in counters if c.actions] == [[6]]
 
 
 def test_actions_are_clipped_and_observations_are_float32():

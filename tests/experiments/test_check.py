@@ -113,7 +113,6 @@ BROKEN = [
     ),
     ("spaces", broken(action_space=gymnasium.spaces.MultiBinary(2)), "Box and Discrete"),
     ("spaces", broken(action_space=gymnasium.spaces.Box(-1, 1, (1,), np.float64)), "float32"),
-    ("spaces", broken(action_space=gymnasium.spaces.Discrete(2, start=1)), "counted from 0"),
     (
         "initial",
         broken(initial=lambda self, key: {"x": np.asarray(jax.random.uniform(key, (2,)))}),
