@@ -20,7 +20,6 @@ import jax
 import numpy as np
 
 import envs
-import tests.fast_compile  # noqa: F401  before JAX starts
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
 
 SMALL = {
