@@ -44,6 +44,15 @@ def check_sizes(model: mujoco.MjModel, **vectors: Any) -> None:
             )
 
 
+def check_overrides(model: mujoco.MjModel, overrides: Mapping[str, Any] | None) -> None:
+    """Raises ValueError for a name that is no field of numbers of MjModel's."""
+    unknown = [
+        name for name in overrides or () if not isinstance(getattr(model, name, None), np.ndarray)
+    ]
+    if unknown:
+        raise ValueError(f"MjModel has no field of numbers called {', '.join(unknown)}")
+
+
 @flax.struct.dataclass
 class PhysicsState:
     """The same small record in every engine; float32. Fields a model does not have are None."""
@@ -85,6 +94,7 @@ class Engine(Protocol):
         """Holds `ctrl` over the substeps; the solver starts cold, so the result depends on the arguments alone.
 
         A simulation that diverges returns NaN. `overrides` replaces fields of the model by name for this one
-        environment (say `{"geom_friction": [ngeom, 3]}`). Raises ValueError for a `ctrl` of another size than nu.
+        environment (say `{"geom_friction": [ngeom, 3]}`). Raises ValueError for a `ctrl` of another size than nu,
+        or an override that the model, or the engine, has no field for.
         """
         ...

@@ -1,9 +1,14 @@
-"""MuJoCo's JAX port: physics inside the compiled program, for GPUs."""
+"""MuJoCo's JAX port: physics inside the compiled program, for GPUs.
+
+Its products of matrices are computed in full float32: recent GPUs would otherwise round their factors to ten bits
+(TF32), and coordinates would be off by some 1e-2 within a control step.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 from collections.abc import Mapping
 
@@ -12,7 +17,8 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
 
-from envs.physics.engine import PhysicsState, check_extras, check_sizes
+from envs.physics import features
+from envs.physics.engine import PhysicsState, check_extras, check_overrides, check_sizes
 
 with contextlib.redirect_stdout(
     io.StringIO()
@@ -20,25 +26,39 @@ with contextlib.redirect_stdout(
     from mujoco import mjx
 
 
+_full_precision = functools.partial(jax.default_matmul_precision, "highest")
+
+
 class MjxEngine:
     """See `Engine`. MJX's own record is some fifty times larger than a `PhysicsState`, so it is rebuilt from a
-    template at each control step instead of being carried (and copied by every `where`)."""
+    template at each control step instead of being carried (and copied by every `where`).
+
+    Raises ValueError for a model with something that MJX lacks or passes over.
+    """
 
     def __init__(self, model: mujoco.MjModel, substeps: int, extras: tuple[str, ...] = ()):
         check_extras(extras)
+        features.require_supported(model, "mjx")
         model = copy.copy(model)
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
         self.model = model
         self.substeps = substeps
         self.extras = extras
-        self._model = mjx.put_model(model)
-        self._template = mjx.put_data(model, mujoco.MjData(model))
+        try:
+            self._model = mjx.put_model(model)
+            self._template = mjx.put_data(model, mujoco.MjData(model))
+        except NotImplementedError as error:
+            raise ValueError(
+                f"the mjx backend lacks something of this model: {' '.join(str(error).split())}; "
+                "the native backend computes it"
+            ) from error
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
         check_sizes(self.model, qpos=qpos, qvel=qvel)
         act = jnp.zeros(self.model.na, jnp.float32) if self.model.na else None
         state = PhysicsState(jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32), act)
-        return self._pack(mjx.forward(self._model, self._unpack(state)))
+        with _full_precision():
+            return self._pack(mjx.forward(self._model, self._unpack(state)))
 
     def step(
         self,
@@ -47,10 +67,13 @@ class MjxEngine:
         overrides: Mapping[str, Array] | None = None,
     ) -> PhysicsState:
         check_sizes(self.model, ctrl=ctrl)
+        check_overrides(self.model, overrides)
+        features.require_read_by_mjx(self.model, overrides or {})
         model = self._model.replace(**dict(overrides)) if overrides else self._model
         data = self._unpack(state).replace(ctrl=jnp.asarray(ctrl, jnp.float32))
-        data = jax.lax.fori_loop(0, self.substeps, lambda _, d: mjx.step(model, d), data)
-        return self._pack(data)
+        with _full_precision():
+            data = jax.lax.fori_loop(0, self.substeps, lambda _, d: mjx.step(model, d), data)
+            return self._pack(data)
 
     def _unpack(self, state: PhysicsState) -> mjx.Data:
         data = self._template.replace(qpos=state.qpos, qvel=state.qvel)

@@ -15,7 +15,6 @@ import copy
 import dataclasses
 import functools
 import math
-import os
 import threading
 import weakref
 from collections.abc import Mapping
@@ -27,9 +26,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
-from envs.callback import host_call
+from envs.callback import HostError, host_call, one_line
+from envs.cores import usable_cores
+from envs.physics import features
 from envs.physics.clock import stop_clock
-from envs.physics.engine import PhysicsState, check_extras, check_sizes
+from envs.physics.engine import PhysicsState, check_extras, check_overrides, check_sizes
 from envs.physics.quick import content, quick_equal
 from envs.physics.threads import ThreadedSteps
 
@@ -48,11 +49,12 @@ class NativeEngine:
         extras: tuple[str, ...] = (),
     ):
         check_extras(extras)
+        features.require_supported(model, "native")
         _silence()
         stop_clock()
         self.model = _pure(model)
         self.substeps = substeps
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         self.extras = extras
         self.calls = 0
         self._prepare(_pure(quick_equal(model)))
@@ -85,6 +87,7 @@ class NativeEngine:
         overrides: Mapping[str, Array] | None = None,
     ) -> PhysicsState:
         check_sizes(self.model, ctrl=ctrl)
+        check_overrides(self.model, overrides)
         return self._call(state, ctrl, self.substeps, overrides)
 
     def _prepare(self, stepped: mujoco.MjModel) -> None:
@@ -123,11 +126,18 @@ class NativeEngine:
         packed = packed.reshape(-1, packed.shape[-1])
         fields = {k: np.asarray(v) for k, v in fields.items()}
         n = packed.shape[0]
+        try:
+            features.require_no_callbacks()
+        except ValueError as error:
+            raise HostError(str(error)) from None
         with self._lock:
             self.calls += 1
             models = self._models(n, batch, fields)  # first: it may change what follows
             step = self._rollout if self._steps is None else self._steps
-            out = step(models, packed, substeps)
+            try:
+                out = step(models, packed, substeps)
+            except mujoco.FatalError as error:
+                raise HostError(f"MuJoCo failed in a step: {one_line(error)}") from error
         return out.reshape(*batch, out.shape[-1])
 
     def _rollout(self, models, packed: np.ndarray, substeps: int) -> np.ndarray:
@@ -212,7 +222,7 @@ def _pure(model: mujoco.MjModel) -> mujoco.MjModel:
     model = copy.copy(model)
     model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
-    if model.ntree == 1 and not model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
+    if features.may_skip_islands(model):
         # Looking for islands of bodies that touch, in a world of one robot: the same numbers in 5 to 8% more time.
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     return model

@@ -18,6 +18,8 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
+from envs.physics import features
+
 _MOST = 64  # pairs; beyond some number, the search is the quicker way
 _Switch = mujoco.mjtDisableBit
 
@@ -42,22 +44,19 @@ def quick_equal(model: mujoco.MjModel) -> mujoco.MjModel:
     cameras, lights, springs and dry friction are not to be looked at, or changed."""
     quick = _slim(model) or copy.copy(model)
     # Looking for what is not there: 1 to 2%.
-    if not (model.dof_frictionloss.any() or model.tendon_frictionloss.any()):
+    if features.may_skip_friction_loss(model):
         quick.opt.disableflags |= int(_Switch.mjDSBL_FRICTIONLOSS)
-    springs = [name for name in dir(model) if "stiffness" in name]
-    if not (model.nflex or any(np.any(getattr(model, name)) for name in springs)):
+    if features.may_skip_springs(model):
         quick.opt.disableflags |= int(_Switch.mjDSBL_SPRING)
     return quick
 
 
 def _slim(model: mujoco.MjModel) -> mujoco.MjModel | None:
     """The same with its contacts listed, unless there are very many or some listed already, and without what is only
-    there to be seen. None where that cannot be had: a model that was not `loaded`, or has been changed since; one with
-    meshes, deformable bodies or plugins; one that senses what is seen, or is moved by a fluid around its geoms."""
+    there to be seen. None where that cannot be had: a model that was not `loaded`, or has been changed since, or needs
+    its geoms for more than contacts."""
     path = _files.get(content(model))
-    if path is None or model.nmesh or model.nflex or model.nplugin or not path.is_file():
-        return None
-    if _senses_sights(model) or model.geom_fluid.any():
+    if path is None or not path.is_file() or not features.may_rebuild(model):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said already, when the model was loaded
@@ -65,7 +64,7 @@ def _slim(model: mujoco.MjModel) -> mujoco.MjModel | None:
         if spec.compiler.discardvisual or content(spec.compile()) != content(model):
             return None  # geoms with other numbers; the file is another by now
         pairs = _pairs(model)
-        if len(pairs) <= _MOST and not (model.npair or model.geom_adhesion.any()):
+        if len(pairs) <= _MOST and features.may_list_contacts(model):
             _list(spec, model, pairs)
         for unseen in [*spec.cameras, *spec.lights]:
             spec.delete(unseen)
@@ -79,12 +78,6 @@ def _slim(model: mujoco.MjModel) -> mujoco.MjModel | None:
     inertia = ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_M0")
     same = all(np.array_equal(getattr(out, name), getattr(model, name)) for name in inertia)
     return out if same else None
-
-
-def _senses_sights(model: mujoco.MjModel) -> bool:
-    objects = [*model.sensor_objtype, *model.sensor_reftype]
-    rays = int(mujoco.mjtSensor.mjSENS_RANGEFINDER) in model.sensor_type
-    return rays or int(mujoco.mjtObj.mjOBJ_CAMERA) in objects
 
 
 def _list(spec: mujoco.MjSpec, model: mujoco.MjModel, pairs: list[tuple[int, int]]) -> None:

@@ -56,6 +56,15 @@ class ThreadedSteps:
         return np.concatenate(list(self._executor.map(work, range(chunks))))
 
 
+def _place_mocap(model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    """Puts bodies that nothing but a program moves where the model has them, as `mujoco.rollout` does."""
+    bodies = np.flatnonzero(model.body_mocapid >= 0)
+    order = model.body_mocapid[bodies]
+    quat = model.body_quat[bodies]
+    data.mocap_pos[order] = model.body_pos[bodies]
+    data.mocap_quat[order] = quat / np.linalg.norm(quat, axis=1, keepdims=True)
+
+
 @functools.cache
 def _executor(threads: int) -> ThreadPoolExecutor:
     """One for all engines."""
@@ -93,6 +102,10 @@ class _Worker:
 
     def _advance(self, model: mujoco.MjModel, packed: np.ndarray, substeps: int) -> None:
         mujoco.mj_setState(model, self._data, packed, _PACKED)
+        if model.neq:  # which of them hold is the model's, and may be overridden
+            self._data.eq_active[:] = model.eq_active0
+        if model.nmocap:
+            _place_mocap(model, self._data)
         if substeps:
             mujoco.mj_step(model, self._data, substeps)
         else:

@@ -6,8 +6,10 @@ import mujoco
 import numpy as np
 import pytest
 
+from envs.physics import PhysicsState
 from envs.physics.mjx import MjxEngine
 from envs.physics.native import NativeEngine
+from tests.envs.physics.feature_models import FLOOR, arm
 
 # The joint has a limit because MJX 3.17 forgets force sensors in models without any constraint.
 PENDULUM = """<mujoco><worldbody><body>
@@ -15,6 +17,8 @@ PENDULUM = """<mujoco><worldbody><body>
 <geom type="capsule" size=".02" fromto="0 0 0 0 0 -.5"/></body></worldbody>{more}</mujoco>"""
 ACTIVATED = """<actuator><general name="motor" joint="hinge" dyntype="integrator" gainprm="2"/></actuator>
 <sensor><jointvel joint="hinge"/><actuatorfrc actuator="motor"/></sensor>"""
+
+TOUCH = '<touch site="hand"/>'
 
 
 def model(more=""):
@@ -100,3 +104,35 @@ def test_extras_as_native():
             lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3), ours, theirs
         )
     assert np.abs(after[1].extras["cfrc_ext"][0]).max() > 1
+
+
+@pytest.mark.parametrize(
+    "integrator",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("Euler", "RK4")), "implicitfast"],
+)
+def test_every_product_of_matrices_is_computed_in_full(integrator):
+    """A GPU's TF32 has ten bits of a factor's fraction: coordinates would be off by 6e-3 after a control step."""
+    xml = arm(world=FLOOR.format(""), option=f'integrator="{integrator}"', sensor=TOUCH)
+    engine = MjxEngine(mujoco.MjModel.from_xml_string(xml), 2, ("cfrc_ext",))
+    qpos = qvel = jnp.zeros((3, 2))
+    state = jax.eval_shape(jax.vmap(engine.forward), qpos, qvel)
+    programs = [
+        jax.jit(jax.vmap(engine.forward)).lower(qpos, qvel),
+        jax.jit(jax.vmap(engine.step)).lower(state, jnp.zeros((3, 1))),
+    ]
+    for program in programs:
+        products = [
+            line
+            for line in program.as_text().splitlines()
+            if "stablehlo.dot" in line or "stablehlo.convolution" in line
+        ]
+        assert products
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+def test_overrides_that_mjx_would_not_notice_are_refused():
+    engine = MjxEngine(model(ACTIVATED), 1)
+    state = PhysicsState(jnp.zeros(1), jnp.zeros(1), jnp.zeros(1))
+    for name in ("dof_frictionloss", "eq_active0", "actuator_delay"):
+        with pytest.raises(ValueError, match=f"takes no notice of another {name}"):
+            engine.step(state, jnp.zeros(1), {name: jnp.ones(1)})
