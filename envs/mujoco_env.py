@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import flax.struct
 import gymnasium
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
@@ -47,8 +48,9 @@ class MujocoEnv(Env[PhysicsState]):
 
     Engines are shared: to change the model, override `load_model`.
 
-    Raises ValueError for an unknown backend, a model file that cannot be read, or substeps or a time limit that are
-    no positive integer.
+    Raises ValueError for an unknown backend, a model file that cannot be read, a model without actuators (unless the
+    class has an `action_space` of its own) or with a feature that the engine refuses (docs/physics.md), or substeps or
+    a time limit that are no positive integer.
     """
 
     xml: ClassVar[str | Path]  # the model; relative to the file of the class that sets it
@@ -65,6 +67,10 @@ class MujocoEnv(Env[PhysicsState]):
         if self.engine is None:
             engine = make_engine(self.load_model(), self.substeps, self.backend, self.extras)
             object.__setattr__(self, "engine", engine)  # of a frozen dataclass
+        if not self.model.nu and type(self).action_space is MujocoEnv.action_space:
+            raise ValueError(
+                f"{type(self).__name__}'s model has no actuators: a policy could do nothing"
+            )
 
     def load_model(self) -> mujoco.MjModel:
         """The model; override to change it in code."""
@@ -105,7 +111,7 @@ class MujocoEnv(Env[PhysicsState]):
         self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"] | None = None
     ) -> PhysicsState:
         """The state with these coordinates and speeds (zero, if not given), sensors included."""
-        return self.engine.forward(qpos, np.zeros(self.model.nv) if qvel is None else qvel)
+        return self.engine.forward(qpos, jnp.zeros(self.model.nv) if qvel is None else qvel)
 
     def transition(
         self,

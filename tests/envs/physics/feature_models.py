@@ -55,9 +55,27 @@ def _flex(inside: str, count="4 4 1", dim=2, more: str = "") -> str:
 
 
 _DISABLED = (
-    "constraint equality frictionloss limit contact spring damper gravity clampctrl warmstart filterparent actuation "
-    "refsafe sensor midphase eulerdamp autoreset nativeccd island multiccd"
-).split()
+    "constraint",
+    "equality",
+    "frictionloss",
+    "limit",
+    "contact",
+    "spring",
+    "damper",
+    "gravity",
+    "clampctrl",
+    "warmstart",
+    "filterparent",
+    "actuation",
+    "refsafe",
+    "sensor",
+    "midphase",
+    "eulerdamp",
+    "autoreset",
+    "nativeccd",
+    "island",
+    "multiccd",
+)
 FLAGS = {
     f"{name} disabled": arm(**_PASSIVE, **_SPRUNG, flag=f'{name}="disable"') for name in _DISABLED
 }
@@ -186,7 +204,17 @@ SENSORS = {
         world=_UNSEEN,
         sensor="".join(
             f'<frame{what} objtype="geom" objname="lower"/>'
-            for what in "pos quat xaxis yaxis zaxis linvel angvel linacc angacc".split()
+            for what in [
+                "pos",
+                "quat",
+                "xaxis",
+                "yaxis",
+                "zaxis",
+                "linvel",
+                "angvel",
+                "linacc",
+                "angacc",
+            ]
         )
         + '<framepos objtype="geom" objname="lower" reftype="geom" refname="unseen"/>'
         '<subtreecom body="upper"/><subtreelinvel body="upper"/><subtreeangmom body="upper"/>',
