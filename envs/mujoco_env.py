@@ -67,6 +67,10 @@ class MujocoEnv(Env[PhysicsState]):
         if self.engine is None:
             engine = make_engine(self.load_model(), self.substeps, self.backend, self.extras)
             object.__setattr__(self, "engine", engine)  # of a frozen dataclass
+        self.check_model()
+
+    def check_model(self) -> None:
+        """Raises ValueError for a model that the task cannot be played with; override to look for more."""
         if not self.model.nu and type(self).action_space is MujocoEnv.action_space:
             raise ValueError(
                 f"{type(self).__name__}'s model has no actuators: a policy could do nothing"

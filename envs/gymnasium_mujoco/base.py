@@ -37,6 +37,8 @@ class GymnasiumMujoco(MujocoEnv):
         require_count("frame_skip", self.frame_skip)
         check_options(self)
         super().__post_init__()
+
+    def check_model(self) -> None:
         self._require("degrees of freedom", self.model.nv, self.fewest_dofs)
         self._require("actuators", self.model.nu, 1)
 
