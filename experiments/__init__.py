@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from experiments.shadows import refuse_shadows
+
+refuse_shadows()
+
 
 def load(
-    run: str | Path, seed_index: int = 0, deterministic: bool = True
+    run: str | Path, seed_index: int = 0, deterministic: bool = True, trust: bool = False
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The policy of a run on disk, from its newest checkpoint: `policy(obs) -> action`, NumPy in and out.
 
     An action is an element of the environment's own action space, as in training. `obs` may be single or have leading
-    batch axes. With `deterministic=False` actions are samples, each call from
-    the next key. Raises ValueError where `run` is not a run or has no such seed; the policy does where `obs` is none of
-    its environment's.
+    batch axes. With `deterministic=False` actions are samples, each call from the next key. The run of an environment
+    in a file executes that file: with `trust=True` any, else only the one with which this user began the run.
+
+    Raises ValueError where `run` is not a run, names files that may not be executed or has no such seed; the policy
+    does where `obs` is none of its environment's.
     """
     import sys
 
@@ -27,7 +33,7 @@ def load(
     from experiments import spec as specs
 
     folder = Path(run)
-    spec, algo = specs.open_run(folder)
+    spec, algo = specs.open_run(folder, trust)
     specs.refuse_tokens(folder, spec)
     if not 0 <= seed_index < spec.seeds:
         raise ValueError(f"{folder} has {spec.seeds} seeds, there is no index {seed_index}")

@@ -8,9 +8,14 @@ damaged later is noticed before anything is read from it: not every flipped byte
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
+import os
+import re
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,10 @@ from jaxtyping import PyTree
 
 KEEP = 3
 _SUMS = "SHA256SUMS"
+# Paths that orbax and tensorstore take as they are. In others they see patterns, separators or addresses: "[" begins a
+# class of characters, a backslash is a slash, "gs:" a bucket.
+_PLAIN_PATH = re.compile(r"([A-Za-z]:)?[A-Za-z0-9_./+=,@-]*")
+_MANIFEST = Path("state", "manifest.ocdbt")  # without which nothing can be read
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax has not finished
 
 
@@ -39,19 +48,21 @@ def save(folder: Path, env_steps: int, state: PyTree, progress: dict[str, Any]) 
     arrays = {name: np.asarray(_data(leaf)) for name, leaf in _leaves(state).items()}
     arrays = {name: x for name, x in arrays.items() if x.size}  # orbax refuses empty arrays
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _plain_path(folder) as plain, _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(
-                path,
+                plain / path.name,
                 ocp.args.Composite(
                     state=ocp.args.PyTreeSave(arrays), progress=ocp.args.JsonSave(progress)
                 ),
                 force=True,
             )
+        if not (path / _MANIFEST).exists():
+            raise OSError("it could not be read again")
+        temporary = path / f"{_SUMS}.tmp"
+        temporary.write_text(_checksums(path))
+        temporary.replace(path / _SUMS)
     except Exception as error:  # a full disk comes as any of several, in as many words
         raise OSError(f"the checkpoint {path} cannot be written: {_reason(error)}") from error
-    temporary = path / f"{_SUMS}.tmp"
-    temporary.write_text(_checksums(path))
-    temporary.replace(path / _SUMS)
     for old in steps(folder)[KEEP:]:
         shutil.rmtree(folder / str(old), ignore_errors=True)
     return path
@@ -106,6 +117,58 @@ def discard_after(folder: Path, env_steps: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+@contextlib.contextmanager
+def _plain_path(folder: Path) -> Iterator[Path]:
+    """`folder` by a path that orbax takes as it is: through a link from elsewhere, if need be. Makes the folder.
+
+    Raises OSError where there can be no such link.
+    """
+    folder = folder.absolute()
+    if _PLAIN_PATH.fullmatch(folder.as_posix()):
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="stride-", dir=_plain_root()) as root:
+        link = Path(root) / "checkpoints"
+        try:
+            link.symlink_to(folder, target_is_directory=True)
+        except OSError as error:
+            raise OSError(
+                f"its path has signs of which orbax makes something else, and no link can be made to it ({error}): "
+                "a path of letters, digits, - and _ is wanted"
+            ) from error
+        try:
+            yield link
+        finally:
+            link.unlink()
+
+
+def _plain_root() -> str:
+    """A folder for temporary files whose path is plain."""
+    for root in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
+        if _PLAIN_PATH.fullmatch(Path(root).absolute().as_posix()) and os.access(root, os.W_OK):
+            return root
+    raise OSError(f"orbax can make nothing of the path of {tempfile.gettempdir()}: set TMPDIR")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what orbax logs of an error, hundreds of lines of it: the error itself says it in one."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _damage(path: Path) -> str | None:
     """What is wrong with the files of a checkpoint; None: nothing."""
     if not (path / _SUMS).exists():
@@ -126,9 +189,9 @@ def _read(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
     as_numpy = {
         name: ocp.RestoreArgs(restore_type=np.ndarray) for name, x in wanted.items() if x.size
     }
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _plain_path(path.parent) as plain, _quiet(), _checkpointer() as checkpointer:
         read = checkpointer.restore(
-            path,
+            plain / path.name,
             ocp.args.Composite(
                 state=ocp.args.PyTreeRestore(restore_args=as_numpy),
                 progress=ocp.args.JsonRestore(),
@@ -180,5 +243,6 @@ def _checksums(path: Path) -> str:
     """One line per file, as `sha256sum` writes them."""
     files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith(_SUMS))
     return "".join(
-        f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(path)}\n" for f in files
+        f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(path).as_posix()}\n"
+        for f in files
     )

@@ -7,27 +7,29 @@ Whatever is wrong with them is one line on stderr and exit code 2, before anythi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-
 from agents.off_policy import human_bytes
-from envs.callback import HostError, host_failure
-from experiments import options, runs, tracking
+from experiments import checkpoints, kinds, options, runs, schema, tracking, trust, user_env
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
+from experiments.exits import BAD_INPUT as BAD_INPUT  # other commands look for these two here
+from experiments.exits import FAILED, INTERRUPTED, OF_HOST, fail, fail_host
+from experiments.exits import run_main as run_main
 from experiments.finish import conclude
-from experiments.flags import dashed, parse_flags
-from experiments.locks import FolderBusyError, alone
+from experiments.flags import ImportFlag, dashed, parse_flags
+from experiments.locks import alone
 from experiments.presets import preset
 from experiments.runner import (
+    LostRowsError,
     NonFiniteError,
     RunInterruptedError,
     env_steps,
@@ -41,16 +43,21 @@ from experiments.spec import (
     algorithm,
     algorithm_name,
     env_factory,
+    execute,
     full_name,
     make_env,
+    read_run,
     short_name,
     token_env,
 )
 
-BAD_INPUT = 2
-INTERRUPTED = 128 + signal.SIGINT
-_OF_HOST = (HostError, jax.errors.JaxRuntimeError, ValueError)  # as which its failures arrive
-_FREE = ("out", "resume", "video", "track")  # flags of a run that may change when it is resumed
+_FREE = (
+    "out",
+    "resume",
+    "video",
+    "track",
+    "trust",
+)  # flags of a run that may change when it is resumed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,53 +76,106 @@ class RunFlags:
     """write a video of the result, where there is something to see"""
     track: tracking.Kind = "none"
     """show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases, too"""
+    imports: ImportFlag = ()
+    """a Python file that is executed first, and registers environments; may be given several times"""
+    trust: bool = False
+    """with --resume: run the files that the run names, though they changed or somebody else began the run"""
 
 
 def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control") -> int:
     """Trains and returns the exit code. `env`: the command's own environment; None: there is a flag --env, or, in the
     domain of tokens, --task."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    with contextlib.ExitStack() as held:
+        try:
+            folder, spec, algo, flags, note = prepare(argv, env, domain)
+            folder = _take(folder, spec, flags, held)
+        except (ValueError, OSError) as error:
+            return fail(error)
+        except SystemExit as done:  # --help
+            return int(done.code or 0)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        display = Display()
+        for line in (note, _memory(algo, flags.seeds), f"run folder: {folder}"):
+            if line:
+                display.say(line)
+        program = "tokens" if domain == "tokens" else env or "train"
+        to_go_on = f"to go on: python -m experiments.{program} --resume {runs.quoted(folder)}"
+        return _train(folder, spec, algo, flags, display, to_go_on)
+
+
+def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack) -> Path:
+    """The run's folder, locked until `held` ends, with its config.json.
+
+    Raises ValueError and OSError where it cannot be had; then nothing is left behind.
+    """
+    if flags.resume:
+        held.enter_context(alone(folder, "another process"))
+        return folder
+    config = {**spec.to_json(), "video": flags.video, "track": flags.track}
+    config |= trust.record(config)
+    if flags.out:
+        runs.refuse_taken(folder, config)
+    else:
+        folder = runs.reserve(folder)
+    held.enter_context(alone(folder, "another process"))
     try:
-        folder, spec, algo, flags, note = prepare(argv, env, domain)
-        if not flags.resume:
-            runs.create(folder, spec.to_json())
-    except (ValueError, OSError) as error:
-        return fail(error)
-    except SystemExit as done:  # --help
-        return int(done.code or 0)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    display = Display()
-    for line in (note, _memory(algo, flags.seeds), f"run folder: {folder}"):
-        if line:
-            display.say(line)
-    program = "tokens" if domain == "tokens" else env or "train"
-    to_go_on = f"to go on: python -m experiments.{program} --resume {folder}"
+        runs.create(folder, config)
+    except FileExistsError:
+        raise  # another run's, begun since
+    except OSError:
+        runs.discard(folder, spec.seeds)
+        raise
+    return folder
+
+
+def _train(
+    folder: Path, spec: Spec, algo: Any, flags: RunFlags, display: Display, to_go_on: str
+) -> int:
+    """Trains in a folder that is this process's own, and returns the exit code."""
     try:
-        with alone(folder, "another process"):
-            track = tracking.start(flags.track, folder, spec)
-            finished = train(folder, spec, algo, display, bool(flags.resume), track)
-            conclude(folder, spec, algo, finished, flags.video, display)
+        track = tracking.start(flags.track, folder, spec)
+        finished = train(folder, spec, algo, display, bool(flags.resume), track)
+        conclude(folder, spec, algo, finished, flags.video, display)
     except (RunInterruptedError, KeyboardInterrupt) as stopped:
         display.close()
         display.say(f"stopped; {to_go_on}")
         return 128 + getattr(stopped, "signum", signal.SIGINT)
     except NonFiniteError as error:
         display.close()
-        return fail(error, code=1)
+        return fail(error, FAILED)
     except OSError as error:  # a full disk, say: what was saved before is whole
         display.close()
         fail(error)
         display.say(f"when that is mended, {to_go_on}")
-        return 1
-    except (DamagedCheckpointError, FolderBusyError) as error:
+        return FAILED
+    except (DamagedCheckpointError, LostRowsError) as error:
         return fail(error)
-    except _OF_HOST as error:
+    except Exception as error:
         display.close()
-        return _fail_host(error)
+        if _learned(folder, spec, algo):
+            to_go_on = f"when that is mended, {to_go_on}"
+        elif not flags.resume:  # so that it can be begun again
+            runs.discard(folder, spec.seeds)
+            to_go_on = ""
+        if not isinstance(error, OF_HOST):
+            raise
+        code = fail_host(error)
+        if to_go_on:
+            display.say(to_go_on)
+        return code
     finally:
         display.close()
     return 0
+
+
+def _learned(folder: Path, spec: Spec, algo: Any) -> bool:
+    """Whether a checkpoint or a row is there of more than what a run begins with."""
+    files = (runs.metrics_file(folder, spec.seeds, i) for i in range(spec.seeds))
+    steps = [row["env_steps"] for file in files for row in runs.read_rows(file)]
+    steps += checkpoints.steps(folder / "checkpoints")
+    return any(n > env_steps(algo, 0) for n in steps)
 
 
 def prepare(
@@ -124,7 +184,7 @@ def prepare(
     """Folder, spec, algorithm, the run's flags, and a remark. Writes nothing; raises ValueError."""
     argv = _by_own_name(argv)
     first = _first_flags(argv)
-    stored = None
+    stored, kept = None, {}
     which = _WHICH[domain]
     asked = getattr(first, which.flag)
     if asked is None and first.resume is None:
@@ -132,7 +192,9 @@ def prepare(
     given = env or (None if asked is None else which.env_name(asked))
     if first.resume is not None:
         folder = Path(first.resume)
-        stored = Spec.from_json(runs.read_config(folder))
+        stored, kept = read_run(folder, first.trust)
+        track = schema.Table({}, {"track": kinds.kind_of(tracking.Kind)})
+        schema.require(kept, track, folder / "config.json")
         if stored.domain != domain:
             raise ValueError(f"{folder} is a run of {stored.domain}, not of {domain}")
         _refuse_another("env", full_name(given) if given else None, stored, folder)
@@ -141,8 +203,10 @@ def prepare(
     algo_name = stored.algo if stored else first.algo or which.algo
     if name is None:
         raise ValueError("which environment? give --env NAME, or --env FILE.py:NAME for your own")
+    run = _run_flags(stored, kept) if stored else RunFlags(algo=algo_name)
+    execute(first.imports)
     flags, spec, clash = _parse(
-        argv, name, algo_name, stored, None if env else which(which.shown(name)), domain
+        argv, run, name, stored, None if env else which(which.shown(name)), domain
     )
     environment = make_env(spec.env, spec.env_kwargs)
     spec, rounded = _whole_iterations(spec, environment)
@@ -155,6 +219,17 @@ def prepare(
     return folder, spec, algorithm(spec.algo, domain)(spec.config, environment), flags, note
 
 
+def _run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
+    """The flags with which the run was begun. `kept`: its config.json; older ones lack some."""
+    return RunFlags(
+        algo=stored.algo,
+        seed=stored.seed,
+        seeds=stored.seeds,
+        video=kept.get("video", True),
+        track=kept.get("track", "none"),
+    )
+
+
 def _memory(algo: Any, seeds: int) -> str | None:
     """What the replay buffer will take, said before it is taken."""
     if not hasattr(algo, "memory"):
@@ -163,42 +238,13 @@ def _memory(algo: Any, seeds: int) -> str | None:
     return f"replay buffer: {human_bytes(seeds * algo.memory())}{each}"
 
 
-def run_main(body: Callable[[], int | None]) -> None:
-    """Runs a command and exits with its code; wrong input is one line on stderr and exit code 2."""
-    try:
-        code = body() or 0
-    except (OSError, DamagedCheckpointError) as error:
-        code = fail(error)
-    except _OF_HOST as error:
-        is_input = isinstance(error, ValueError) and host_failure(error) is None
-        code = fail(error) if is_input else _fail_host(error)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    sys.exit(code)
-
-
-def _fail_host(error: Exception) -> int:
-    """One line where it was the environment, stepped on the host, that failed; else `error` is raised again."""
-    said = host_failure(error)
-    if said is None:
-        raise error
-    return fail(HostError(said), code=1)
-
-
-def fail(error: Exception, code: int = BAD_INPUT) -> int:
-    """One line on stderr."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print("error: " + " ".join(text.split()), file=sys.stderr)
-    return code
-
-
 def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
     """The flags that decide which others there are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--algo", "--env", "--task", "--resume"):
         parser.add_argument(flag)
+    parser.add_argument("--import", dest="imports", action="append", default=[])
+    parser.add_argument("--trust", action="store_true")
     try:
         return parser.parse_known_args(list(argv))[0]
     except argparse.ArgumentError as error:
@@ -218,14 +264,12 @@ def _by_own_name(argv: Sequence[str]) -> list[str]:
 
 
 def _parse(
-    argv: Sequence[str], env: str, algo: str, stored: Spec | None, which: Any, domain: Domain
+    argv: Sequence[str], run: RunFlags, env: str, stored: Spec | None, which: Any, domain: Domain
 ) -> tuple[RunFlags, Spec, str | None]:
-    """The run's flags, its spec, and a remark on flags that go by another name."""
+    """The run's flags, its spec, and a remark on flags that go by another name. `run`: flags that are not given."""
+    algo = run.algo
     config_type = algorithm(algo, domain).Config
-    run, config = RunFlags(algo=algo), preset(env, algo, config_type)
-    if stored:
-        run = RunFlags(algo=algo, seed=stored.seed, seeds=stored.seeds)
-        config = stored.config
+    config = stored.config if stored else preset(env, algo, config_type)
     kept = stored.env_kwargs if stored else {}
     taken = {"env", "task"} | {
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
@@ -239,21 +283,25 @@ def _parse(
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
+    imports = tuple(str(user_env.path_of(file)) for file in run.imports)
+    run = dataclasses.replace(run, imports=imports)
     if stored:
-        _refuse_contradiction(run, run, parts[-3][1])
+        imports = stored.imports
+        _refuse_contradiction(run, run, dataclasses.replace(parts[-3][1], imports=imports))
         _refuse_contradiction(run, env_flags, of_env.default)
     kwargs = {**kept, **of_env.kwargs(env_flags)}
     clash = "; ".join(
         f"--{dashed(name)} is not the environment's: its own is --{dashed(field)}"
         for field, name in of_env.renamed.items()
     )
-    return run, Spec(env, kwargs, algo, config, run.seed, run.seeds, domain), clash or None
+    spec = Spec(env, kwargs, algo, config, run.seed, run.seeds, domain, imports)
+    return run, spec, clash or None
 
 
 def parse_run(argv: Sequence[str], env: str, algo: str, domain: Domain) -> None:
     """Raises ValueError where a command line for a new run cannot be read, without building anything."""
     which = _WHICH[domain]
-    _parse(argv, env, algo, None, which(which.shown(env)), domain)
+    _parse(argv, RunFlags(algo=algo), env, None, which(which.shown(env)), domain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,6 +345,11 @@ _WHICH: dict[str, Any] = {"control": _WhichEnv, "tokens": _WhichTask}
 
 def _check(run: RunFlags) -> None:
     tracking.require(run.track)
+    for name in ("out", "resume"):
+        if getattr(run, name) == "":
+            raise ValueError(f"--{name} is empty: the name of a folder is wanted")
+    if run.trust and run.resume is None:
+        raise ValueError("--trust goes with --resume: a new run executes the files you name")
     if run.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {run.seeds}")
     if run.seed < 0 or run.seed + run.seeds > 2**31:
@@ -330,7 +383,10 @@ def _refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
     if run.out is not None and Path(run.out).resolve() != Path(run.resume or "").resolve():
         raise ValueError("--resume goes on in the run's own folder; leave out --out")
     for name, value in vars(new).items():
+        if name == "imports" and not value:
+            continue  # they are the run's own
         if name not in _FREE and value != getattr(old, name):
+            value = " ".join(value) if name == "imports" else value
             raise ValueError(
                 f"--{dashed(name)} {value} contradicts the run in {run.resume}, which has {getattr(old, name)}"
             )

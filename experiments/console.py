@@ -18,7 +18,9 @@ class Display:
     """Progress of a run. `start`, then `update` after each chunk, then `close`."""
 
     def __init__(self, quiet: bool = False):
-        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = Console(
+            quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
         self._bar: Progress | None = None
         self._task: Any = None
         self._total = 0

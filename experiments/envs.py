@@ -19,15 +19,17 @@ from rich.table import Table
 import envs
 from envs.physics import BACKENDS
 from experiments import check, options, user_env
-from experiments.cli import run_main
-from experiments.flags import parse_flags
-from experiments.spec import make_env
+from experiments.exits import run_main
+from experiments.flags import ImportFlag, parse_flags
+from experiments.spec import execute, make_env
 
 
 @dataclasses.dataclass(frozen=True)
 class EnvsFlags:
     check: str | None = None
     """check this environment: a name, or FILE.py:NAME; None: list all"""
+    imports: ImportFlag = ()
+    """a Python file that is executed first, and registers environments; may be given several times"""
 
 
 def main() -> None:
@@ -37,6 +39,7 @@ def main() -> None:
 def command(argv: Sequence[str]) -> int:
     """0, or 1 where a check failed; raises ValueError for bad input."""
     flags = parse_flags(EnvsFlags, argv, EnvsFlags(), "Lists the environments, or checks one.")
+    execute(flags.imports)
     console = Console(highlight=False, soft_wrap=True)
     if flags.check is None:
         console.print(listing())

@@ -88,9 +88,9 @@ def draw_curve(folder: Path, spec: Spec) -> Path:
 
     rows = [runs.read_rows(runs.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)]
     title = f"{short_name(spec.env)}, {spec.algo}"
-    if spec.domain == "tokens":
-        return plots.pass_curve(rows, folder / "curve.png", title)
-    return plots.learning_curve(rows, folder / "curve.png", title)
+    draw = plots.pass_curve if spec.domain == "tokens" else plots.learning_curve
+    with runs.naming(folder / "curve.png"):
+        return draw(rows, folder / "curve.png", title)
 
 
 def write_video(

@@ -12,9 +12,17 @@ import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+
+# A field cannot have a keyword's name.
+_KEYWORDS = {"imports": "import"}
+ImportFlag = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(name=_KEYWORDS["imports"], metavar="FILE.py"),
+]
 
 
 def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: str) -> Any:
@@ -49,7 +57,7 @@ def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: 
 
 def dashed(name: str) -> str:
     """A field's name as that of its flag."""
-    return name.replace("_", "-")
+    return _KEYWORDS.get(name, name.replace("_", "-"))
 
 
 def _unknown(flag: str, arguments: type) -> str:

@@ -56,6 +56,7 @@ class Cell:
     first_seed: int = 0
     total_steps: int | None = None  # None: the preset's
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    imports: tuple[str, ...] = ()  # files that register environments
 
     @property
     def folder(self) -> Path:
@@ -72,7 +73,8 @@ class Cell:
     def argv(self) -> list[str]:
         """Its flags on the command line of `program`, without the seeds."""
         given = {} if self.total_steps is None else {"total_steps": self.total_steps}
-        names = [*environment_flag(self.env, self.domain), "--algo", self.algo]
+        files = [word for file in self.imports for word in ("--import", file)]
+        names = [*files, *environment_flag(self.env, self.domain), "--algo", self.algo]
         return [*names, *as_flags({**given, **self.flags})]
 
     def steps(self) -> int:

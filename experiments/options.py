@@ -56,7 +56,7 @@ class Flags:
         kept = {}
         for field, name in self.names.items():
             value = getattr(given, field)
-            if not _lasting(value):
+            if not lasting(value):
                 if value == getattr(self.default, field):
                     continue
                 raise ValueError(f"--{field.replace('_', '-')} must be finite, got {value}")
@@ -76,9 +76,7 @@ def flags(factory: Callable, taken: Iterable[str], stored: dict[str, Any] | None
     taken, stored = set(taken), stored or {}
     names, fields, defaults = {}, [], {}
     for option in options(factory):
-        field = option.name
-        while field in taken:
-            field = f"env_{field}"
+        field = free_name(option.name, taken)
         taken.add(field)
         names[field] = option.name
         defaults[field] = stored.get(option.name, option.default)
@@ -86,6 +84,13 @@ def flags(factory: Callable, taken: Iterable[str], stored: dict[str, Any] | None
         fields.append((field, kind, dataclasses.field(default=defaults[field])))
     made = dataclasses.make_dataclass("EnvFlags", fields, frozen=True)
     return Flags(made, names, made(**defaults))
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """The name of an option's flag: the option's own, behind `env_` where that is `taken`."""
+    while name in taken:
+        name = f"env_{name}"
+    return name
 
 
 def options(factory: Callable) -> list[Option]:
@@ -199,7 +204,7 @@ def _is_comment(line: str) -> bool:
     return line.strip().startswith("#")
 
 
-def _lasting(value: Any) -> bool:
+def lasting(value: Any) -> bool:
     """Whether JSON can keep it."""
     values = value if isinstance(value, tuple) else (value,)
     return all(not isinstance(x, float) or math.isfinite(x) for x in values)

@@ -16,8 +16,8 @@ import numpy as np
 import tyro
 
 from experiments import evaluate, spec, video
-from experiments.cli import run_main
 from experiments.console import Display
+from experiments.exits import run_main
 from experiments.flags import parse_flags
 
 
@@ -33,6 +33,8 @@ class PlayFlags:
     """the video, without its suffix; None: "play" in the run's folder"""
     viewer: bool = False
     """show it in MuJoCo's viewer, on a screen, instead of writing a video"""
+    trust: bool = False
+    """run the files that the run names, though they changed or somebody else began the run"""
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def play(argv: Sequence[str]) -> int:
     if flags.episodes < 1:
         raise ValueError(f"--episodes must be at least 1, got {flags.episodes}")
     display = Display()
-    stored, algo = spec.open_run(flags.run)
+    stored, algo = spec.open_run(flags.run, flags.trust)
     spec.refuse_tokens(flags.run, stored)
     if not 0 <= flags.seed_index < stored.seeds:
         raise ValueError(

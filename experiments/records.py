@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import grid, options, runs, user_env
+from experiments import grid, options, runs, trust, user_env
 from experiments.evaluator import FINAL_BATCHES
 from experiments.spec import algorithm, env_factory
 
@@ -161,15 +162,18 @@ def command(config: dict[str, Any]) -> str:
     flags = grid.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
     domain = config.get("domain", "control")
     names = [*grid.environment_flag(_portable(config["env"]), domain), "--algo", config["algo"]]
-    return " ".join([f"python -m {grid.program(domain)}", *names, *flags])
+    imports = [word for file in config.get("imports", ()) for word in ("--import", _portable(file))]
+    return f"python -m {grid.program(domain)} {shlex.join([*imports, *names, *flags])}"
 
 
 def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Of the environment's options what differs from its defaults, by the names of the flags."""
-    kwargs = config["env_kwargs"]
+    """Of the environment's options what differs from its defaults, by the names of the flags; all of them where the
+    defaults are in a file of one's own, which is not executed."""
+    kwargs, taken = config["env_kwargs"], {*config["config"], *grid.RESERVED}
+    if trust.executes_files(config):
+        return {options.free_name(name, taken): value for name, value in kwargs.items()}
     try:
-        factory, settings = env_factory(config["env"]), config["config"]
-        of_env = options.flags(factory, {*settings, *grid.RESERVED})
+        of_env = options.flags(env_factory(config["env"]), taken)
     except ValueError:
         return kwargs
     defaults = {name: getattr(of_env.default, field) for field, name in of_env.names.items()}

@@ -5,55 +5,131 @@ With several seeds, metrics.jsonl is in seed_0/, seed_1/ and so on, and all else
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import json
 import math
 import os
 import platform
+import shlex
+import shutil
 import subprocess
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments import locks, schema
+from experiments.schema import Flag, ListOf, Maybe, TableOf, Whole
+
 RUNS = Path("results/runs")
-# What config.json has at least.
-_CONFIG = {"env": str, "env_kwargs": dict, "algo": str, "config": dict, "seed": int, "seeds": int}
-_SAID = {str: "a name", dict: "a table of settings", int: "a whole number"}
+_CONFIG = schema.Table(
+    {
+        "env": schema.NAME,
+        "env_kwargs": schema.SETTINGS,
+        "algo": schema.NAME,
+        "config": schema.SETTINGS,
+        "seed": Whole(0),
+        "seeds": Whole(1),
+    },
+    {  # later versions' own, but for the first three
+        "commit": Maybe(schema.TEXT),
+        "versions": Maybe(TableOf(Maybe(schema.TEXT))),
+        "machine": Maybe(schema.SETTINGS),
+        "domain": schema.NAME,
+        "imports": ListOf(schema.NAME),
+        "id": schema.NAME,
+        "video": Flag(),
+        "track": schema.NAME,
+        "files": TableOf(schema.TEXT),
+        "seal": Maybe(schema.TEXT),
+    },
+)
+# What makes it the run that it is.
+_IDENTITY = (*_CONFIG.needed, "domain", "imports")
 _PACKAGES = ("stride-rl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "mujoco")
 
 
 def default_folder(env: str, algo: str, seed: int) -> Path:
+    """The name of a new run's folder; `reserve` makes it."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return RUNS / f"{env}-{algo}-s{seed}-{now}"
 
 
+def reserve(folder: Path) -> Path:
+    """Makes a new folder of that name, or of that name with a number behind it where another run has it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for i in itertools.count(1):
+        numbered = folder if i == 1 else folder.with_name(f"{folder.name}-{i}")
+        with contextlib.suppress(FileExistsError):
+            numbered.mkdir()
+            return numbered
+    raise AssertionError("not reached")
+
+
+def refuse_taken(folder: Path, config: dict[str, Any]) -> None:
+    """Raises FileExistsError where something is in the folder already but a lock.
+
+    `config`: of the run that wants it."""
+    if folder.is_dir():
+        if all(path.name == locks.NAME for path in folder.iterdir()):
+            return
+    elif not os.path.lexists(folder):
+        return
+    hint = ": choose another --out"
+    if (folder / "config.json").exists() and _same_run(folder, config):
+        hint = f"; --resume {quoted(folder)} goes on with it"
+    raise FileExistsError(f"{folder} exists already and is not overwritten{hint}")
+
+
 def create(folder: Path, config: dict[str, Any]) -> None:
     """Makes the folder and its config.json. Raises FileExistsError where something is already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        hint = f"; --resume {folder} goes on with it" if (folder / "config.json").exists() else ""
-        raise FileExistsError(f"{folder} exists already and is not overwritten{hint}")
+    refuse_taken(folder, config)
     for i in range(config["seeds"]):
         metrics_file(folder, config["seeds"], i).parent.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {**config, **provenance()})
+    write_json(folder / "config.json", {**config, "id": uuid.uuid4().hex, **provenance()})
+
+
+def discard(folder: Path, seeds: int) -> None:
+    """Removes what a new run has written that failed before it learned anything; what others put there stays."""
+    for name in ("checkpoints", "tensorboard", "wandb"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for i in range(seeds):
+        file = metrics_file(folder, seeds, i)
+        for path in (file, samples_file(folder, seeds, i)):
+            path.unlink(missing_ok=True)
+        if file.parent != folder:
+            with contextlib.suppress(OSError):
+                file.parent.rmdir()
+    for name in ("config.json", "config.tmp"):
+        (folder / name).unlink(missing_ok=True)
+    locks.remove(folder)
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
+
+
+def _same_run(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether `folder` holds the run that `config` describes."""
+    try:
+        stored = read_config(folder)
+    except (ValueError, OSError):
+        return False
+    wanted = plain(config)
+    return all(stored.get(name) == wanted.get(name) for name in _IDENTITY)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a run. Raises ValueError with one line where there is none, or what is there cannot be one."""
     file = folder / "config.json"
     try:
-        config = json.loads(file.read_text())
+        config = schema.parse(file)
     except FileNotFoundError:
         raise ValueError(f"{folder} is not a run: it has no config.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file} has no settings in it: {config!r:.60}")
-    missing = sorted(_CONFIG.keys() - config.keys())
-    if missing:
-        raise ValueError(f"{file} lacks {', '.join(missing)}")
-    for name, kind in _CONFIG.items():
-        if type(config[name]) is not kind:
-            raise ValueError(f"{file}: {name} must be {_SAID[kind]}, got {config[name]!r:.60}")
+    schema.require(config, _CONFIG, file)
     return config
 
 
@@ -70,7 +146,7 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Appends and flushes to the disk, so that a checkpoint never knows more than the metrics."""
     if not rows:
         return
-    with path.open("a") as f:
+    with naming(path), path.open("a") as f:
         f.writelines(json.dumps(plain(row)) + "\n" for row in rows)
         f.flush()
         os.fsync(f.fileno())
@@ -83,9 +159,7 @@ def truncate_rows(path: Path, env_steps: int) -> int:
         return 0
     rows, damaged = read_lines(path)
     kept = "".join(json.dumps(row) + "\n" for row in rows if row["env_steps"] <= env_steps)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(kept)
-    temporary.replace(path)
+    _replace(path, kept)
     return damaged
 
 
@@ -113,9 +187,42 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Written beside and renamed: never half a file."""
+    _replace(path, json.dumps(plain(content), indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(plain(content), indent=2) + "\n")
-    temporary.replace(path)
+    with naming(path):
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises errors of the system, a full disk say, with the name of the file that was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def quoted(path: Path | str) -> str:
+    """A path as an argument that can be pasted into a shell."""
+    text = str(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    signs = (
+        x if x.isprintable() and x not in "\\'" else "".join(f"\\x{b:02x}" for b in os.fsencode(x))
+        for x in text
+    )
+    return f"$'{''.join(signs)}'"
 
 
 def plain(x: Any) -> Any:
@@ -141,7 +248,7 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {
             "cpu": _cpu_model(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "platform": f"{platform.system()} {platform.machine()}",
             "device": jax.devices()[0].device_kind,
             "devices": jax.device_count(),
@@ -185,6 +292,14 @@ def _commit() -> str | None:
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--untracked-files=no")
     return f"{commit}-dirty" if commit and changed else commit
+
+
+def usable_cores() -> int:
+    """Those this process may use, where the system says so; else all there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+if sys.platform == "win32":
+    _SIGNALS += (signal.SIGBREAK,)  # as which a suite there passes on what it got
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
@@ -29,7 +32,13 @@ class Stop:
     def _handle(self, number: int, frame) -> None:
         if self.received is not None:
             if sys.stderr.isatty():
-                os.write(2, _SHOW_CURSOR.encode())
+                _say(_SHOW_CURSOR)
             os._exit(128 + number)
         self.received = number
-        os.write(2, b"\nstopping after this chunk; once more to stop at once\n")
+        _say("\nstopping after this chunk; once more to stop at once\n")
+
+
+def _say(text: str) -> None:
+    """To stderr, past Python's buffers, which a handler may find half written. Whoever read it may be gone."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 
 import envs
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
 from envs.base import Env
-from experiments import checkpoints, runs, user_env
+from experiments import checkpoints, kinds, runs, schema, user_env
+from experiments import trust as trusting
 from experiments.suggest import suggestion
 
+CONFIG = Path("config.json")
 TOKENS = "tokens-"  # what names of their environments begin with
 ALIASES = {"actor_critic": "a2c", "actor-critic": "a2c"}  # other names that --algo takes
 Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
@@ -30,27 +34,29 @@ class Spec:
     seed: int
     seeds: int
     domain: Domain = "control"
+    imports: tuple[str, ...] = ()  # files that are executed first: they register environments
 
     def build(self) -> Any:
         """The algorithm on its environment. Raises ValueError with one line on impossible settings."""
+        execute(self.imports)
         return algorithm(self.algo, self.domain)(self.config, make_env(self.env, self.env_kwargs))
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "config": dataclasses.asdict(self.config)}
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Spec:
-        """From config.json. Raises ValueError where this version of the code cannot hold it."""
-        domain = stored.get("domain", "control")
-        if domain not in get_args(Domain):
-            raise ValueError(f"config.json does not fit this version: unknown domain {domain!r}")
-        config_type = algorithm(stored["algo"], domain).Config
+    def from_json(cls, stored: dict[str, Any], file: Path = CONFIG) -> Spec:
+        """From the content of a config.json, which is `file`. Raises ValueError with one line where a setting is
+        missing, of another kind, impossible, or none of this version's."""
+        schema.require(stored, schema.Table({"domain": kinds.kind_of(Domain)}), file)
+        with _naming(file):
+            config_type = algorithm(stored["algo"], stored["domain"]).Config
+        kinds.require_settings(stored["config"], config_type, file)
+        with _naming(file):
+            config = config_type(**_tuples(stored["config"]))
         fields = {field.name for field in dataclasses.fields(cls)}
         kept = {name: _tuples(value) for name, value in stored.items() if name in fields}
-        try:
-            return cls(**{**kept, "config": config_type(**kept["config"])})
-        except TypeError as error:
-            raise ValueError(f"config.json does not fit this version: {error}") from None
+        return cls(**{**kept, "config": config})
 
 
 def algorithm(name: str, domain: Domain = "control") -> Any:
@@ -121,10 +127,40 @@ def refuse_tokens(folder: Path, spec: Spec) -> None:
         raise ValueError(f"{folder} is a run of tokens: what it wrote is in its samples.jsonl")
 
 
-def open_run(folder: Path) -> tuple[Spec, Any]:
-    """The spec and the algorithm of a run on disk."""
-    spec = Spec.from_json(runs.read_config(folder))
+def read_run(folder: Path, trust: bool = False) -> tuple[Spec, dict[str, Any]]:
+    """The spec of a run on disk, and all of its config.json. Executes the files that the run imports.
+
+    Raises ValueError with one line where the folder is no run, where a field of its config.json is missing or of
+    another kind, and where it names files that may not be run unless the user says so, by `trust`.
+    """
+    file, stored = folder / CONFIG, runs.read_config(folder)
+    spec = Spec.from_json(stored, file)
+    trusting.require(folder, stored, trust)
+    execute(spec.imports)
+    for line in kinds.require_options(stored["env_kwargs"], env_factory(spec.env), file):
+        print(f"warning: {line}", file=sys.stderr)
+    return spec, stored
+
+
+def open_run(folder: Path, trust: bool = False) -> tuple[Spec, Any]:
+    """The spec and the algorithm of a run on disk. Raises ValueError as `read_run` does."""
+    spec, _ = read_run(folder, trust)
     return spec, spec.build()
+
+
+def execute(files: Iterable[str]) -> None:
+    """Executes files that register environments, each once in a process. Raises ValueError with one line."""
+    for file in files:
+        user_env.load(user_env.path_of(file))
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Raises ValueErrors with the name of the file that is to blame."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _tuples(x: Any) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,11 +28,12 @@ import tyro
 
 from experiments import grid, records, runs
 from experiments.board import Board
-from experiments.cli import BAD_INPUT, run_main
-from experiments.flags import parse_flags
+from experiments.exits import BAD_INPUT, run_main
+from experiments.flags import ImportFlag, parse_flags
 from experiments.grid import Cell, Run
 from experiments.locks import alone
-from experiments.spec import algorithm_name, full_name
+from experiments.spec import algorithm_name, execute, full_name
+from experiments.user_env import path_of
 
 SMOKE_STEPS, SMOKE_SEEDS = 5_000, 2
 POLL_SECONDS = 0.2
@@ -59,6 +61,8 @@ class SuiteFlags:
     """processes at a time"""
     out: Path | None = None
     """the suite's folder; None: results/runs/suite, or named after the grid"""
+    imports: ImportFlag = ()
+    """a Python file that each run executes first, and registers environments; may be given several times"""
     smoke: bool = False
     """try everything out with two seeds and a few iterations each, in a folder of its own"""
 
@@ -149,7 +153,7 @@ class _Suite:
         folder.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", grid.program(run.cell.domain), *arguments, "--no-video"]
         with log_file(folder).open("a" if resumed else "w") as log:
-            log.write(f"$ {' '.join(command[1:])}\n")
+            log.write(f"$ {shlex.join(command[1:])}\n")
             log.flush()
             self.active[run] = launch(command, log, self.lock), resumed
 
@@ -160,7 +164,7 @@ class _Suite:
                 self.board.say("stopping: waiting for the runs to save; once more to stop at once")
             self.forwarded += 1
             for process, _ in self.active.values():
-                process.send_signal(number)
+                process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else number)
 
     def _ended(self, run: Run, code: int, resumed: bool) -> None:
         folder = self.out / run.folder
@@ -180,15 +184,18 @@ class _Suite:
 
 def launch(command: list[str], log: IO, lock: IO) -> subprocess.Popen:
     """A run's process. It is in a process group of its own, for a terminal would send Ctrl-C to it, too, and the
-    second signal makes it stop without saving; it keeps the lock, in case it outlives the suite."""
+    second signal makes it stop without saving; it keeps the lock, in case it outlives the suite (not on Windows, which
+    hands on no lock)."""
+    apart: dict[str, Any] = {"process_group": 0, "pass_fds": (lock.fileno(),)}
+    if sys.platform == "win32":
+        apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        process_group=0,
-        pass_fds=(lock.fileno(),),
+        **apart,
     )
 
 
@@ -218,6 +225,9 @@ def _cells(flags: SuiteFlags) -> list[Cell]:
         cells = grid.load(flags.grid)
         cells = _only(cells, "env", [full_name(env) for env in flags.envs])
         cells = _only(cells, "algo", [algorithm_name(algo) for algo in flags.algos])
+    files = tuple(str(path_of(file)) for file in flags.imports)
+    execute(files)
+    cells = [dataclasses.replace(cell, imports=files) for cell in cells]
     given = {name: getattr(flags, name) for name in ("seeds", "first_seed", "total_steps")}
     given = {name: value for name, value in given.items() if value is not None}
     cells = [dataclasses.replace(cell, **given) for cell in cells]
@@ -275,7 +285,7 @@ def _clear(folder: Path) -> None:
 
 
 def _command(argv: Sequence[str]) -> str:
-    return " ".join(["python -m experiments.suite", *argv])
+    return f"python -m experiments.suite {shlex.join(argv)}"
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ as for a robot: `agents/token_policy.py` has the first three, and the update is 
 import sys
 
 from experiments import cli
+from experiments.exits import run_main
 
 
-def main() -> int:
-    return cli.main(sys.argv[1:], domain="tokens")
+def main() -> None:
+    run_main(lambda: cli.main(sys.argv[1:], domain="tokens"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

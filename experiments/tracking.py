@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments import runs
 from experiments.spec import Spec
 
 Kind = Literal["none", "tensorboard", "wandb"]
@@ -58,8 +59,9 @@ def _wandb(folder: Path, spec: Spec) -> Track:
 
     run = wandb.init(
         project="stride",
-        id=folder.name,
-        name=folder.name,
+        # The run's own, for folders of one name are many; older runs have none.
+        id=runs.read_config(folder).get("id", folder.name),
+        name=folder.resolve().name,
         dir=str(folder),
         config=spec.to_json(),
         resume="allow",

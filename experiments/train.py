@@ -3,11 +3,12 @@
 import sys
 
 from experiments import cli
+from experiments.exits import run_main
 
 
-def main() -> int:
-    return cli.main(sys.argv[1:])
+def main() -> None:
+    run_main(lambda: cli.main(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

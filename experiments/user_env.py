@@ -36,6 +36,11 @@ def is_file(name: str) -> bool:
     return name.endswith(".py") or ".py:" in name
 
 
+def path_of(name: str) -> Path:
+    """The file of `FILE.py:NAME` or `FILE.py`, absolute."""
+    return _split(name)[0]
+
+
 def absolute(name: str) -> str:
     path, attribute = _split(name)
     return f"{path}:{attribute}"

@@ -3,11 +3,12 @@
 import sys
 
 from experiments import cli
+from experiments.exits import run_main
 
 
-def main() -> int:
-    return cli.main(sys.argv[1:], env="walker")
+def main() -> None:
+    run_main(lambda: cli.main(sys.argv[1:], env="walker"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

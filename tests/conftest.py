@@ -17,6 +17,14 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 matplotlib.use("Agg")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_configuration(tmp_path_factory):
+    """Settings of the user who runs the tests are neither read nor written, by subprocesses neither."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture
 def unchecked():
     """Without the run-time type checks: what an option of the wrong kind meets in a user's program."""

@@ -67,8 +67,10 @@ class Stub:
 
 
 def spec(seed=0, seeds=1, **config):
-    return Spec("probe-truncation", {}, "stub", StubConfig(**config), seed, seeds)
+    return Spec(
+        "probe-truncation", {"max_episode_steps": 3}, "stub", StubConfig(**config), seed, seeds
+    )
 
 
 def build(s):
-    return Stub(s.config, envs.make(s.env))
+    return Stub(s.config, envs.make(s.env, **s.env_kwargs))

@@ -45,7 +45,10 @@ def test_nothing_is_overwritten(tmp_path):
     runs.create(tmp_path / "a", CONFIG)
     before = (tmp_path / "a" / "config.json").read_text()
     with pytest.raises(FileExistsError, match="not overwritten; --resume"):
+        runs.create(tmp_path / "a", CONFIG)
+    with pytest.raises(FileExistsError, match="not overwritten: choose another --out") as error:
         runs.create(tmp_path / "a", {**CONFIG, "seed": 1})
+    assert "--resume" not in str(error.value)  # it would go on with somebody else's run
     assert (tmp_path / "a" / "config.json").read_text() == before
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="exists"):
@@ -95,7 +98,7 @@ def test_json_gets_null_for_what_it_cannot_say():
         ({"algo": ["ppo"]}, "algo must be a name"),
         ({"env_kwargs": []}, "env_kwargs must be a table of settings"),
         ({"config": [1]}, "config must be a table of settings"),
-        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+        ({"seed": "x"}, "seed must be a whole number of at least 0, got 'x'"),
         ({"seeds": True}, "seeds must be a whole number"),
     ],
 )
