@@ -192,11 +192,12 @@ def prepare(
     given = env or (None if asked is None else which.env_name(asked))
     if first.resume is not None:
         folder = Path(first.resume)
-        stored, kept = read_run(folder, first.trust)
+        kept = runs.read_config(folder)
+        if kept.get("domain", domain) != domain:
+            raise ValueError(f"{folder} is a run of {kept['domain']}, not of {domain}")
+        stored = read_run(folder, first.trust)
         track = schema.Table({}, {"track": kinds.kind_of(tracking.Kind)})
         schema.require(kept, track, folder / "config.json")
-        if stored.domain != domain:
-            raise ValueError(f"{folder} is a run of {stored.domain}, not of {domain}")
         _refuse_another("env", full_name(given) if given else None, stored, folder)
         _refuse_another("algo", first.algo, stored, folder)
     name = stored.env if stored else full_name(given) if given else None

@@ -12,6 +12,7 @@ from experiments.evaluator import evaluator
 from experiments.runner import Finished, env_steps
 from experiments.spec import TOKENS, Spec, short_name
 from experiments.user_env import located
+from experiments.whole import write_whole
 
 # Lines of the gait report: what, unit, and the name in `gait.analyse`.
 _GAIT = (
@@ -103,7 +104,10 @@ def write_video(
 
     states, rewards = evaluate.episode(episodes, evaluate.typical(episodes))
     try:
-        return video.write(algo.env, states, rewards, folder / "video", display.say)
+        return write_whole(
+            lambda fresh: video.write(algo.env, states, rewards, fresh, display.say),
+            folder / "video",
+        )
     except Exception as error:  # the drawing may be anybody's; the run is finished all the same
         display.warn(f"no video: {located(error, Path.cwd())}")
         return []

@@ -19,6 +19,7 @@ from experiments import evaluate, spec, video
 from experiments.console import Display
 from experiments.exits import run_main
 from experiments.flags import parse_flags
+from experiments.whole import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,9 @@ def play(argv: Sequence[str]) -> int:
         _view(*bodies, 1 / algo.env.render_fps)
     else:
         stem = flags.out or flags.run / "play"
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for path in video.write(algo.env, states, rewards, stem, display.say):
+        for path in write_whole(
+            lambda fresh: video.write(algo.env, states, rewards, fresh, display.say), stem
+        ):
             display.say(str(path))
     return 0
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from envs.cores import usable_cores
 from experiments import locks, schema
 from experiments.schema import Flag, ListOf, Maybe, TableOf, Whole
 
@@ -292,14 +293,6 @@ def _commit() -> str | None:
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--untracked-files=no")
     return f"{commit}-dirty" if commit and changed else commit
-
-
-def usable_cores() -> int:
-    """Those this process may use, where the system says so; else all there are."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

@@ -127,8 +127,8 @@ def refuse_tokens(folder: Path, spec: Spec) -> None:
         raise ValueError(f"{folder} is a run of tokens: what it wrote is in its samples.jsonl")
 
 
-def read_run(folder: Path, trust: bool = False) -> tuple[Spec, dict[str, Any]]:
-    """The spec of a run on disk, and all of its config.json. Executes the files that the run imports.
+def read_run(folder: Path, trust: bool = False) -> Spec:
+    """The spec of a run on disk. Executes the files that the run imports.
 
     Raises ValueError with one line where the folder is no run, where a field of its config.json is missing or of
     another kind, and where it names files that may not be run unless the user says so, by `trust`.
@@ -139,12 +139,12 @@ def read_run(folder: Path, trust: bool = False) -> tuple[Spec, dict[str, Any]]:
     execute(spec.imports)
     for line in kinds.require_options(stored["env_kwargs"], env_factory(spec.env), file):
         print(f"warning: {line}", file=sys.stderr)
-    return spec, stored
+    return spec
 
 
 def open_run(folder: Path, trust: bool = False) -> tuple[Spec, Any]:
     """The spec and the algorithm of a run on disk. Raises ValueError as `read_run` does."""
-    spec, _ = read_run(folder, trust)
+    spec = read_run(folder, trust)
     return spec, spec.build()
 
 

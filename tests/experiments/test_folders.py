@@ -15,6 +15,7 @@ import pytest
 import agents
 from experiments import checkpoints, cli, finish, load, locks, play, runs, schema
 from experiments.locks import FolderBusyError, alone
+from experiments.whole import write_whole
 from tests.experiments import stub
 
 ROOT = Path(__file__).parents[2]
@@ -402,3 +403,22 @@ def test_every_algorithms_config_survives_its_own_schema():
             kinds.require_settings(stored, learner.Config, Path("config.json"))
     assert kinds.kind_of(tuple[int, ...]) == schema.ListOf(schema.Whole())
     assert kinds.kind_of(float | None) == schema.Maybe(schema.Number())
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    def make(stem, fails=False):
+        paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".mp4", ".gif")]
+        for path in paths:
+            path.write_text("half")
+        if fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return paths
+
+    stem = tmp_path / "new[1]" / "a:b%d"
+    with pytest.raises(OSError, match="No space") as error:
+        write_whole(lambda fresh: make(fresh, fails=True), stem)
+    assert error.value.filename == str(stem)
+    assert not stem.parent.exists()
+    found = write_whole(make, stem)
+    assert sorted(stem.parent.iterdir()) == sorted(found)
+    assert [path.name for path in found] == ["a:b%d.mp4", "a:b%d.gif"]
