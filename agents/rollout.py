@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from agents.spaces import element
-from envs.base import Env, Running, advance, reset, start_states, step
+from envs.base import Bad, Env, Running, advance, all_finite, reset, start_states, step
 
 
 @flax.struct.dataclass
@@ -59,6 +59,7 @@ class StepMetrics(NamedTuple):
     episode_return: Array  # of the episode so far
     length: Array
     info: dict[str, Array]
+    bad: Array  # uint8, the sum of those of `Bad` that the step was
 
 
 def start(env: Env, key: PRNGKeyArray, num_envs: int) -> Stream:
@@ -83,7 +84,8 @@ def collect_steps(
 
     Returns:
       The stream further on, the steps, and metrics: `train/return` and `train/length` over the `train/episodes`
-      that ended (NaN if none did), `train/nonfinite` states, and the mean of each of the environment's infos.
+      that ended (NaN if none did), `train/nonfinite` steps, which they were (see `nonfinite`), and the mean of each of
+      the environment's infos.
     """
     bank_key, act_key, env_key = jax.random.split(key, 3)
     resets = start_states(env, bank_key, env.reset_bank) if env.reset_bank else None
@@ -127,7 +129,8 @@ def step_stream(
         timestep.next_obs,
         discounted_return,
     )
-    metrics = StepMetrics(done, episode_return, stream.running.t + 1, timestep.info)
+    bad = timestep.bad | _bad_start(stream.obs)
+    metrics = StepMetrics(done, episode_return, stream.running.t + 1, timestep.info, bad)
     stream = Stream(
         running,
         timestep.obs,
@@ -139,10 +142,9 @@ def step_stream(
 
 def summarise(metrics: StepMetrics) -> dict[str, Array]:
     """What is reported of steps with any leading axes, see `collect_steps`."""
-    done, episode_return, length, info = metrics
+    done, episode_return, length, info, bad = metrics
     episodes = jnp.sum(done)
-    info = dict(info)
-    nonfinite = jnp.sum(info.pop("nonfinite"))
+    info = {name: x for name, x in info.items() if name != "nonfinite"}
 
     def mean_over_episodes(x):
         return jnp.sum(jnp.where(done, x, 0.0)) / episodes  # 0 / 0 = NaN: no episode ended
@@ -151,9 +153,37 @@ def summarise(metrics: StepMetrics) -> dict[str, Array]:
         "train/return": mean_over_episodes(episode_return),
         "train/length": mean_over_episodes(length),
         "train/episodes": episodes.astype(jnp.float32),
-        "train/nonfinite": nonfinite,
+        **nonfinite(bad),
         **{name: jnp.mean(x) for name, x in info.items()},
     }
+
+
+def nonfinite(bad: Array) -> dict[str, Array]:
+    """What was not finite of steps, `bad` [*steps, N], see `Bad`.
+
+    Returns:
+      `train/nonfinite`, the number of steps, and for whoever reports them: `nonfinite/NAME`, those whose NAME of `Bad`
+      was not finite, and of the first one of all `nonfinite/first`, the steps of all environments up to it, and
+      `nonfinite/env`, its environment's number from 0; both 0 if there is none.
+    """
+    num_envs, flat = bad.shape[-1], bad.reshape(-1)
+    steps = jnp.sum(flat != 0)
+    first = jnp.argmax(flat != 0)
+
+    return {
+        "train/nonfinite": steps.astype(jnp.float32),
+        **{
+            f"nonfinite/{part.name.lower()}": jnp.sum((flat & part) != 0).astype(jnp.float32)
+            for part in Bad
+        },
+        "nonfinite/first": jnp.where(steps > 0, first + 1, 0).astype(jnp.float32),
+        "nonfinite/env": (first % num_envs).astype(jnp.float32),
+    }
+
+
+def _bad_start(obs: Any) -> Array:
+    """[N] uint8. Only an episode's first observation can be other than finite: others are stood in for."""
+    return jnp.where(jax.vmap(all_finite)(obs), 0, Bad.START).astype(jnp.uint8)
 
 
 def collect_episodes(
@@ -173,7 +203,8 @@ def collect_episodes(
 
     Returns:
       The episodes, and metrics: means `train/return` and `train/length` over the `train/episodes`,
-      `train/env_steps_taken`, `train/nonfinite` states, and the mean of each of the environment's infos.
+      `train/env_steps_taken`, `train/nonfinite` steps, which they were (see `nonfinite`), and the mean of each of the
+      environment's infos.
     """
     num_envs = running.t.shape[0]
     act_key, env_key = jax.random.split(key)
@@ -187,34 +218,35 @@ def collect_episodes(
         )
         truncated = timestep.truncated | ((t == num_steps - 1) & ~timestep.terminated)
         row = Episodes(obs, action, logp, timestep.reward, timestep.terminated, truncated, alive)
-        row, info = (_or_zero(alive, x) for x in (row, timestep.info))
+        bad = timestep.bad | _bad_start(obs)
+        row, info, bad = (_or_zero(alive, x) for x in (row, timestep.info, bad))
         # An episode that is over stands still: left to itself its state might overflow.
         running, obs = _where(alive, (following, timestep.next_obs), (running, obs))
         alive = alive & ~(timestep.terminated | truncated)
-        return (running, obs, alive), row, {name: jnp.sum(x) for name, x in info.items()}
+        info = {name: jnp.sum(x) for name, x in info.items() if name != "nonfinite"}
+        return (running, obs, alive), (row, bad), info
 
     def body(carry):
-        t, now, episodes, info = carry
+        t, now, rows, info = carry
         now, row, new_info = take_step(t, *now)
-        episodes = jax.tree.map(lambda buffer, x: buffer.at[t].set(x), episodes, row)
-        return t + 1, now, episodes, jax.tree.map(jnp.add, info, new_info)
+        rows = jax.tree.map(lambda buffer, x: buffer.at[t].set(x), rows, row)
+        return t + 1, now, rows, jax.tree.map(jnp.add, info, new_info)
 
     t = jnp.zeros((), jnp.int32)
     now = running, jax.vmap(env.observation)(running.state), jnp.ones(num_envs, bool)
     _, row, info = jax.eval_shape(take_step, t, *now)
-    episodes = jax.tree.map(lambda x: jnp.zeros((num_steps, *x.shape), x.dtype), row)
+    rows = jax.tree.map(lambda x: jnp.zeros((num_steps, *x.shape), x.dtype), row)
     info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), info)
-    *_, episodes, info = jax.lax.while_loop(
-        lambda carry: (carry[0] < num_steps) & jnp.any(carry[1][2]), body, (t, now, episodes, info)
+    *_, (episodes, bad), info = jax.lax.while_loop(
+        lambda carry: (carry[0] < num_steps) & jnp.any(carry[1][2]), body, (t, now, rows, info)
     )
     taken = jnp.sum(episodes.mask)
-    nonfinite = info.pop("nonfinite")
     return episodes, {
         "train/return": jnp.mean(jnp.sum(episodes.reward, axis=0)),
         "train/length": taken / num_envs,
         "train/episodes": jnp.asarray(num_envs, jnp.float32),
         "train/env_steps_taken": taken.astype(jnp.float32),
-        "train/nonfinite": nonfinite,
+        **nonfinite(bad),
         **{name: x / taken for name, x in info.items()},
     }
 

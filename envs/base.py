@@ -7,6 +7,7 @@ Episode ends, resets and the time limit are not the environment's business: `ste
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import gymnasium
@@ -29,6 +30,9 @@ class Env(Generic[State]):
     # Start states that a rollout draws at once, from which its episodes restart; 0: each restart is drawn afresh.
     # Worth it where a reset costs a call to the physics.
     reset_bank: int = 0
+    # Every finite state is known to have a finite observation: `advance` need not look, which in environments of a few
+    # sums would take a good part of a step.
+    finite_observations: bool = False
     on_host: bool = False  # lives outside the program: its states cannot be stepped twice
     render_fps: int | None = None  # steps a second, for videos; None: there is nothing to see
 
@@ -78,6 +82,11 @@ class Env(Generic[State]):
         the program, that is any start."""
         return self.initial(key)
 
+    def stand_in(self, state: State, next_state: State) -> State:
+        """The state in place of a `next_state` which is not finite, or is not observed or rewarded with finite numbers:
+        `state`, the last good one. The episode ends there."""
+        return state
+
     def info(self, state: State, action: Array, next_state: State) -> dict[str, Array]:
         """Scalars worth watching (reward terms and the like); their means become metrics."""
         return {}
@@ -113,6 +122,16 @@ class Timestep(NamedTuple):
     truncated: Array  # bool []: the time limit cut it; bootstrap from next_obs
     next_obs: Any  # the observation of s', before any reset
     info: dict[str, Array]
+    bad: Any  # uint8 [], the sum of those of `Bad` that s' was; 0: everything is finite
+
+
+class Bad(enum.IntFlag):
+    """Parts of a step that are not finite."""
+
+    STATE = 1
+    OBSERVATION = 2
+    REWARD = 4
+    START = 8  # the observation of an episode's start, where nothing can stand in its place
 
 
 def reset(env: Env, key: PRNGKeyArray) -> tuple[Running, PyTree[Array]]:
@@ -131,8 +150,9 @@ def advance(
 ) -> tuple[Running, Timestep]:
     """One step of one environment, without a reset: `obs` is `next_obs`.
 
-    A state s' that is not finite ends the episode with reward 0, and the previous state and observation stand in
-    its place; `info["nonfinite"]` counts it. It harms no other environment.
+    A state s' that is not finite, or whose observation or reward is not, ends the episode with reward 0, and the
+    previous state and observation stand in its place; `info["nonfinite"]` counts it, `bad` says which it was. It harms
+    no other environment.
     """
     state, t = running.state, running.t + 1
     next_state = _once(env.transition(state, action, key))
@@ -140,15 +160,18 @@ def advance(
     info = env.info(state, action, next_state)
 
     # `where`, never a product with 0 or 1: NaN survives a product.
-    finite = _all_finite((next_state, reward))
+    seen = () if env.finite_observations else env.observation(next_state)
+    finite = all_finite((next_state, reward, seen))
     terminated = ~finite | env.terminal(next_state)
     truncated = ~terminated & ((t >= env.max_episode_steps) | env.truncated(next_state))
-    next_state = _where(finite, next_state, state)
+    bad = _bad_parts(next_state, seen, reward)
+    next_state = _where(finite, next_state, env.stand_in(state, next_state))
     reward = jnp.where(finite, reward, 0.0)
     info = _where(finite, info, jax.tree.map(jnp.zeros_like, info))
     info["nonfinite"] = 1.0 - finite.astype(jnp.float32)
     next_obs = env.observation(next_state)
-    return Running(next_state, t), Timestep(next_obs, reward, terminated, truncated, next_obs, info)
+    timestep = Timestep(next_obs, reward, terminated, truncated, next_obs, info, bad)
+    return Running(next_state, t), timestep
 
 
 def step(
@@ -193,10 +216,20 @@ def _where(condition: Array, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
-def _all_finite(tree: PyTree[Array]) -> Array:
+def all_finite(tree: PyTree[Array]) -> Array:
+    """Whether every float in `tree` is finite, a bool scalar."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
     return (
         jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
         if floats
         else jnp.array(True)
+    )
+
+
+def _bad_parts(state: PyTree[Array], obs: PyTree[Array], reward: Array) -> Array:
+    """The sum of the parts that are not finite, see `Bad`."""
+    parts = {Bad.STATE: state, Bad.OBSERVATION: obs, Bad.REWARD: reward}
+    return sum(
+        (jnp.where(all_finite(part), 0, bit).astype(jnp.uint8) for bit, part in parts.items()),
+        jnp.zeros((), jnp.uint8),
     )

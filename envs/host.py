@@ -24,6 +24,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -40,7 +41,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from envs.base import Env
 from envs.callback import HostError, host_call, one_line
-from envs.host_values import Observations, as_seen, to_number
+from envs.host_values import Observations, all_finite, as_seen, to_number
 from envs.options import require_count
 
 _KEPT = 1024  # environments that a training run's host keeps besides the newest batch
@@ -108,6 +109,14 @@ class HostEnv(Env[HostState]):
 
     def truncated(self, state: HostState) -> Array:
         return state.truncated
+
+    def stand_in(self, state: HostState, next_state: HostState) -> HostState:
+        """The last observation, with the ticket of `next_state`: that of `state` is spent. The host has begun the next
+        episode already."""
+        on, off = jnp.ones((), bool), jnp.zeros((), bool)
+        return dataclasses.replace(
+            next_state, obs=state.obs, reward=jnp.zeros(()), terminated=on, truncated=off
+        )
 
     def at(self, env_steps: Array | float) -> HostEnv:
         evaluating = isinstance(env_steps, float) and env_steps == np.inf
@@ -197,13 +206,15 @@ class Host:
             obs, reward, terminated, truncated, _ = slot.env.step(action)
             out.obs[i] = out.start_obs[i] = self._observations.checked(obs)
             out.reward[i] = to_number(reward)
+            finite = all_finite(out.obs[i]) and math.isfinite(out.reward[i])
         slot.call, slot.t = self.calls, slot.t + 1
         self.slots.move_to_end(number)
         out.terminated[i] = terminated
         out.truncated[i] = not terminated and (truncated or slot.t >= self._max_episode_steps)
-        if out.terminated[i] or out.truncated[i]:
+        # What is not finite ends an episode, see `envs.base.advance`.
+        if out.terminated[i] or out.truncated[i] or not finite:
             with self._reported("reset", number):
-                out.start_obs[i] = self._observations.checked(slot.env.reset()[0])
+                out.start_obs[i] = self._observations.first(slot.env.reset()[0])
             slot.t = 0
 
     def _fresh(self, number: int, seed):
@@ -215,7 +226,7 @@ class Host:
         slot.call, slot.t = self.calls, 0
         self.slots.move_to_end(number)
         with self._reported("reset", number):
-            return self._observations.checked(slot.env.reset(seed=int(seed))[0])
+            return self._observations.first(slot.env.reset(seed=int(seed))[0])
 
     def _take(self) -> gymnasium.Env:
         if self._free:

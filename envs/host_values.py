@@ -46,6 +46,9 @@ class Observations:
         self.shape_and_dtype = jax.ShapeDtypeStruct(seen.shape, dtype)
         self._shape = seen.shape
         rounded = isinstance(space, Discrete) or np.issubdtype(space.dtype, np.floating)
+        self._range = (
+            (int(space.start), int(space.start + space.n)) if isinstance(space, Discrete) else None
+        )
         self._usual = (dtype, space.dtype) if rounded else (dtype,)  # which need no closer look
 
     def checked(self, obs: Any) -> np.ndarray:
@@ -60,7 +63,27 @@ class Observations:
             raise ValueError(
                 f"its observation {' '.join(str(obs).split())} ({obs.dtype}) is not {self.shape_and_dtype.dtype}"
             )
+        if self._range and not self._range[0] <= int(obs) < self._range[1]:
+            first, end = self._range
+            raise ValueError(
+                f"its observation is {int(obs)}, but its Discrete space goes from {first} to {end - 1}"
+            )
         return obs
+
+    def first(self, obs: Any) -> np.ndarray:
+        """As `checked`, of an episode's first observation, which no other can stand in for: raises ValueError also
+        where it is not finite as JAX sees it."""
+        obs = self.checked(obs)
+        if not all_finite(obs.astype(self.shape_and_dtype.dtype)):
+            raise ValueError(
+                f"an episode's first observation is not finite: {' '.join(str(obs).split())}"
+            )
+        return obs
+
+
+def all_finite(values: np.ndarray | np.generic) -> bool:
+    """Whether all of an array, or one number, is finite; whole numbers are."""
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
 
 
 def _holds(dtype: np.dtype, values: np.ndarray) -> bool:

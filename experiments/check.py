@@ -19,6 +19,7 @@ import numpy as np
 from envs import base
 from envs.base import Env
 from experiments import evaluate
+from experiments.check_spaces import action_bounds
 from experiments.check_tools import (
     Note,
     Problem,
@@ -34,6 +35,7 @@ from experiments.check_tools import (
     shape_of,
     shapes,
 )
+from experiments.frame_rate import frame_rate
 from experiments.user_env import not_an_env
 
 Check = tuple[str, Callable[..., None], bool]
@@ -279,7 +281,11 @@ def _starts(env: Env) -> None:
         )
 
 
-def _finite(env: Env, run: Run) -> None:
+def finite_run(env: Env, run: Run) -> None:
+    if run()["unstarted"].any():
+        raise Problem(
+            "observation is not finite after a reset: mend what initial or observation gives"
+        )
     if run()["broken"].any():
         t, n = np.argwhere(run()["broken"])[0]
         before, action, key = jax.tree.map(lambda x: x[n], run()["before"])
@@ -293,18 +299,25 @@ def _finite(env: Env, run: Run) -> None:
             if is_bad(x)
         ]
         said += ["reward"] if not said else []
-        raise Problem(f"{', '.join(said)} is not finite after {t + 1} steps of random actions")
+        raise Problem(f"{', '.join(said)} is not finite after {_steps(t + 1)} of random actions")
     if run()["unseen"].any():
         t, _ = np.argwhere(run()["unseen"])[0]
         raise Problem(
-            f"observation is not finite after {t + 1} steps of random actions, though the state is"
+            f"observation is not finite after {_steps(t + 1)} of random actions, though the state is"
         )
 
 
-def _bounds(env: Env, run: Run) -> None:
+def _steps(n: int) -> str:
+    return "1 step" if n == 1 else f"{n} steps"
+
+
+def run_within_bounds(env: Env, run: Run) -> None:
     low, high = run()["low"], run()["high"]
     lowest, highest = _ends_of(env.observation_space)
-    outside = (low < lowest) | (high > highest)
+    slack = 1e-5 * np.issubdtype(low.dtype, np.floating)  # a cosine may come out above 1
+    outside = (low < lowest - slack * (1 + abs(lowest))) | (
+        high > highest + slack * (1 + abs(highest))
+    )
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         at = f"[{', '.join(map(str, index))}]" if index else ""
@@ -345,8 +358,10 @@ def _ends(env: Env, run: Run) -> None:
 def _render(env: Env) -> None:
     if env.render_fps is None:
         raise Note("render_fps is None: there will be no videos")
-    if not env.render_fps > 0:
-        raise Problem(f"render_fps is {env.render_fps}: give the steps of a second")
+    try:
+        frame_rate(env)
+    except ValueError as error:
+        raise Problem(str(error)) from None
     state = jax.tree.map(np.asarray, jax.jit(env.initial)(key_of(9)))
     try:
         image = env.render(state, 160, 90)
@@ -359,13 +374,14 @@ def _render(env: Env) -> None:
         )
 
 
-_OF_A_RUN = (_finite, _bounds, _ends)
+_OF_A_RUN = (finite_run, run_within_bounds, _ends)
 
 # What is looked at, by which function, and whether the checks after it stand on it.
 CHECKS: tuple[Check, ...] = (
     ("it is an environment", _is_an_env, True),
     ("its fields", _is_a_pytree, True),
     ("spaces", _spaces, True),
+    ("action bounds", action_bounds, False),
     ("initial", _initial, True),
     ("transition keeps the state's shape", _transition, True),
     ("observation fits its space", _observation, True),
@@ -377,8 +393,8 @@ CHECKS: tuple[Check, ...] = (
     ("starts differ", _keys, False),
     ("works in batches", _batches, True),
     ("no episode is over at its start", _starts, False),
-    ("finite under random actions", _finite, True),
-    ("observations stay within bounds", _bounds, False),
+    ("finite under random actions", finite_run, True),
+    ("observations stay within bounds", run_within_bounds, False),
     ("how episodes end", _ends, False),
     ("pictures", _render, False),
 )

@@ -105,40 +105,56 @@ def is_bad(x: Any) -> bool:
     return bool(np.issubdtype(x.dtype, np.floating) and not np.all(np.isfinite(x)))
 
 
-def random_run(env: Env) -> dict[str, Any]:
-    """STEPS steps of random actions in each of ENVS environments.
+def random_run(env: Env, steps: int | None = None) -> dict[str, Any]:
+    """Some steps of random actions in each of ENVS environments; None: STEPS. Compiles in a hurry.
 
-    broken, unseen, terminated: bool [STEPS, ENVS], state or reward not finite, observation not finite, episode
-    terminated; t: [STEPS, ENVS] steps of the episode so far; low, high: like an observation, its range;
-    before: state, action and key [ENVS] of the first step that broke.
+    broken, unseen, terminated: bool [steps, ENVS], state or reward not finite, observation not finite, episode
+    terminated; bad: uint8 [steps, ENVS], see `envs.base.Bad`; t: [steps, ENVS] steps of the episode so far; unstarted:
+    bool [ENVS], an episode's first observation not finite; low, high: like an observation, its range; before: state,
+    action and key [ENVS] of the first step that broke.
     """
 
     def body(carry, key):
-        running, before, found, low, high = carry
+        running, before, found, unstarted, low, high = carry
         action_key, step_key = jax.random.split(key)
         action = random_action(env, action_key)
         transition_key = jax.random.split(step_key)[0]  # as `step` splits it
         after, timestep = base.step(env, step_key, running, action)
-        broken = timestep.info["nonfinite"] > 0
+        broken = (timestep.bad & (base.Bad.STATE | base.Bad.REWARD)) > 0
         here = (running.state, action, transition_key)
         before = jax.tree.map(lambda a, b: jnp.where(broken & ~found, a, b), here, before)
-        seen = timestep.next_obs
-        low, high = jnp.fmin(low, seen), jnp.fmax(high, seen)
-        unseen = ~jnp.all(jnp.isfinite(seen))
-        out = (broken, unseen, timestep.terminated, running.t + 1)
-        return (after, before, found | broken, low, high), out
+        unstarted = unstarted | ~base.all_finite(timestep.obs)
+        low, high = _wider(low, high, timestep.next_obs)
+        unseen = (timestep.bad & base.Bad.OBSERVATION) > 0
+        out = (broken, unseen, timestep.terminated, timestep.bad, running.t + 1)
+        return (after, before, found | broken, unstarted, low, high), out
 
     def run(key):
         start_key, action_key, steps_key = jax.random.split(key, 3)
         running, obs = base.reset(env, start_key)
         before = (running.state, random_action(env, action_key), key)
-        carry = (running, before, jnp.zeros((), bool), obs, obs)
-        return jax.lax.scan(body, carry, jax.random.split(steps_key, STEPS))
+        carry = (running, before, jnp.zeros((), bool), ~base.all_finite(obs), obs, obs)
+        return jax.lax.scan(body, carry, jax.random.split(steps_key, steps or STEPS))
 
-    (_, before, _, low, high), out = jax.jit(jax.vmap(run))(jax.random.split(key_of(10), ENVS))
-    names = ("broken", "unseen", "terminated", "t")
+    keys = jax.random.split(key_of(10), ENVS)
+    program = jax.jit(jax.vmap(run)).lower(keys).compile(compiler_options=_hurried())
+    (_, before, _, unstarted, low, high), out = program(keys)
+    names = ("broken", "unseen", "terminated", "bad", "t")
     found = {name: np.asarray(x).T for name, x in zip(names, out, strict=True)}
-    return {**found, "low": np.min(low, axis=0), "high": np.max(high, axis=0), "before": before}
+    ends = {"low": np.min(low, axis=0), "high": np.max(high, axis=0)}
+    return {**found, **ends, "unstarted": np.asarray(unstarted), "before": before}
+
+
+def _hurried() -> dict[str, Any] | None:
+    """Options with which XLA compiles a program that runs for a moment in a third of the time; None: its own, where it
+    is not known to have these."""
+    if jax.default_backend() != "cpu" or not jax.__version__.startswith("0.10."):
+        return None
+    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def _wider(low: jax.Array, high: jax.Array, seen: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.fmin(low, seen), jnp.fmax(high, seen)
 
 
 def explained(error: BaseException, folder: Path) -> str:

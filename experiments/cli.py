@@ -27,6 +27,7 @@ from experiments.exits import run_main as run_main
 from experiments.finish import conclude
 from experiments.flags import ImportFlag, dashed, parse_flags
 from experiments.locks import alone
+from experiments.preflight import require_sound
 from experiments.presets import preset
 from experiments.runner import (
     LostRowsError,
@@ -210,6 +211,8 @@ def prepare(
         argv, run, name, stored, None if env else which(which.shown(name)), domain
     )
     environment = make_env(spec.env, spec.env_kwargs)
+    if domain == "control":
+        require_sound(spec.env, environment)
     spec, rounded = _whole_iterations(spec, environment)
     if stored:
         _refuse_contradiction(flags, spec.config, stored.config)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.base import Env
-from experiments import evaluate, metrics, token_evaluation
+from experiments import evaluate, metrics, nonfinite, token_evaluation
 from experiments.spec import Domain
 
 FINAL_BATCHES = 4
@@ -29,6 +29,7 @@ class Evaluator:
     row: Callable[[Any], dict[str, float]]  # columns of metrics.jsonl
     report: Callable[[Any, Any], dict[str, Any]]  # (algorithm, found): for summary.json
     transcripts: Callable[[Any, Any], list[dict[str, Any]]]  # (algorithm, found): for samples.jsonl
+    trouble: Callable[[Any, Any], str | None]  # (algorithm, found): a warning in one line
 
 
 def evaluator(domain: Domain) -> Evaluator:
@@ -59,6 +60,7 @@ _CONTROL = Evaluator(
     row=evaluate.row,
     report=lambda algo, found: evaluate.report(algo.env, found),
     transcripts=lambda algo, found: [],
+    trouble=lambda algo, found: nonfinite.episodes_warning(found.bad, algo.env.on_host),
 )
 _TOKENS = Evaluator(
     at_start=True,  # what imitation alone can do
@@ -69,4 +71,5 @@ _TOKENS = Evaluator(
     row=token_evaluation.row,
     report=token_evaluation.report,
     transcripts=token_evaluation.transcripts,
+    trouble=lambda algo, found: None,
 )

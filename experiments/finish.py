@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from agents.transformer import num_parameters
-from experiments import evaluate, runs
+from experiments import evaluate, nonfinite, runs
 from experiments.console import Display, duration, si
 from experiments.evaluator import evaluator
+from experiments.frame_rate import frame_rate
 from experiments.runner import Finished, env_steps
 from experiments.spec import TOKENS, Spec, short_name
 from experiments.user_env import located
@@ -38,6 +39,8 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     evaluating = evaluator(spec.domain)
     per_seed = [evaluating.report(algo, episodes) for episodes in finished.episodes]
     at_mark = evaluating.episodes(spec.config.total_steps, algo)
+    for found, share in zip(per_seed, nonfinite.shares(progress.tally), strict=False):
+        found["train_nonfinite"] = share
     if spec.domain == "tokens":
         for i, found in enumerate(per_seed):
             found |= _of_tokens(folder, spec, finished, i)
@@ -98,6 +101,10 @@ def write_video(
     folder: Path, algo: Any, episodes: evaluate.Episodes, display: Display
 ) -> list[Path]:
     """The episode of median return. Nothing for environments with nothing to see."""
+    try:
+        frame_rate(algo.env)
+    except ValueError as error:
+        display.warn(f"no video: {error}")
     if not evaluate.recorded(episodes):
         return []
     from experiments import video
@@ -130,10 +137,20 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("return", f"{summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"),
         ("episodes", f"{summary['eval_episodes']} a seed, deterministic"),
         ("survival", f"{summary['survival_rate']:.1%}"),
+        *_nonfinite(summary),
         ("env steps", f"{si(summary['env_steps'])} a seed"),
         ("speed", f"{si(summary['steps_per_second'])} steps/s"),
         _wall_clock(summary),
     ]
+
+
+def _nonfinite(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row where there is something to tell."""
+    episodes, share = summary["eval_nonfinite"], summary.get("train_nonfinite") or 0.0
+    if not (episodes or share):
+        return []
+    shown = f"{nonfinite.percent(share)} of the steps in training, {episodes:g} of these episodes"
+    return [("not finite", shown)]
 
 
 def _token_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from experiments import evaluate, spec, video
 from experiments.console import Display
 from experiments.exits import run_main
 from experiments.flags import parse_flags
+from experiments.frame_rate import frame_rate
 from experiments.whole import write_whole
 
 
@@ -64,7 +65,7 @@ def play(argv: Sequence[str]) -> int:
     states, _, steps = spec.load_state(flags.run, stored, algo, display.warn)
     state = jax.tree.map(lambda x: x[flags.seed_index], states)
     keys = evaluate.keys(stored.seed + flags.seed_index, 0, flags.episodes)
-    record = evaluate.records(algo.env)
+    record = evaluate.ALL if flags.viewer else evaluate.records(algo.env)
     episodes = jax.device_get(
         jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, record))(state, keys)
     )
@@ -79,7 +80,7 @@ def play(argv: Sequence[str]) -> int:
     if flags.viewer:
         bodies = video.coordinates(algo.env, states)
         assert bodies is not None  # or it was refused above
-        _view(*bodies, 1 / algo.env.render_fps)
+        _view(*bodies, 1 / (frame_rate(algo.env) or 1.0))
     else:
         stem = flags.out or flags.run / "play"
         for path in write_whole(

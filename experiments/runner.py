@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checkpoints, evaluate, metrics, runs
+from experiments import checkpoints, evaluate, metrics, nonfinite, runs
 from experiments.console import Display
 from experiments.evaluator import evaluator
 from experiments.programs import MAX_CHUNK, Programs
@@ -46,7 +46,7 @@ class LostRowsError(Exception):
 
 
 class NonFiniteError(Exception):
-    """Learning produced infinities or NaN; the last good checkpoint is kept."""
+    """Learning produced infinities or NaN, or the environment nothing else; the last good checkpoint is kept."""
 
 
 @dataclasses.dataclass
@@ -58,6 +58,12 @@ class Progress:
     compile_s: float = 0.0
     train_s: float = 0.0  # spent in chunks
     pending: metrics.Pending = dataclasses.field(default_factory=dict)
+    tally: nonfinite.Tally = dataclasses.field(default_factory=nonfinite.Tally)
+
+    @classmethod
+    def restored(cls, stored: dict[str, Any]) -> Progress:
+        """From a checkpoint, be it from before there was a tally."""
+        return cls(**{**stored, "tally": nonfinite.Tally(**stored.get("tally", {}))})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +119,7 @@ class _Loop:
         self.rollout_share: float | None = None
         self.clock = time.monotonic()
         self.saved_at = -np.inf
+        self.warned: set[str] = set()
 
     def run(self, resume: bool) -> Finished:
         if resume:
@@ -151,7 +158,8 @@ class _Loop:
         self.states, buffers = self._call(self.programs.chunk, self.states, jnp.int32(n))
         buffers = {name: np.asarray(x)[:n] for name, x in buffers.items()}
         seconds = time.monotonic() - start - (self.programs.compile_s - compiled)
-        self._refuse_nonfinite(buffers)
+        found, buffers = nonfinite.split(buffers, self.algo.iteration_steps)
+        self._refuse_nonfinite(buffers, found, n)
         self._measure_share(seconds / n)
         if self.rollout_share is not None:
             for name, share in (
@@ -198,10 +206,13 @@ class _Loop:
             keys = jnp.stack([evaluate.keys(s, i * n, n) for s in seeds])
             found = jax.device_get(self._call(self.programs.evaluate, self.states, keys))
             batches.append(found)
-        return [
+        found = [
             self.evaluator.concatenate([jax.tree.map(lambda x, i=i: x[i], b) for b in batches])
             for i in self._seeds()
         ]
+        for episodes in found:
+            self._warn_once("evaluation", self.evaluator.trouble(self.algo, episodes))
+        return found
 
     def _write_start(self, episodes: list[Any]) -> None:
         """A row of what there is before training."""
@@ -249,21 +260,37 @@ class _Loop:
             return row | {"eval/return": None, "eval/length": None}
         return row | self.evaluator.row(evaluated)
 
-    def _refuse_nonfinite(self, buffers: dict[str, np.ndarray]) -> None:
-        found = metrics.first_nonfinite(buffers)
-        if found is None:
-            last = len(next(iter(buffers.values()))) - 1
-            bad = _nonfinite_seeds(getattr(self.states, "params", None), self.spec.seeds)
-            found = (last, bad[0], "a parameter") if bad else None
-        if found is None:
+    def _refuse_nonfinite(
+        self, buffers: dict[str, np.ndarray], found: nonfinite.Found, n: int
+    ) -> None:
+        """Counts what was not finite in `n` iterations; raises NonFiniteError where there is no going on."""
+        place = nonfinite.Place(
+            self._env_steps(),
+            self.algo.iteration_steps,
+            self.spec.seed,
+            self.algo.env.on_host,
+        )
+        tally = nonfinite.counted(self.progress.tally, found)
+        over = self.progress.iteration + n == self.total
+        said = (
+            nonfinite.spoiled_start(found, place)
+            or nonfinite.hopeless(tally, found, place, over)
+            or nonfinite.broken(buffers, getattr(self.states, "params", None), place)
+        )
+        self._warn_once("training", nonfinite.warning(found, place))
+        if said is None:
+            self.progress.tally = tally
             return
-        i, seed, name = found
-        step = self._env_steps(self.progress.iteration + i + 1)
         kept = checkpoints.steps(self.folder / "checkpoints")[0]
         raise NonFiniteError(
-            f"{name} is not finite at env step {step} (seed {self.spec.seed + seed}): stopped; "
-            f"the last good checkpoint, of env step {kept}, is kept in {self.folder / 'checkpoints'}"
+            f"{said}: stopped; the last good checkpoint, of env step {kept}, is kept in "
+            f"{self.folder / 'checkpoints'}"
         )
+
+    def _warn_once(self, about: str, line: str | None) -> None:
+        if line is not None and about not in self.warned:
+            self.warned.add(about)
+            self.display.warn(line)
 
     def _restore(self) -> None:
         """Goes back to the newest usable checkpoint; to nothing, if the run was stopped before its first."""
@@ -278,7 +305,7 @@ class _Loop:
             self.states, progress, steps = load_state(
                 self.folder, self.spec, self.algo, self.display.warn
             )
-            self.progress = Progress(**progress)
+            self.progress = Progress.restored(progress)
             self._require_rows()
         checkpoints.discard_after(folder, steps if begun else -1)
         # What was found before the first iteration is found again.
@@ -347,9 +374,3 @@ class _Loop:
             raise LostRowsError(
                 f"{path} lacks {lost}, without which the run cannot go on: put the file back, or begin a new run"
             )
-
-
-def _nonfinite_seeds(params: Any, seeds: int) -> list[int]:
-    leaves = [np.asarray(x) for x in jax.tree.leaves(params)]
-    floats = [x for x in leaves if np.issubdtype(x.dtype, np.floating)]
-    return [i for i in range(seeds) if not all(np.isfinite(x[i]).all() for x in floats)]

@@ -106,7 +106,10 @@ def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
         raise ValueError(f"{attribute} cannot be made: {located(error, path.parent)}") from error
     if isinstance(env, Task):
         return make_tokens(env)
-    problem = not_an_env(env)
+    try:
+        problem = not_an_env(env)
+    except (Exception, SystemExit) as error:  # of a property of its own
+        raise ValueError(f"{attribute} fails: {located(error, path.parent)}") from error
     if problem:
         raise ValueError(f"{attribute} in {path} {problem}")
     return env

@@ -23,9 +23,10 @@ from envs.base import Env
 from envs.biped.walker import CONTROL_PERIOD, Walker
 from envs.mujoco_env import MujocoEnv
 from envs.physics.render import draw
+from experiments.frame_rate import frame_rate, shown_steps
 
 WIDTH, HEIGHT = 960, 540  # pixels
-SECONDS, MAX_FPS = 20, 50  # longer episodes are cut, faster ones lose frames
+MAX_FPS = 50  # faster episodes lose frames, those longer than SECONDS are cut
 GIF_SHRINK, GIF_FPS, GIF_FRAMES, GIF_COLOURS = 2, 25, 240, 64
 GL_SECONDS = 30.0  # after which a GL driver is given up
 GL_SECONDS_PER_FRAME = (
@@ -44,15 +45,19 @@ def write(
     """Writes `stem`.mp4 and `stem`.gif of an episode and returns their paths.
 
     Args:
-      env: one with something to see: its `render_fps` is not None.
+      env: one with something to see: its `frame_rate` is not None.
       states: its states, leaves [T, ...], one per step.
       rewards: [T], of these steps.
       say: told in one line how the pictures were made, where there is a choice.
     """
-    assert env.render_fps is not None
-    fps, steps = env.render_fps, len(rewards)
-    every = -(-fps // MAX_FPS)
-    shown = range(0, min(steps, SECONDS * fps), every)
+    fps, most, steps = frame_rate(env), shown_steps(env), len(rewards)
+    assert fps is not None
+    assert most is not None
+    if not steps:
+        say("no video: the episode has no step")
+        return []
+    every = math.ceil(fps / MAX_FPS - 1e-6)  # 1 / 0.02 may come out above 50
+    shown = range(0, min(steps, most), every)
     frames = _pictures(env, states, shown, say)
     caption = _walk(states) if isinstance(env, Walker) else _progress(env, np.cumsum(rewards))
     for t, frame in zip(shown, frames, strict=True):
@@ -146,9 +151,10 @@ def _walk(states: Any) -> Caption:
 
 def _progress(env: Env, returns: np.ndarray) -> Caption:
     """Time and the return so far, in the upper right corner: some pictures have captions of their own on the left."""
+    rate = frame_rate(env) or 1.0
 
     def caption(canvas: ImageDraw.ImageDraw, height: int, t: int) -> None:
-        text = f"{(t + 1) / (env.render_fps or 1):.1f} s   return {returns[t]:.1f}"
+        text = f"{(t + 1) / rate:.1f} s   return {returns[t]:.1f}"
         place = (WIDTH / HEIGHT * height - height // 22, height // 22)
         look = {"font": _font(height), "stroke_width": 2, "stroke_fill": "white", "anchor": "ra"}
         canvas.text(place, text, fill=_INK, **look)

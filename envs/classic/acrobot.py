@@ -45,6 +45,7 @@ class Acrobot(Env[Array]):
     max_episode_steps: int = flax.struct.field(pytree_node=False, default=500)
 
     render_fps = 15
+    finite_observations = True
 
     def __post_init__(self):
         check_options(self)

@@ -41,6 +41,7 @@ class CartPole(Env[Array]):
     max_episode_steps: int = flax.struct.field(pytree_node=False, default=500)
 
     render_fps = round(1 / PERIOD)
+    finite_observations = True
 
     def __post_init__(self):
         check_options(self)

@@ -37,6 +37,7 @@ class _Car(Env[Array]):
 
     goal_position: ClassVar[float]
     render_fps = 30
+    finite_observations = True
 
     def __post_init__(self):
         check_options(self)

@@ -36,6 +36,7 @@ class Pendulum(Env[Array]):
     max_episode_steps: int = flax.struct.field(pytree_node=False, default=200)
 
     render_fps = 30
+    finite_observations = True
 
     def __post_init__(self):
         check_options(self)

@@ -92,6 +92,50 @@ def test_infos_become_means():
     assert metrics["train/nonfinite"] == 0
 
 
+@flax.struct.dataclass
+class Spoiled(Counter):
+    """The second observation of an episode is NaN; the first one, if `starts`."""
+
+    starts: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def observation(self, state):
+        seen = super().observation(state)
+        return jnp.where(state[1] == (0 if self.starts else 2), jnp.nan, seen)
+
+
+def test_what_was_not_finite_is_counted_named_and_placed():
+    _, steps, metrics = collect(Spoiled(), num_steps=6)
+    assert np.isfinite(steps.obs).all()
+    assert np.isfinite(steps.next_obs).all()
+    n = steps.reward.shape[1]
+    assert metrics["train/nonfinite"] == metrics["train/episodes"] == 3 * n
+    assert metrics["train/length"] == 2.0
+    assert metrics["nonfinite/observation"] == 3 * n
+    assert metrics["nonfinite/state"] == metrics["nonfinite/reward"] == 0
+    assert metrics["nonfinite/start"] == 0
+    assert metrics["nonfinite/first"] == n + 1  # the first environment in the second step
+    assert metrics["nonfinite/env"] == 0
+
+
+def test_nothing_is_said_of_finite_steps():
+    _, _, metrics = collect(Counter())
+    assert {float(x) for name, x in metrics.items() if "nonfinite" in name} == {0.0}
+
+
+def test_first_observations_that_are_not_finite_are_counted():
+    _, _, metrics = collect(Spoiled(starts=True), num_steps=2)
+    assert metrics["nonfinite/start"] > 0
+    _, metrics = episodes(Spoiled(starts=True), [0.0, 10.0], 5)
+    assert metrics["nonfinite/start"] == 2
+
+
+def test_of_whole_episodes_too():
+    steps, metrics = episodes(Spoiled(), [0.0, 10.0], 5)
+    np.testing.assert_array_equal(steps.mask[:, 0], [1, 1, 0, 0, 0])
+    assert metrics["train/nonfinite"] == metrics["nonfinite/observation"] == 2
+    assert metrics["nonfinite/first"] == 3
+
+
 def test_start_states_differ():
     env = probes.RewardIsObservation()
     bank = base.start_states(env, jax.random.key(0), 64)

@@ -165,6 +165,48 @@ def test_what_is_not_finite_ends_one_episode_alone(action, bank):
     assert np.isfinite(timestep.obs).all()
 
 
+@pytest.mark.parametrize(
+    ("state", "obs", "reward", "bad"),
+    [
+        (1.0, 1.0, 1.0, base.Bad(0)),
+        (1.0, np.nan, 1.0, base.Bad.OBSERVATION),  # though the state is finite
+        (1.0, np.inf, 1.0, base.Bad.OBSERVATION),
+        (1.0, 1.0, np.nan, base.Bad.REWARD),
+        (1.0, 1.0, -np.inf, base.Bad.REWARD),
+        (np.inf, 1.0, 1.0, base.Bad.STATE),
+        (np.nan, np.nan, np.nan, base.Bad.STATE | base.Bad.OBSERVATION | base.Bad.REWARD),
+    ],
+)
+def test_what_was_not_finite_is_named(state, obs, reward, bad):
+    class Odd(Track):
+        def transition(self, s, action, key):
+            return s | {"x": jnp.float32(state)}
+
+        def observation(self, s):
+            return jnp.where(s["x"] == 0.0, 0.0, obs) * jnp.ones(2)
+
+        def reward(self, s, action, next_state):
+            return jnp.float32(reward)
+
+    running, timestep = base.advance(flax.struct.dataclass(Odd)(), KEY, at(0, 0), jnp.float32(0))
+    assert timestep.bad == bad
+    assert timestep.bad.dtype == jnp.uint8
+    assert timestep.terminated == (bad != 0)
+    assert timestep.info["nonfinite"] == (bad != 0)
+    assert timestep.reward == (0.0 if bad else 1.0)
+    assert running.state["x"] == (0.0 if bad else 1.0)
+    np.testing.assert_array_equal(timestep.next_obs, [0.0, 0.0] if bad else [1.0, 1.0])
+
+
+def test_numbered_observations_are_always_finite():
+    class Numbered(Track):
+        def observation(self, state):
+            return jnp.int32(3)
+
+    _, timestep = base.step(flax.struct.dataclass(Numbered)(), KEY, at(0, 0), jnp.float32(1))
+    assert (timestep.bad, timestep.obs) == (0, 3)
+
+
 def test_not_finite_at_the_time_limit_is_terminated():
     _, timestep = step(ENV, KEY, at(0, 3), jnp.float32(np.nan))
     assert timestep.terminated

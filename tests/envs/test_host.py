@@ -221,13 +221,85 @@ def test_an_observation_that_is_not_finite_ends_the_episode():
         running, t = steps(env, running, 1, np.array(actions)[:, None])
         seen.append((*t.next_obs.ravel().tolist(), *(t.terminated | t.truncated).ravel().tolist()))
     assert seen[1] == (0.5, 0.25, True, False)
-    assert seen[2] == (
-        0.5,
-        0.5,
-        True,
-        False,
-    )  # the slot is not where the state is: cut, and begun afresh
+    assert seen[2] == (0.5, 0.5, False, False)  # the next episode's first step: none in between
     assert seen[3] == (0.5, 0.5, False, False)
+
+
+class Spoiled(gymnasium.Env):
+    """Episodes of ten steps, observed by their number, each of which earns 1; at step `when` one of both is spoiled."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, when, obs=0.0, reward=0.0, render_mode=None):
+        self.when, self.obs, self.reward, self.t = when, obs, reward, 0
+
+    def _obs(self):
+        return np.array([self.t + (self.obs if self.t == self.when else 0), 1.0])
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.t += 1
+        reward = 1.0 + (self.reward if self.t == self.when else 0)
+        return self._obs(), reward, self.t >= 10, False, {}
+
+
+@pytest.fixture
+def spoiled():
+    gymnasium.register("TestSpoiled-v0", Spoiled, max_episode_steps=50)
+    yield lambda **kwargs: envs.make("gym:TestSpoiled-v0", **kwargs)
+    del gymnasium.registry["TestSpoiled-v0"]
+
+
+@pytest.mark.parametrize(
+    ("when", "options", "part"),
+    [
+        (5, {"obs": np.nan}, base.Bad.OBSERVATION),
+        (5, {"obs": 1e300}, base.Bad.OBSERVATION),  # beyond float32
+        (5, {"reward": np.inf}, base.Bad.REWARD),
+        (10, {"reward": np.nan}, base.Bad.REWARD),  # with the episode's end
+        (10, {"obs": np.nan}, base.Bad.OBSERVATION),
+    ],
+)
+def test_gym_observation_not_finite(spoiled, when, options, part):
+    """One episode after the other, none of a step that nobody took."""
+    _, t = steps(spoiled(when=when, **options), start(spoiled(when=when, **options), 1), 4 * when)
+    clock = np.arange(4 * when) % when + 1
+    ended = clock == when
+    np.testing.assert_array_equal((t.terminated | t.truncated)[:, 0], ended)
+    np.testing.assert_array_equal(t.reward[:, 0], np.where(ended, 0, 1))
+    np.testing.assert_array_equal(t.bad[:, 0] & part, np.where(ended, part, 0))
+    np.testing.assert_array_equal(t.next_obs[:, 0, 0], np.where(ended, when - 1, clock))
+    np.testing.assert_array_equal(t.obs[:, 0, 0], np.where(ended, 0, clock))
+
+
+def test_after_what_is_not_finite_nothing_happens_without_a_restart(spoiled):
+    env = spoiled(when=2, obs=np.nan)
+    _, t = steps(env, start(env, 1), 4, function=base.advance)
+    np.testing.assert_array_equal(t.reward[:, 0], [1, 0, 0, 0])
+    np.testing.assert_array_equal(t.terminated[:, 0], [False, True, True, True])
+
+
+def test_a_first_observation_that_is_not_finite_is_an_error_that_says_so(spoiled):
+    said = "TestSpoiled-v0 failed in reset: ValueError: an episode's first observation is not finite: [nan 1.]"
+    env = spoiled(when=0, obs=np.nan)
+    assert failure(lambda: start(env, 1)) == said
+
+
+def test_an_observation_beyond_its_discrete_space_is_refused(monkeypatch):
+    monkeypatch.setattr(Counter, "observation_space", gymnasium.spaces.Discrete(3, start=-1))
+    monkeypatch.setattr(Counter, "reset", lambda self, **_: (0, {}))
+    env = counter()
+    running = start(env, 1)
+    said = "TestCounter-v0 failed in step: ValueError: its observation is {}, but its Discrete space goes from -1 to 1"
+    for obs in (2, -2, 10**6):
+        monkeypatch.setattr(
+            Counter, "step", lambda self, action, obs=obs: (obs, 1.0, False, False, {})
+        )
+        assert failure(lambda: steps(env, running, 1)) == said.format(obs)
 
 
 # --- tickets and slots ----------------------------------------------------------------------------------------------

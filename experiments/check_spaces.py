@@ -1,0 +1,42 @@
+"""A look at the bounds of actions, whose scale learners take for that of what is worth trying."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+
+from envs.base import Env
+from experiments.check_tools import Note, Problem
+
+_WIDEST = 1e6  # a bound beyond this is none to learners
+_NARROWEST = 1e-6  # a range below this share of its distance from 0 is lost in float32
+
+
+def action_bounds(env: Env) -> None:
+    """Raises Problem where no action lies within the bounds, Note where they say little of which are worth trying."""
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Box):
+        return
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    far = np.maximum(np.abs(low), np.abs(high))
+    unbounded = (low <= -_WIDEST) | (high >= _WIDEST)
+    narrow = ~unbounded & (high - low < _NARROWEST * np.maximum(far, _NARROWEST))
+    if np.any(~(low <= high)):  # also of NaN
+        raise Problem(
+            f"action_space has {_first(~(low <= high), low, high)}: low must not be above high"
+        )
+    if np.any(unbounded):
+        raise Note(
+            f"action_space has {_first(unbounded, low, high)}: no range to scale actions to. Learners that can do "
+            "without one try numbers of about 1 in size; sac, td3 and ddpg refuse it"
+        )
+    if np.any(narrow):
+        raise Note(
+            f"action_space has {_first(narrow, low, high)}: all but a single value, there is nothing to choose"
+        )
+
+
+def _first(wrong: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    at = f" at [{', '.join(map(str, index))}]" if index else ""
+    return f"bounds {low[index]:.6g} and {high[index]:.6g}{at}"
