@@ -34,7 +34,7 @@ class Env(Generic[State]):
     # sums would take a good part of a step.
     finite_observations: bool = False
     on_host: bool = False  # lives outside the program: its states cannot be stepped twice
-    render_fps: int | None = None  # steps a second, for videos; None: there is nothing to see
+    render_fps: float | None = None  # steps a second, for videos; None: there is nothing to see
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
+from agents.spaces import has_range
 from envs.base import Env
 from experiments.check_tools import Note, Problem
 
-_WIDEST = 1e6  # a bound beyond this is none to learners
 _NARROWEST = 1e-6  # a range below this share of its distance from 0 is lost in float32
 
 
@@ -19,7 +19,7 @@ def action_bounds(env: Env) -> None:
         return
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     far = np.maximum(np.abs(low), np.abs(high))
-    unbounded = (low <= -_WIDEST) | (high >= _WIDEST)
+    unbounded = ~has_range(space) & (low != high)
     narrow = ~unbounded & (high - low < _NARROWEST * np.maximum(far, _NARROWEST))
     if np.any(~(low <= high)):  # also of NaN
         raise Problem(

@@ -6,6 +6,7 @@ Gymnasium makes a few steps of its own. `python -m experiments.envs --check` loo
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def _require_sound_file(name: str, env: Env) -> None:
     looks += [("pictures", _frame_rate, False), ("first steps", _first_steps, False)]
     for finding in check.check(env, Path(path).parent, looks):
         if finding.problem:
-            closer = f"python -m experiments.envs --check {name}"
+            closer = f"python -m experiments.envs --check {shlex.quote(name)}"
             raise ValueError(f"{attribute}: {finding.problem} ({closer} looks closer)")
         if finding.note:
             warnings.warn(f"{attribute}: {finding.note}", stacklevel=2)

@@ -50,6 +50,10 @@ def broken(**methods):
     return flax.struct.dataclass(type("Broken", (Drift,), methods))()
 
 
+def acting_in(low, high):
+    return broken(action_space=gymnasium.spaces.Box(low, high, (1,), np.float32))
+
+
 def counting(space):
     """Observes the step of its episode, 0 to 50."""
     return broken(
@@ -220,6 +224,9 @@ BROKEN = [
         "leave the time limit to max_episode_steps",
     ),
     ("pictures", broken(render_fps=0), "render_fps is 0"),
+    ("pictures", broken(render_fps=float("nan")), "render_fps is nan"),
+    ("pictures", broken(render_fps=-5.0), "render_fps is -5.0"),
+    ("pictures", broken(render_fps=1e12), "a number from 0.05 to 10000"),
     ("pictures", broken(render=Env.render), "render is not written"),
     (
         "pictures",
@@ -237,6 +244,10 @@ NOTES = [
     ("how episodes end", broken(terminal=lambda self, s: s["t"] >= 7), "after exactly 7 steps"),
     ("how episodes end", broken(terminal=lambda self, s: s["t"] < 0), "no episode terminated"),
     ("pictures", broken(render_fps=None), "no videos"),
+    ("action bounds", acting_in(-np.inf, np.inf), "sac, td3 and ddpg refuse it"),
+    ("action bounds", acting_in(0.0, 1e30), "bounds 0 and 1e+30 at [0]"),
+    ("action bounds", acting_in(1.0, 1.0), "all but a single value"),
+    ("action bounds", acting_in(1.0, np.nextafter(np.float32(1), 2)), "all but a single value"),
 ]
 
 

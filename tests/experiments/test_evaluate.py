@@ -8,7 +8,7 @@ import pytest
 
 import envs
 from envs import probes
-from envs.base import reset, step
+from envs.base import Bad, reset, step
 from experiments import evaluate
 
 
@@ -79,6 +79,8 @@ def test_a_state_that_is_not_finite_ends_its_episode_without_reward():
     assert found.states is None
     report = evaluate.report(algo.env, jax.device_get(found))
     assert report["survival_rate"] == pytest.approx(np.mean(start >= 0))
+    np.testing.assert_array_equal(np.asarray(found.bad) > 0, start < 0)
+    assert report["eval_nonfinite"] == np.sum(start < 0) > 0
     assert report["gait"] is None
 
 
@@ -120,6 +122,75 @@ def test_of_large_batches_the_first_episodes_are_recorded():
     assert evaluate.typical(both) < 2
     assert evaluate.records(env) == 0
     assert evaluate.records(envs.make("walker")) == evaluate.ALL
+
+
+@flax.struct.dataclass
+class Unseen(probes.ConstantReward):
+    """Its first observation is NaN in episodes that start below 0; all episodes last three steps of at most a billion,
+    and are drawn two a second."""
+
+    max_episode_steps: int = flax.struct.field(pytree_node=False, default=10**9)
+    render_fps = 2
+
+    def initial(self, key):
+        return jax.random.normal(key, (1,)), jnp.zeros((), jnp.int32)
+
+    def observation(self, state):
+        return jnp.where((state[1] == 0) & (state[0] < 0), jnp.nan, state[0])
+
+    def transition(self, state, action, key):
+        return state[0], state[1] + 1
+
+    def terminal(self, state):
+        return state[1] >= 3
+
+
+def test_an_episode_whose_start_cannot_be_seen_has_no_step():
+    algo = SimpleNamespace(
+        env=Unseen(), act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32)
+    )
+    keys = evaluate.keys(1, 0, 32)
+    start = np.asarray(jax.vmap(lambda k: Unseen().initial(jax.random.split(k)[0])[0])(keys))[:, 0]
+    found = jax.device_get(evaluate.run_episodes(algo, 0, keys, evaluate.records(algo.env)))
+    np.testing.assert_array_equal(found.lengths, np.where(start < 0, 0, 3))
+    np.testing.assert_array_equal(found.bad, np.where(start < 0, Bad.START, 0))
+    assert not found.survived.any()
+    assert evaluate.report(algo.env, found)["eval_nonfinite"] == np.sum(start < 0)
+    states, rewards = evaluate.episode(found, evaluate.typical(found))
+    assert len(rewards) == len(states[0]) == 3
+
+
+@pytest.mark.parametrize("fps", [None, 2, 0.5, float("nan")])
+def test_memory_of_an_evaluation_is_known_beforehand_and_knows_no_time_limit(fps):
+    """A video shows twenty seconds; without one nothing is kept."""
+
+    class Endless(Unseen):
+        render_fps = fps
+
+    env = flax.struct.dataclass(Endless)()
+    algo = SimpleNamespace(env=env, act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32))
+    found = jax.eval_shape(
+        lambda k: evaluate.run_episodes(algo, 0, k, evaluate.records(env)), evaluate.keys(0, 0, 64)
+    )
+    taken = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
+    assert evaluate.evaluation_bytes(env, 64) == taken
+    steps = {None: 0, 2: 40, 0.5: 10}.get(fps, 0)
+    assert taken == 64 * 10 + steps * 16 * 12
+    everything = evaluate.evaluation_bytes(env, 64, evaluate.ALL)
+    assert everything == 64 * 10 + 10**9 * 64 * 13
+
+
+def test_memory_of_a_walkers_evaluation():
+    """All states are kept, for its gait; also where an episode is one step long."""
+    for limit in (1, 1000):
+        env = envs.make("walker", max_episode_steps=limit)
+        algo = SimpleNamespace(env=env, act=stumble)
+        found = jax.eval_shape(
+            lambda k, algo=algo: evaluate.run_episodes(algo, jnp.float32(0), k, evaluate.ALL),
+            evaluate.keys(0, 0, 8),
+        )
+        taken = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
+        assert evaluate.evaluation_bytes(env, 8) == taken
 
 
 def test_evaluation_keys_do_not_repeat():

@@ -1,3 +1,7 @@
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
 import flax.struct
 import jax
 import numpy as np
@@ -6,7 +10,7 @@ from PIL import Image
 
 import envs
 from envs import probes
-from experiments import plots, video
+from experiments import frame_rate, plots, video
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def test_a_driver_that_hangs_is_given_up(monkeypatch, episode):
 class Disc(probes.TruncationOnly):
     """A grey picture, lighter from step to step."""
 
-    render_fps: int = flax.struct.field(pytree_node=False, default=100)
+    render_fps: Any = flax.struct.field(pytree_node=False, default=100)
 
     def render(self, state, width, height):
         return np.full((height, width, 3), min(int(state[1]), 255), np.uint8)
@@ -57,7 +61,21 @@ def counting(steps):
 
 @pytest.mark.parametrize(
     ("fps", "steps", "shown", "rate"),
-    [(4, 20, 20, 4), (50, 30, 30, 50), (100, 30, 15, 50), (120, 31, 11, 40), (2, 60, 40, 2)],
+    [
+        (4, 20, 20, 4),
+        (50, 30, 30, 50),
+        (100, 30, 15, 50),
+        (120, 31, 11, 40),
+        (2, 60, 40, 2),
+        # Of any kind of number:
+        (1 / 0.02, 30, 30, 50),
+        (0.5, 60, 10, 0.5),
+        (np.float64(30), 20, 20, 30),
+        (np.float32(50.000004), 20, 20, 50.000004),
+        (Fraction(100, 3), 20, 20, 100 / 3),
+        (0.05, 60, 1, 0.05),
+        (10_000, 400, 2, 50),
+    ],
 )
 def test_any_environment_that_draws_itself(tmp_path, monkeypatch, fps, steps, shown, rate):
     monkeypatch.setattr(video, "WIDTH", 96)
@@ -73,9 +91,44 @@ def test_any_environment_that_draws_itself(tmp_path, monkeypatch, fps, steps, sh
     video.write(Disc(render_fps=fps), counting(steps), np.ones(steps), tmp_path / "v", print)
     frames, given = written[".mp4"]
     # Real time: at most 50 frames a second, at most 20 seconds.
-    assert (len(frames), given) == (shown, rate)
-    assert [int(f[30, 10, 0]) for f in frames] == [i * fps // rate for i in range(shown)]
+    assert len(frames) == shown
+    assert given == pytest.approx(rate)
+    every = round(float(fps) / rate)
+    assert [int(f[30, 10, 0]) for f in frames] == [min(i * every, 255) for i in range(shown)]
     assert np.any(frames[0][:10, 48:] == 255)  # the caption
+
+
+@pytest.mark.parametrize(
+    "fps",
+    [0, -3, float("nan"), float("inf"), 1e9, 10**400, 1e-9, True, "30", [30], np.ones(2), 1j],
+    ids=str,
+)
+def test_a_rate_at_which_nothing_can_be_shown_is_one_line(fps):
+    env = SimpleNamespace(render_fps=fps, max_episode_steps=7)
+    with pytest.raises(
+        ValueError, match=r"\Arender_fps is [^\n]*: give the steps of a second"
+    ) as said:
+        frame_rate.frame_rate(env)
+    assert len(str(said.value)) < 150
+    assert not frame_rate.drawable(env)
+    assert frame_rate.shown_steps(env) is None
+
+
+def test_an_episode_without_a_step_makes_no_video(tmp_path):
+    said = []
+    assert video.write(Disc(), counting(0), np.ones(0), tmp_path / "v", said.append) == []
+    assert said == ["no video: the episode has no step"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_render_fps_a_float(tmp_path):
+    """Both files are written, at 50 frames a second and at one in two seconds."""
+    for fps, duration in ((1 / 0.02, 40), (0.5, 2000)):
+        env = Disc(render_fps=fps)
+        paths = video.write(env, counting(8), np.ones(8), tmp_path / f"v{fps}", print)
+        assert [p.suffix for p in paths] == [".mp4", ".gif"]
+        with Image.open(paths[1]) as gif:
+            assert gif.info["duration"] == duration
 
 
 def test_the_gif_of_a_slow_environment_keeps_its_pace_and_late_colours(tmp_path):
