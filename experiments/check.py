@@ -282,10 +282,6 @@ def _starts(env: Env) -> None:
 
 
 def finite_run(env: Env, run: Run) -> None:
-    if run()["unstarted"].any():
-        raise Problem(
-            "observation is not finite after a reset: mend what initial or observation gives"
-        )
     if run()["broken"].any():
         t, n = np.argwhere(run()["broken"])[0]
         before, action, key = jax.tree.map(lambda x: x[n], run()["before"])
@@ -299,16 +295,16 @@ def finite_run(env: Env, run: Run) -> None:
             if is_bad(x)
         ]
         said += ["reward"] if not said else []
-        raise Problem(f"{', '.join(said)} is not finite after {_steps(t + 1)} of random actions")
+        raise Problem(f"{', '.join(said)} is not finite after {t + 1} steps of random actions")
+    if run()["unstarted"].any():
+        raise Problem(
+            "observation is not finite after a reset: mend what initial or observation gives"
+        )
     if run()["unseen"].any():
         t, _ = np.argwhere(run()["unseen"])[0]
         raise Problem(
-            f"observation is not finite after {_steps(t + 1)} of random actions, though the state is"
+            f"observation is not finite after {t + 1} steps of random actions, though the state is"
         )
-
-
-def _steps(n: int) -> str:
-    return "1 step" if n == 1 else f"{n} steps"
 
 
 def run_within_bounds(env: Env, run: Run) -> None:

@@ -60,14 +60,14 @@ def named(tmp_path):
 
 
 REFUSED = {
-    "reward is not finite after 1 step": "def reward(self, s, a, n): return jnp.float32(np.nan)",
-    "reward is not finite after 1 step of": "def reward(self, s, a, n): return jnp.log(-jnp.ones(()))",
+    "reward is not finite after 1 steps of random actions": "def reward(self, s, a, n): return jnp.float32(np.nan)",
+    "reward is not finite after 1 steps of": "def reward(self, s, a, n): return jnp.log(-jnp.ones(()))",
     "reward has shape (1,)": "def reward(self, s, a, n): return jnp.ones(1)",
     "reward has dtype int32": "def reward(self, s, a, n): return jnp.int32(1)",
     "observation is not finite after a reset": (
         "def observation(self, s): return jnp.where(s[1] == 0, jnp.nan, s)"
     ),
-    "observation is not finite after 1 step": (
+    "observation is not finite after 1 steps": (
         "def observation(self, s): return jnp.where(s[1] > 0, jnp.inf, s)"
     ),
     "observation has shape (3,), but the space says (2,)": (
