@@ -19,10 +19,11 @@ import numpy as np
 from envs import base
 from envs.base import Env
 from experiments import evaluate
-from experiments.check_spaces import action_bounds
+from experiments.check_spaces import action_bounds, run_within_bounds, spaces
 from experiments.check_tools import (
     Note,
     Problem,
+    Run,
     anew,
     explained,
     is_bad,
@@ -39,7 +40,6 @@ from experiments.frame_rate import frame_rate
 from experiments.user_env import not_an_env
 
 Check = tuple[str, Callable[..., None], bool]
-Run = Callable[[], dict[str, Any]]  # what `_random_run` has found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,24 +108,6 @@ def _is_a_pytree(env: Env) -> None:
                 f"its field .{field.name}, marked pytree_node=False, holds a {type(value).__name__}, which cannot be "
                 "hashed: use a tuple in place of a list, and leave arrays unmarked"
             ) from None
-
-
-def _spaces(env: Env) -> None:
-    spaces = gymnasium.spaces
-    for name in ("observation_space", "action_space"):
-        if not isinstance(getattr(env, name), spaces.Space):
-            kind = type(getattr(env, name)).__name__
-            raise Problem(f"{name} is a {kind}: give a space from gymnasium.spaces")
-    if not isinstance(env.observation_space, spaces.Box | spaces.Discrete):
-        kind = type(env.observation_space).__name__
-        raise Problem(
-            f"observation_space is {kind}: learners here know Box and Discrete; make it one array"
-        )
-    action = env.action_space
-    if not isinstance(action, spaces.Box | spaces.Discrete):
-        raise Problem(f"action_space is {type(action).__name__}: algorithms know Box and Discrete")
-    if isinstance(action, spaces.Box) and action.dtype == np.float64:
-        raise Problem("action_space has dtype float64: make it float32")
 
 
 # ---------------------------------------------------------------------------------- shapes and types
@@ -307,30 +289,6 @@ def finite_run(env: Env, run: Run) -> None:
         )
 
 
-def run_within_bounds(env: Env, run: Run) -> None:
-    low, high = run()["low"], run()["high"]
-    lowest, highest = _ends_of(env.observation_space)
-    slack = 1e-5 * np.issubdtype(low.dtype, np.floating)  # a cosine may come out above 1
-    outside = (low < lowest - slack * (1 + abs(lowest))) | (
-        high > highest + slack * (1 + abs(highest))
-    )
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        at = f"[{', '.join(map(str, index))}]" if index else ""
-        raise Problem(
-            f"observation{at} goes from {low[index]:.4g} to {high[index]:.4g} under random actions, but the space "
-            f"ends at {lowest[index]:.4g} and {highest[index]:.4g}"
-        )
-
-
-def _ends_of(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest observation of a Box, or a Discrete one."""
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return np.asarray(space.start), np.asarray(space.start + space.n - 1)
-    assert isinstance(space, gymnasium.spaces.Box)
-    return space.low, space.high
-
-
 def _ends(env: Env, run: Run) -> None:
     ended = run()["t"][run()["terminated"]]
     if len(ended) > 3 and np.all(ended == env.max_episode_steps):
@@ -376,7 +334,7 @@ _OF_A_RUN = (finite_run, run_within_bounds, _ends)
 CHECKS: tuple[Check, ...] = (
     ("it is an environment", _is_an_env, True),
     ("its fields", _is_a_pytree, True),
-    ("spaces", _spaces, True),
+    ("spaces", spaces, True),
     ("action bounds", action_bounds, False),
     ("initial", _initial, True),
     ("transition keeps the state's shape", _transition, True),

@@ -18,6 +18,7 @@ from experiments import evaluate
 from experiments.user_env import located
 
 STEPS, ENVS = 1000, 8  # of the random run
+Run = Callable[[], dict[str, Any]]  # what `random_run` has found
 
 
 class Problem(Exception):  # noqa: N818  not an error of the program

@@ -19,6 +19,7 @@ from envs.callback import HostError
 from envs.host import Host, HostEnv
 from envs.mujoco_env import MujocoEnv
 from experiments import check, nonfinite, user_env
+from experiments.check_spaces import run_within_bounds
 from experiments.check_tools import Note, Problem, random_run
 from experiments.frame_rate import frame_rate
 
@@ -76,7 +77,7 @@ def _first_steps(env: Env) -> None:
     bad = found["bad"]
     if np.all(bad != 0) or found["unstarted"].any():
         check.finite_run(env, lambda: found)
-    check.run_within_bounds(env, lambda: found)
+    run_within_bounds(env, lambda: found)
     if np.any(bad):
         share = nonfinite.percent(np.mean(bad != 0))
         raise Note(

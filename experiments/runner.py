@@ -25,6 +25,7 @@ from experiments import checkpoints, evaluate, metrics, nonfinite, runs
 from experiments.console import Display
 from experiments.evaluator import evaluator
 from experiments.programs import MAX_CHUNK, Programs
+from experiments.progress import Progress
 from experiments.signals import Stop
 from experiments.spec import Spec, initial_keys, load_state
 from experiments.tracking import Track
@@ -47,23 +48,6 @@ class LostRowsError(Exception):
 
 class NonFiniteError(Exception):
     """Learning produced infinities or NaN, or the environment nothing else; the last good checkpoint is kept."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands, besides its state. Plain JSON; kept with each checkpoint."""
-
-    iteration: int = 0
-    wall_clock_s: float = 0.0
-    compile_s: float = 0.0
-    train_s: float = 0.0  # spent in chunks
-    pending: metrics.Pending = dataclasses.field(default_factory=dict)
-    tally: nonfinite.Tally = dataclasses.field(default_factory=nonfinite.Tally)
-
-    @classmethod
-    def restored(cls, stored: dict[str, Any]) -> Progress:
-        """From a checkpoint, be it from before there was a tally."""
-        return cls(**{**stored, "tally": nonfinite.Tally(**stored.get("tally", {}))})
 
 
 @dataclasses.dataclass(frozen=True)

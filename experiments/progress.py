@@ -1,0 +1,25 @@
+"""Where a run stands, besides its state."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from experiments import metrics, nonfinite
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, besides its state. Plain JSON; kept with each checkpoint."""
+
+    iteration: int = 0
+    wall_clock_s: float = 0.0
+    compile_s: float = 0.0
+    train_s: float = 0.0  # spent in chunks
+    pending: metrics.Pending = dataclasses.field(default_factory=dict)
+    tally: nonfinite.Tally = dataclasses.field(default_factory=nonfinite.Tally)
+
+    @classmethod
+    def restored(cls, stored: dict[str, Any]) -> Progress:
+        """From a checkpoint, be it from before there was a tally."""
+        return cls(**{**stored, "tally": nonfinite.Tally(**stored.get("tally", {}))})
