@@ -18,6 +18,7 @@ except ImportError:  # everywhere else
     msvcrt = None  # type: ignore[assignment]
 
 NAME = ".lock"
+NAMES = (NAME, f"{NAME}.held")  # the second only where the system has no locks of files
 
 
 class FolderBusyError(ValueError):
@@ -69,7 +70,7 @@ def _take(lock: IO, path: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         elif msvcrt is not None:
             lock.seek(0)
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             _held(path).touch(exist_ok=False)
     except BlockingIOError:
@@ -85,7 +86,7 @@ def _release(lock: IO, path: Path) -> None:
     """Closing does it, but where a file's being there is the lock."""
     if fcntl is None and msvcrt is not None:
         lock.seek(0)
-        msvcrt.locking(lock.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
+        msvcrt.locking(lock.fileno(), msvcrt.LK_UNLCK, 1)
     elif fcntl is None:
         _held(path).unlink(missing_ok=True)
 
@@ -97,4 +98,4 @@ def _unless_killed(path: Path) -> str:
 
 
 def _held(path: Path) -> Path:
-    return path.with_name(f"{path.name}.held")
+    return path.with_name(NAMES[1])

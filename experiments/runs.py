@@ -75,7 +75,7 @@ def refuse_taken(folder: Path, config: dict[str, Any]) -> None:
 
     `config`: of the run that wants it."""
     if folder.is_dir():
-        if all(path.name == locks.NAME for path in folder.iterdir()):
+        if all(path.name in locks.NAMES for path in folder.iterdir()):
             return
     elif not os.path.lexists(folder):
         return

@@ -1,5 +1,6 @@
 """Folders of runs: names of any kind, two at once, full disks, and starts that fail."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import agents
-from experiments import checkpoints, cli, finish, load, locks, play, runs, schema
+from experiments import checkpoints, cli, evaluator, finish, load, locks, play, runner, runs, schema
 from experiments.locks import FolderBusyError, alone
 from experiments.whole import write_whole
 from tests.experiments import stub
@@ -157,7 +158,9 @@ def test_the_lock_without_fcntl(tmp_path, monkeypatch, missing):
     ):
         pass
     with alone(tmp_path / "run", "another process"):
-        pass
+        runs.create(tmp_path / "run", stub.spec().to_json())
+        with pytest.raises(FileExistsError):
+            runs.refuse_taken(tmp_path / "run", {})
 
 
 def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
@@ -407,6 +410,19 @@ def test_a_resume_without_metrics_is_one_line(capsys):
     error = capsys.readouterr().err
     assert "run/metrics.jsonl lacks the rows" in error
     assert error.count("\n") == 1
+
+
+def test_a_resume_without_the_row_from_before_training_is_one_line(capsys, monkeypatch):
+    """As a run of tokens writes it, of which the summary tells."""
+    at_start = dataclasses.replace(evaluator.evaluator("control"), at_start=True)
+    monkeypatch.setattr(runner, "evaluator", lambda domain: at_start)
+    assert cli.main([*FLAGS, "--out", "run"]) == 0
+    first, *rest = Path("run/metrics.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(first)["env_steps"] == 0
+    Path("run/metrics.jsonl").write_text("".join(rest))
+    capsys.readouterr()
+    assert cli.main(["--resume", "run"]) == 2
+    assert "run/metrics.jsonl lacks the row from before training" in capsys.readouterr().err
 
 
 def test_every_algorithms_config_survives_its_own_schema():

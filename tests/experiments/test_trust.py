@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import agents
-from experiments import cli, load, play, records, spec, trust
+from experiments import cli, load, play, records, spec, suite, trust
+from experiments import envs as envs_command
+from experiments.suite import SuiteFlags
 from tests.experiments import stub
 
 MINE = """
@@ -159,6 +161,13 @@ def test_files_in_options_and_imports_count(tmp_path):
     assert set(found.values()) == {tmp_path / "a.py", tmp_path / "b.py"}
 
 
+def test_a_tokens_task_of_a_file_counts(tmp_path):
+    (tmp_path / "task.py").touch()
+    config = {"env": f"{tmp_path}/task.py:Task", "env_kwargs": {}, "domain": "tokens"}
+    with pytest.raises(ValueError, match=r"would run .*task\.py, and did not"):
+        trust.require(tmp_path, config, False)
+
+
 def test_records_of_a_run_execute_nothing(run):
     (run.parent / "mine.py").write_text("raise SystemExit('executed')\n")
     (found,) = records.record(run)
@@ -200,6 +209,14 @@ def test_an_environment_of_an_imported_file(tmp_path, capsys):
     refused(tmp_path / "run", "another one than", tmp_path / "names.py")
     (found,) = records.record(tmp_path / "run")
     assert "--import names.py --env of-names-py" in found["command"]
+
+
+def test_the_checker_and_a_suite_take_imports(tmp_path, capsys):
+    (tmp_path / "names.py").write_text(REGISTERS.format(name="of-a-suite"))
+    assert envs_command.command(["--check", "of-a-suite", "--import", "names.py"]) == 0
+    flags = SuiteFlags(envs=("of-a-suite",), algos=("stub",), imports=("names.py",))
+    (cell,) = suite._cells(flags)
+    assert cell.argv()[:4] == ["--import", f"{tmp_path}/names.py", "--env", "of-a-suite"]
 
 
 @pytest.mark.parametrize(
