@@ -29,10 +29,9 @@ def write_whole(make: Callable[[Path], list[Path]], stem: Path) -> list[Path]:
 def _move(source: Path, target: Path) -> Path:
     temporary = target.with_name(f"{target.name}.tmp")
     try:
-        with runs.naming(target):
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
-    except OSError:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:  # which names the source
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     return target

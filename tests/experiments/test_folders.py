@@ -266,6 +266,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line(tmp_path):
     assert done.stderr.startswith("Traceback")
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"OSError: the checkpoint {tmp_path}/run[1]/1 cannot be written: ")
+    assert "File too large" in last
 
 
 def test_rows_that_cannot_be_written_name_their_file(tmp_path):
@@ -453,3 +454,6 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
     found = write_whole(make, stem)
     assert sorted(stem.parent.iterdir()) == sorted(found)
     assert [path.name for path in found] == ["a:b%d.mp4", "a:b%d.gif"]
+    (tmp_path / "full.mp4").mkdir()
+    with pytest.raises(OSError, match=r"full\.mp4'"):
+        write_whole(make, tmp_path / "full")
