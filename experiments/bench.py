@@ -42,6 +42,7 @@ import tyro
 
 from agents.ppo import PPO, PPOConfig
 from envs.biped.walker import make_walker
+from experiments import outputs
 from experiments.bench_gpu import bench_gpu
 from experiments.bench_learners import bench_learners
 from experiments.bench_tokens import bench_tokens
@@ -105,6 +106,8 @@ def bench(args: BenchFlags) -> None:
         raise ValueError(f"--seconds must be positive, got {args.seconds}")
     if args.rivals_python and not shutil.which(args.rivals_python):
         raise ValueError(f"--rivals-python {args.rivals_python} is no program")
+    if args.json:
+        outputs.check_file(args.json, _is_ours, "--json")
     if args.json and not os.access(args.json if args.json.exists() else args.json.parent, os.W_OK):
         raise ValueError(
             f"--json {args.json} cannot be written"
@@ -136,7 +139,12 @@ def bench(args: BenchFlags) -> None:
 
 def _save(path: Path | None, figures: dict[str, float]) -> None:
     if path:
-        path.write_text(json.dumps({**provenance(), **figures}, indent=2) + "\n")
+        outputs.write(path, json.dumps({**provenance(), **figures}, indent=2) + "\n")
+
+
+def _is_ours(text: str) -> bool:
+    """Tells from a file's text that `_save` wrote it."""
+    return text.startswith('{\n  "commit": ') and '\n  "machine": {\n' in text
 
 
 def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:

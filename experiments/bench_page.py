@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments import outputs
 from experiments.cli import run_main
 from experiments.console import Display
 from experiments.runs import short_commit
@@ -59,7 +60,7 @@ def bench_page() -> int:
     if sys.argv[1:]:
         raise ValueError("python -m experiments.bench_page takes no arguments")
     path = FOLDER / "README.md"
-    path.write_text(text(FOLDER))
+    outputs.write(path, text(FOLDER))
     Display().say(str(path))
     return 0
 

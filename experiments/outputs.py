@@ -1,22 +1,115 @@
-"""Folders in which commands write pages."""
+"""Files that commands write where a user said: never half of one, and never over what somebody else wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+Ours = Mapping[str, Callable[[str], bool]]  # names of files; what tells from a text that it is ours
+PAGE = "README.md"
+_IMAGES = (".png", ".svg")
+_LONGEST = 100  # characters of a name of a file, made of that of an environment
 
-def check(out: Path, ours: Mapping[str, Callable[[str], bool]]) -> None:
+
+def check(out: Path, ours: Ours) -> None:
     """Raises ValueError where `out` is not named, or would lose what someone else wrote.
 
     `ours`: the names of files that would be overwritten, and what tells from their text that the command wrote them.
     """
     if out == Path():  # what an empty argument becomes, too
         raise ValueError("--out is empty or the folder one is in: the name of a folder is wanted")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: the name of a folder is wanted")
     for name, wrote in ours.items():
-        path = out / name
-        if path.exists() and not (path.is_file() and wrote(path.read_text(errors="replace"))):
-            raise ValueError(
-                f"{path} was not written by this command and is not overwritten: "
-                "--out takes the name of another folder"
-            )
+        _check_file(out / name, wrote, "--out takes the name of another folder")
+
+
+def check_file(path: Path, wrote: Callable[[str], bool], flag: str) -> None:
+    """Raises ValueError where `path`, the value of `flag`, is a folder or a file that somebody else wrote."""
+    if path.is_dir():
+        raise ValueError(f"{flag} {path} is a folder: the name of a file is wanted")
+    _check_file(path, wrote, f"{flag} takes another name")
+
+
+@contextlib.contextmanager
+def staged(out: Path, ours: Ours) -> Iterator[Path]:
+    """A fresh folder to write in; what is in it at the end of `with` goes into `out`, all of it or nothing.
+
+    Nothing is replaced but files of `ours`, and figures that a page of ours in `out` shows. Raises ValueError, before
+    anything in `out` has changed, where something else would be.
+    """
+    check(out, ours)
+    try:
+        fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=_nearest(out)))
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from None
+    try:
+        yield fresh
+        made = sorted(fresh.iterdir(), key=lambda path: path.name == PAGE)  # the page at last
+        check(out, {**figures(out, (path.name for path in made)), **ours})
+        out.mkdir(parents=True, exist_ok=True)
+        for path in made:
+            path.replace(out / path.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def figures(out: Path, names: Iterable[str]) -> Ours:
+    """Figures, which hold no mark: they are ours where the page in `out` shows them. `check` knows whose the page is."""
+    shown = _shown_in(out / PAGE)
+    return {name: lambda _, name=name: name in shown for name in names}  # type: ignore[misc]
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a text under a fresh name beside `path` and renames it, so that there is never half a file."""
+    fresh = path.with_name(f".{path.name[:_LONGEST]}.{secrets.token_hex(4)}")
+    try:
+        with fresh.open("x", encoding="utf-8") as file:
+            file.write(text)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """A name of a file for each, without suffix: plain characters, and no two alike, not even where the file system
+    takes capitals for small letters."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        plain = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.")[:_LONGEST] or "unnamed"
+        taken = {other.casefold() for other in found.values()}
+        numbered = (f"{plain}-{i}" for i in range(2, len(found) + 3))
+        found[name] = next(n for n in (plain, *numbered) if n.casefold() not in taken)
+    return found
+
+
+def _check_file(path: Path, wrote: Callable[[str], bool], instead: str) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link to nowhere and is not overwritten: {instead}")
+    if path.exists() and not (path.is_file() and wrote(_text(path))):
+        raise ValueError(
+            f"{path} was not written by this command and is not overwritten: {instead}"
+        )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _shown_in(page: Path) -> set[str]:
+    """Names of the figures that a page shows: of each as PNG and as SVG."""
+    if not page.is_file():
+        return set()
+    shown = re.findall(r"\]\(([^()\s]+)\)", _text(page))
+    pairs = {Path(name).with_suffix(suffix).name for name in shown for suffix in _IMAGES}
+    return {name for name in pairs if "/" not in name}
+
+
+def _nearest(out: Path) -> Path:
+    """The folder itself, or the nearest above it that there is."""
+    return next(folder for folder in (out, *out.parents, Path()) if folder.is_dir())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agents import ALGORITHMS
-from experiments import published, records
+from experiments import outputs, published, records
 from experiments.cli import run_main
 from experiments.console import Display
 from experiments.plots import CONTROL
@@ -75,9 +75,12 @@ def overview() -> int:
     if sys.argv[1:]:
         raise ValueError("python -m experiments.overview takes no arguments")
     path = ROOT / "README.md"
-    before, rest = path.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{text(all_records())}\n{END}{after}")
+    try:
+        before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+        _, after = rest.split(END)
+    except (UnicodeDecodeError, ValueError):
+        raise ValueError(f"{path} lacks the marks, one each: {BEGIN} and {END}") from None
+    outputs.write(path, f"{before}{BEGIN}\n{text(all_records())}\n{END}{after}")
     Display().say(str(path))
     return 0
 
@@ -125,7 +128,7 @@ def _beside_returns(found, cells) -> list[str]:
     unmet = [
         f"{algo} on walker does not walk"
         for algo in _TO_WALK
-        if not all(r["report"]["gait"]["walks"] for r in cells.get(("walker", algo), ()))
+        if not all(_walks(r) for r in cells.get(("walker", algo), ()))
     ]
     ppo = (r for r in found if r["algo"] == "ppo" and r["env"] in _BY_BEST)
     compared, *_ = published.against(ppo)
@@ -134,6 +137,11 @@ def _beside_returns(found, cells) -> list[str]:
         f"ppo on {_short(c.env)} {_number(c.value)} over the last 100 training episodes (asked {_number(c.best.value)})"
         for c in training
     ]
+
+
+def _walks(r: dict[str, Any]) -> bool:
+    gait = (r["report"] or {}).get("gait")
+    return bool(gait and gait["walks"])
 
 
 def _slow(cells) -> list[str]:
@@ -158,7 +166,10 @@ def _judged(cells):
 
 
 def _median(seeds: list[dict[str, Any]]) -> float:
-    return float(np.median([r["final"]["mean"] for r in seeds]))
+    """Of final returns; a seed that diverged is worse than any."""
+    return float(
+        np.median([-np.inf if published.diverged(r) else r["final"]["mean"] for r in seeds])
+    )
 
 
 def _cell(env: str, algo: str, seeds: list[dict[str, Any]] | None) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from experiments import evaluate, published
+from experiments import evaluate, markdown
 from experiments.console import duration, si
-from experiments.published import Comparison
+from experiments.names import short_names
+from experiments.pages_against import against_published, figure
+from experiments.published import diverged
 from experiments.records import wall_clocks
 from experiments.runs import short_commit
-from experiments.spec import short_name
 
 Record = dict[str, Any]
 Column = tuple[str, Callable[[dict[str, Any]], str]]  # heading, and how a summary fills it
@@ -24,10 +26,18 @@ _RUNS_BEGIN, _SUITE_BEGIN = (
     "Returns: median over seeds (lowest to highest)",
 )
 
-_RETURN: Column = ("return", lambda s: f"{s['eval_return_mean']:.1f} ± {s['eval_return_std']:.1f}")
+_NOT_FINITE = "not finite"
+_RETURN: Column = (
+    "return",
+    lambda s: (
+        _NOT_FINITE
+        if s["eval_return_mean"] is None
+        else f"{s['eval_return_mean']:.1f} ± {_number(s['eval_return_std'], '.1f')}"
+    ),
+)
 _GAIT: tuple[Column, ...] = (  # of runs with a gait report
-    ("survival", lambda s: f"{s['survival_rate']:.1%}"),
-    ("distance", lambda s: _number(s["distance_m"], ".2f", " m")),
+    ("survival", lambda s: _number(s.get("survival_rate"), ".1%")),
+    ("distance", lambda s: _number(s.get("distance_m"), ".2f", " m")),
     ("alternation", lambda s: _number(_gait(s, "alternation"), ".3f")),
     (
         "duty right, left",
@@ -50,30 +60,20 @@ _COST: tuple[Column, ...] = (
     ("steps/s in training", lambda s: f"{s['steps_per_second'] / 1e3:.1f} k"),
 )
 
-_AGAINST = (
-    "Ours is the IQM over seeds by the metric of the published number (with three seeds or fewer that is the mean), "
-    "with the best number of each metric that is known here. Above: the published number is below our interval; "
-    "below: it is above it; within: otherwise. The interval is a percentile bootstrap over seeds; with two seeds it "
-    "is their range and with one there is none, so that these verdicts say little; with three it is hardly more than "
-    "the range."
-)
-_VERSIONS = (
-    "Published numbers are of versions v2 to v4 of MuJoCo's tasks. v5 differs in rewards and healthy ranges for "
-    "Walker2d, Ant and Humanoid, hardly for HalfCheetah and Hopper."
-)
-_BESIDE = (
-    *("environment", "algorithm", "metric", "ours", "95% interval", "seeds", "published"),
-    *("source, version", "steps, ours / theirs", "ours is"),
-)
-_BUDGET = {"fewer": ", fewer", "as many": "", "more": ", more"}
+
+def is_of_runs(text: str) -> bool:
+    """Tells that `of_runs` wrote a page."""
+    return _begins(text, _RUNS_BEGIN)
 
 
-def is_ours(text: str) -> bool:
-    """Whether `of_runs` or `of_suite` wrote it."""
+def is_of_suite(text: str) -> bool:
+    """Tells that `of_suite` wrote a page."""
+    return _begins(text, _SUITE_BEGIN)
+
+
+def _begins(text: str, mark: str) -> bool:
     title, *rest = text.split("\n", 3)
-    return (
-        title.startswith("# ") and len(rest) > 1 and rest[1].startswith((_RUNS_BEGIN, _SUITE_BEGIN))
-    )
+    return title.startswith("# ") and len(rest) > 1 and rest[1].startswith(mark)
 
 
 def of_runs(
@@ -83,7 +83,7 @@ def of_runs(
     has_gait = any(summary.get("gait") for summary in summaries)
     of_tokens = all("task" in summary for summary in summaries)
     columns = (_RETURN, *(_GAIT if has_gait else ()), *(_TOKENS if of_tokens else ()), *_COST)
-    lines = [f"# {title}", "", _RUNS_BEGIN, ""]
+    lines = [f"# {markdown.inert(title)}", "", _RUNS_BEGIN, ""]
     lines += _table("run", columns, dict(zip(labels, summaries, strict=True)))
     episodes = _episodes(summary["eval_episodes"] for summary in summaries)
     what = "Return, survival and gait" if has_gait else "Return"
@@ -98,7 +98,7 @@ def of_runs(
         "± is the standard deviation over episodes. Wall clock from the first compilation to the last evaluation.",
         "",
     ]
-    lines += [f"- {line}" for line in dict.fromkeys(_made_by(config) for config in configs)]
+    lines += [markdown.item(by) for by in dict.fromkeys(map(_made_by, configs))]
     lines += ["- settings and evaluated returns of every run: runs.json", ""]
     return "\n".join(lines)
 
@@ -117,7 +117,12 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes:
         how = f"{episodes} responses to held-out prompts, sampled at the temperature of training"
 
     def spread(value: Callable[[Record], float | None]) -> dict[tuple[str, str], str]:
-        return {at: _spread([value(r) for r in seeds], varied) for at, seeds in cells.items()}
+        return {
+            at: _spread([_worst_if_diverged(r, value(r)) for r in seeds], varied)
+            for at, seeds in cells.items()
+        }
+
+    called = short_names(r["env"] for r in records)
 
     of_seeds = "; n: the number of seeds" if varied else f"; {_count(counts.pop(), 'seed')} each"
     tables = {
@@ -140,28 +145,38 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes:
             {at: _wall_clock(seeds) for at, seeds in cells.items()},
         ),
     }
-    lines = [f"# {title}", "", f"{_SUITE_BEGIN}{of_seeds}.", ""]
+    lines = [f"# {markdown.inert(title)}", "", f"{_SUITE_BEGIN}{of_seeds}.", ""]
+    if lost := [r for r in records if diverged(r)]:
+        lines += [
+            f"{_count(len(lost), 'seed')} diverged, and counts as worse than any: not finite.",
+            "",
+        ]
     for heading, (what, texts) in tables.items():
-        lines += [f"## {heading}", "", what, "", *_grid(texts), ""]
-    lines += _gait_tables(cells)
-    lines += _token_tables(cells)
+        lines += [f"## {heading}", "", what, "", *_grid(texts, called), ""]
+    lines += _gait_tables(cells, called)
+    lines += _token_tables(cells, called)
     lines += against_published(records)
     lines += ["## Notes", "", notes.strip(), ""] if notes.strip() else []
     lines += ["## Learning curves", "", "Median and interquartile range over seeds.", ""]
-    lines += [f"![{short_name(env)}]({picture})" for env, picture in pictures.items()]
+    lines += [markdown.picture(called[env], picture) for env, picture in pictures.items()]
     lines += ["", "## How they were made", ""]
-    lines += [f"- {line}" for line in dict.fromkeys(_made_by(r) for r in records)]
-    lines += ["- settings, evaluations and training curves of every seed: records.json", "", "```"]
-    lines += [*dict.fromkeys(r["command"] for r in records), "```", ""]
+    lines += [markdown.item(by) for by in dict.fromkeys(map(_made_by, records))]
+    lines += ["- settings, evaluations and training curves of every seed: records.json", ""]
+    lines += [*markdown.code(dict.fromkeys(r["command"] for r in records)), ""]
     return "\n".join(lines)
 
 
-def _token_tables(cells: dict[tuple[str, str], list[Record]]) -> list[str]:
+def _worst_if_diverged(r: Record, value: float | None) -> float | None:
+    """A seed that diverged is never judged by what it was before."""
+    return -math.inf if diverged(r) else value
+
+
+def _token_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, str]) -> list[str]:
     told = {at: [r["report"] for r in seeds] for at, seeds in cells.items() if _of_tokens(seeds)}
     if not told:
         return []
     rows = {
-        f"{short_name(env)}, {algo}": {
+        f"{called[env]}, {algo}": {
             "seeds": str(len(found)),
             "pass@1": _from_to(found, "pass_at_1"),
             "pass@8": _from_to(found, "pass_at_8"),
@@ -188,9 +203,9 @@ def _median(found: list[dict[str, Any]], key: str) -> float:
     return float(np.median([r[key] for r in found]))
 
 
-def _gait_tables(cells: dict[tuple[str, str], list[Record]]) -> list[str]:
+def _gait_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, str]) -> list[str]:
     reports = {
-        at: [r["report"] for r in seeds if r["report"] and "gait" in r["report"]]
+        at: [_of_gait(r["report"]) for r in seeds if r["report"] and r["report"].get("gait")]
         for at, seeds in cells.items()
     }
     lines: list[str] = []
@@ -199,78 +214,32 @@ def _gait_tables(cells: dict[tuple[str, str], list[Record]]) -> list[str]:
             a: evaluate.mean_of(found) for (a, e), found in reports.items() if found and e == env
         }
         what = "Mean over seeds; ± is the standard deviation over episodes."
-        lines += [f"## Gait, {short_name(env)}", "", what, ""]
+        lines += [f"## Gait, {markdown.inert(called[env])}", "", what, ""]
         lines += [*_table("algorithm", (_RETURN, *_GAIT), mean), ""]
     return lines
 
 
-def against_published(records: list[Record]) -> list[str]:
-    """A section; no line where nothing of it has been published."""
-    compared, alone = published.against(records)
-    if not compared:
-        return []
-    lines = ["## Against published numbers", "", _AGAINST, ""]
-    names = {c.best.metric: published.METRICS[c.best.metric] for c in compared}
-    lines += [f"- {name}: {what}" for name, what in names.items()]
-    lines += [""]
-    lines += ["| " + " | ".join(_BESIDE) + " |", "|---" * len(_BESIDE) + "|"]
-    lines += ["| " + " | ".join(_beside(c)) + " |" for c in compared]
-    lines += ["", _share(compared), ""]
-    sources = dict.fromkeys(c.best.source for c in compared)
-    lines += [f"- {source}: {published.SOURCES[source]}." for source in sources]
-    if any(published.task(c.env)[1] != c.best.version for c in compared):
-        lines += [f"- {_VERSIONS}"]
-    if alone:
-        lacking = ", ".join(f"{algo} on {short_name(env)}" for env, algo in alone)
-        lines += [f"- No published number is known here for {lacking}."]
-    return [*lines, ""]
-
-
-def _beside(c: Comparison) -> tuple[str, ...]:
-    interval = f"{_figure(c.low)} to {_figure(c.high)}" if c.seeds > 1 else "-"
-    return (
-        short_name(c.env),
-        c.algo,
-        c.best.metric,
-        _figure(c.value),
-        f"{interval} (range)" if c.seeds == 2 else interval,
-        str(c.seeds),
-        f"{c.best.value:g}",
-        f"{c.best.source}, {c.best.version}",
-        f"{si(c.steps)} / {si(c.best.budget)}{_BUDGET[c.budget]}",
-        c.verdict,
-    )
-
-
-def _share(compared: list[Comparison]) -> str:
-    def share(of: list[Comparison]) -> str:
-        reached = sum(c.verdict != "below" for c in of)
-        return f"{reached} of {len(of)} ({reached / len(of):.0%})"
-
-    text = f"At or above the published number (above or within): {share(compared)}"
-    fair = [c for c in compared if c.budget != "more"]
-    if fair and len(fair) < len(compared):
-        text += f"; of those with no more steps than the published runs had: {share(fair)}"
-    return f"{text}."
+def _of_gait(report: dict[str, Any]) -> dict[str, Any]:
+    """What the table of gaits shows: all versions have it, whatever else they measure."""
+    names = ("eval_return_mean", "eval_return_std", "survival_rate", "distance_m")
+    shown = ("walks", "alternation", "flight", "duty_right", "duty_left")
+    return {
+        **{name: report.get(name) for name in names},
+        "gait": {name: report["gait"][name] for name in shown},
+    }
 
 
 def _table(corner: str, columns: tuple[Column, ...], rows: dict[str, dict[str, Any]]) -> list[str]:
-    lines = [f"| {corner} | " + " | ".join(name for name, _ in columns) + " |"]
-    lines += ["|---" * (len(columns) + 1) + "|"]
-    for label, summary in rows.items():
-        lines.append(f"| {label} | " + " | ".join(cell(summary) for _, cell in columns) + " |")
-    return lines
+    cells = [[label, *(cell(of) for _, cell in columns)] for label, of in rows.items()]
+    return markdown.table([corner, *(name for name, _ in columns)], cells)
 
 
-def _grid(texts: dict[tuple[str, str], str]) -> list[str]:
+def _grid(texts: dict[tuple[str, str], str], called: dict[str, str]) -> list[str]:
     """`texts` by (row, column); what is not there is a dash."""
     rows = sorted({row for row, _ in texts})
     columns = sorted({column for _, column in texts})
-    lines = ["| algorithm | " + " | ".join(map(short_name, columns)) + " |"]
-    lines += ["|---" * (len(columns) + 1) + "|"]
-    for row in rows:
-        lines.append(f"| {row} | " + " | ".join(texts.get((row, c), "-") for c in columns) + " |")
-    return lines
+    cells = [[row, *(texts.get((row, c), "-") for c in columns)] for row in rows]
+    return markdown.table(["algorithm", *(called[c] for c in columns)], cells)
 
 
 def _spread(values: list[float | None], with_count: bool) -> str:
@@ -278,14 +247,10 @@ def _spread(values: list[float | None], with_count: bool) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    text = _figure(float(np.median(known)))
-    notes = [f"{_figure(min(known))} to {_figure(max(known))}"] if len(known) > 1 else []
+    text = figure(float(np.median(known)))
+    notes = [f"{figure(min(known))} to {figure(max(known))}"] if len(known) > 1 else []
     notes += [f"n={len(known)}"] if with_count else []
     return f"{text} ({', '.join(notes)})" if notes else text
-
-
-def _figure(x: float) -> str:
-    return f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}"
 
 
 def _count(n: int, what: str) -> str:
@@ -306,15 +271,17 @@ def _wall_clock(seeds: list[Record]) -> str:
 
 
 def _made_by(config: dict[str, Any]) -> str:
-    machine, versions = config["machine"], config["versions"]
+    machine, versions = config.get("machine"), config.get("versions") or {}
     packages = ", ".join(f"{k} {v}" for k, v in versions.items() if v and k != "stride-rl")
+    where = "a machine that is not known"
+    if machine:
+        where = f"{machine['cpu']}, {machine['cores']} cores, device {machine['device']}"
     return (
-        f"commit {short_commit(config['commit'])}; {machine['cpu']}, {machine['cores']} cores, "
-        f"device {machine['device']}; {packages}"
+        f"commit {short_commit(config.get('commit'))}; {where}; {packages or 'versions not known'}"
     )
 
 
-def _gait(summary: dict[str, Any], name: str) -> float | None:
+def _gait(summary: dict[str, Any], name: str) -> Any:
     return summary["gait"][name] if summary.get("gait") else None
 
 

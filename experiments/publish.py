@@ -22,14 +22,15 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import outputs, pages, plots, records, runs
+from experiments import outputs, pages, plots, records, runs, stored
 from experiments.cli import run_main
 from experiments.compare import label_runs
 from experiments.console import Display
 from experiments.flags import parse_flags
-from experiments.spec import short_name
+from experiments.names import short_names
 
 NOTES = "notes.md"  # in the folder of a page, by hand
+RUNS = "runs.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,6 @@ def publish(argv: Sequence[str]) -> int:
     for path in flags.folders:
         if not path.exists():
             raise ValueError(f"there is no {path}")
-    outputs.check(flags.out, {"README.md": pages.is_ours})
     if all(_is_run(path) for path in flags.folders):
         _publish_runs(flags)
     else:
@@ -63,45 +63,67 @@ def publish(argv: Sequence[str]) -> int:
 
 
 def _publish_runs(flags: PublishFlags) -> None:
-    configs = [runs.read_config(folder) for folder in flags.folders]
-    summaries = [records.read_summary(folder) for folder in flags.folders]
+    found = [stored.read_run(folder) for folder in flags.folders]
+    configs, summaries = [run.config for run in found], [run.summary for run in found]
     labels = label_runs(configs)
-    curves = {
-        label: [runs.read_rows(runs.metrics_file(f, c["seeds"], i)) for i in range(c["seeds"])]
-        for label, f, c in zip(labels, flags.folders, configs, strict=True)
-    }
-    flags.out.mkdir(parents=True, exist_ok=True)
+    curves = {label: run.rows for label, run in zip(labels, found, strict=True)}
     of_tokens = all("task" in summary for summary in summaries)
     metric = ("eval/pass_at_1", "pass@1, held-out prompts") if of_tokens else ()
-    plots.comparison(curves, flags.out / "curves.png", *metric)
-    page = pages.of_runs(flags.title or "Results", labels, configs, summaries)
-    (flags.out / "README.md").write_text(page)
     record = [
-        {"label": label, "config": config, "summary": summary, "evaluations": _evaluations(rows)}
-        for label, config, summary, rows in zip(
-            labels, configs, summaries, curves.values(), strict=True
-        )
+        {
+            "label": label,
+            "config": run.config,
+            "summary": run.summary,
+            "evaluations": _evaluations(run.rows),
+        }
+        for label, run in zip(labels, found, strict=True)
     ]
-    (flags.out / "runs.json").write_text(json.dumps(runs.plain(record), indent=1) + "\n")
+    page = pages.of_runs(flags.title or "Results", labels, configs, summaries)
+    ours = {outputs.PAGE: pages.is_of_runs, RUNS: _is_runs_record}
+    with outputs.staged(flags.out, ours) as fresh:
+        plots.comparison(curves, fresh / "curves.png", *metric)
+        outputs.write(fresh / RUNS, json.dumps(runs.plain(record), indent=1) + "\n")
+        outputs.write(fresh / outputs.PAGE, page)
 
 
 def _publish_suite(flags: PublishFlags) -> None:
     title, found = _records(flags.folders)
     title = flags.title or title or "Results"
-    flags.out.mkdir(parents=True, exist_ok=True)
-    records.write(flags.out / "records.json", found, title)
-    pictures = {}
-    for env in dict.fromkeys(r["env"] for r in found):
-        curves: dict[str, list[Any]] = {}
-        for r in found:
-            if r["env"] == env:
-                points = np.array([e[:2] for e in r["evaluations"]], float).reshape(-1, 2)
-                curves.setdefault(r["algo"], []).append((points[:, 0], points[:, 1]))
-        pictures[env] = f"curves-{short_name(env)}.png"
-        plots.bands(curves, flags.out / pictures[env], short_name(env))
-    notes = flags.out / NOTES
-    text = notes.read_text() if notes.exists() else ""
-    (flags.out / "README.md").write_text(pages.of_suite(title, found, pictures, text))
+    called = short_names(r["env"] for r in found)
+    files = outputs.file_names(called.values())
+    pictures = {env: f"curves-{files[name]}.png" for env, name in called.items()}
+    text = _notes(flags.out / NOTES)
+    page = pages.of_suite(title, found, pictures, text)
+    ours = {outputs.PAGE: pages.is_of_suite, "records.json": records.is_ours}
+    with outputs.staged(flags.out, ours) as fresh:
+        for env, name in called.items():
+            plots.bands(_curves(found, env), fresh / pictures[env], name)
+        records.write(fresh / "records.json", found, title)
+        outputs.write(fresh / outputs.PAGE, page)
+
+
+def _curves(found: list[dict[str, Any]], env: str) -> dict[str, list[plots.Curve]]:
+    """Evaluations of each algorithm's seeds on one environment."""
+    curves: dict[str, list[plots.Curve]] = {}
+    for r in found:
+        if r["env"] == env:
+            known = [e[:2] for e in r["evaluations"] if e[1] is not None]
+            points = np.array(known, float).reshape(-1, 2)
+            curves.setdefault(r["algo"], []).append((points[:, 0], points[:, 1]))
+    return curves
+
+
+def _notes(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} cannot be read: it is not text in UTF-8") from None
+
+
+def _is_runs_record(text: str) -> bool:
+    return text.startswith('[\n {\n  "label": ')
 
 
 def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:

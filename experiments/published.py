@@ -226,7 +226,7 @@ def best_of(seeds: list[Record]) -> float:
 
 def interval(scores: np.ndarray) -> tuple[float, float]:
     """Of the peak of `scores` [seeds, points]: a bootstrap interval of three seeds or more; of fewer, which resampling
-    says nothing of, the range at the peak."""
+    says nothing of, the range at the peak. The bootstrap of a maximum is biased upward."""
     if len(scores) < 3:
         there = scores[:, int(np.argmax(statistics.iqm(scores)))]
         return float(there.min()), float(there.max())
@@ -264,21 +264,44 @@ def _compared(seeds: list[Record], rows: list[Published]) -> Comparison | None:
 
 
 def _figures(seeds: list[Record], metric: Metric) -> np.ndarray:
-    """[seeds, 1]; seeds that lack it are left out."""
+    """[seeds, 1]; seeds that lack it are left out, those that diverged count as worse than any."""
     values = [
-        r["train_return_last_100"] if metric == "final" else r["final"]["mean"] for r in seeds
+        -np.inf
+        if diverged(r)
+        else r["train_return_last_100"]
+        if metric == "final"
+        else r["final"]["mean"]
+        for r in seeds
     ]
     return np.array([[v] for v in values if v is not None], float)
 
 
+def diverged(r: Record) -> bool:
+    """Tells that a seed's final evaluation was not finite."""
+    return r["final"]["mean"] is None
+
+
 def _curves(seeds: list[Record]) -> np.ndarray:
-    """[seeds, points]: evaluations, where runs differ in when they evaluated interpolated at the first one's steps."""
-    curves = [
-        np.array([e[:2] for e in r["evaluations"]], float).T for r in seeds if r["evaluations"]
-    ]
+    """[seeds, points]: evaluations, where runs differ in when they evaluated interpolated at the first one's steps.
+    From where a seed's were not finite on, they count as worse than any."""
+    curves = [_known(r) for r in seeds]
+    curves = [(x, y, lost) for x, y, lost in curves if len(x)]
     if not curves:
         return np.zeros((0, 0))
-    begin, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    grid = curves[0][0]
+    begin = max(x[0] for x, *_ in curves)
+    end = min((x[-1] for x, _, lost in curves if not lost), default=np.inf)
+    grid = (
+        max((x for x, *_ in curves), key=len) if any(lost for *_, lost in curves) else curves[0][0]
+    )
     grid = grid[(grid >= begin) & (grid <= end)]
-    return np.stack([np.interp(grid, x, y) for x, y in curves])
+    return np.stack(
+        [np.interp(grid, x, y, right=-np.inf if lost else None) for x, y, lost in curves]
+    )
+
+
+def _known(r: Record) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Steps and returns of a seed's evaluations up to the first that was not finite, and whether there is one."""
+    evaluations = [e[:2] for e in r["evaluations"]]
+    lost = next((i for i, (_, y) in enumerate(evaluations) if y is None), None)
+    x, y = np.array(evaluations[:lost], float).reshape(-1, 2).T
+    return x, y, lost is not None

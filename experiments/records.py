@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import grid, options, runs, trust, user_env
+from experiments import grid, options, outputs, runs, stored, trust, user_env
 from experiments.evaluator import FINAL_BATCHES
 from experiments.spec import algorithm, env_factory
 
@@ -20,7 +20,7 @@ CURVE_POINTS = 100
 LAST_EPISODES = 100  # the metric of CleanRL's and others' tables
 _DIGITS = 5  # significant ones
 Rows = list[dict[str, Any]]
-_NEEDED = ("settings", "env_steps", "wall_clock_s", "evaluations", "train_curve")  # of curves
+_BEGIN = '{"title": '  # by which a file is known as written here
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
@@ -28,9 +28,11 @@ def record(folder: Path) -> list[dict[str, Any]]:
 
     `settings` are those of the algorithm that differ from its defaults; `evaluations` are (environment steps, mean
     return, episodes); `train_curve` is (environment steps, mean return of training episodes); times are those of the
-    whole run, that is of all its seeds side by side. Raises ValueError where the run is not finished.
+    whole run, that is of all its seeds side by side. A return that was not finite is None. Raises ValueError where the
+    run is not finished, or its files cannot be read.
     """
-    config, summary = runs.read_config(folder), read_summary(folder)
+    run = stored.read_run(folder)
+    config, summary = run.config, run.summary
     shared = {
         "env": _portable(config["env"]),
         "algo": config["algo"],
@@ -48,7 +50,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
     }
     found = []
     for i, report in enumerate(summary["per_seed"]):
-        rows = runs.read_rows(runs.metrics_file(folder, config["seeds"], i))
+        rows = run.rows[i]
         batches = summary.get("eval_batches", FINAL_BATCHES)  # older runs do not tell
         evaluations = _evaluations(rows, report["eval_episodes"], batches)
         figures = {
@@ -57,7 +59,9 @@ def record(folder: Path) -> list[dict[str, Any]]:
                 "std": report["eval_return_std"],
                 "episodes": report["eval_episodes"],
             },
-            "best": max(evaluations, key=lambda e: e[1], default=None),
+            "best": max(
+                (e for e in evaluations if e[1] is not None), key=lambda e: e[1], default=None
+            ),
             "train_return_last_100": last_episodes(rows),
             "evaluations": evaluations,
             "train_curve": thinned(rows),
@@ -68,52 +72,48 @@ def record(folder: Path) -> list[dict[str, Any]]:
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """The records of all finished runs in a folder, however deep; in order of environment, algorithm and seed."""
-    finished = sorted(path.parent for path in folder.rglob("summary.json"))
-    return ordered(r for path in finished for r in record(path))
+    """The records of all finished runs in a folder, however deep; in order of environment, algorithm and seed. Raises
+    ValueError where one of them cannot be read."""
+    return ordered(r for path in _finished_in(folder) for r in record(path))
 
 
 def ordered(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda r: (r["env"], r["algo"], r["seed"]))
 
 
-def refresh(out: Path) -> None:
-    """Brings `out`/records.json up to what is finished in `out`."""
-    write(out / "records.json", collect(out))
+def refresh(out: Path) -> list[str]:
+    """Brings `out`/records.json up to what is finished in `out`. Returns a line for each run that cannot be read, and
+    that the records therefore lack."""
+    found: list[dict[str, Any]] = []
+    faults = []
+    for path in _finished_in(out):
+        try:
+            found += record(path)
+        except ValueError as error:
+            faults.append(str(error))
+    write(out / "records.json", ordered(found))
+    return faults
 
 
 def write(path: Path, found: list[dict[str, Any]], title: str | None = None) -> None:
     """A line for each record, so that version control sees which ones are new. Never half a file."""
     lines = ",\n".join(json.dumps(runs.plain(r)) for r in found)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(f'{{"title": {json.dumps(title)}, "records": [\n{lines}\n]}}\n')
-    temporary.replace(path)
+    outputs.write(path, f'{_BEGIN}{json.dumps(title)}, "records": [\n{lines}\n]}}\n')
+
+
+def is_ours(text: str) -> bool:
+    """Tells from a file's text that `write` wrote it."""
+    return text.startswith(_BEGIN)
 
 
 def read(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
     """The title, if there is one, and the records. Raises ValueError with one line where the file holds none."""
-    try:
-        content = json.loads(path.read_text())
-        title, found = content["title"], ordered(content["records"])
-    except ValueError as error:  # no JSON, no text, or a number of thousands of digits
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    except (KeyError, TypeError):
-        raise ValueError(f"{path} holds no records as experiments.suite writes them") from None
-    for r in found:
-        lacking = [name for name in _NEEDED if name not in r]
-        if lacking:
-            what = f"{r['env']}, {r['algo']}, seed {r['seed']}"
-            raise ValueError(f"{path}: the record of {what} lacks {', '.join(lacking)}")
-    return title, found
+    title, found = stored.read_records(path)
+    return title, ordered(found)
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "summary.json").read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{folder} is not finished: it has no summary.json") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / 'summary.json'} cannot be read: {error}") from None
+def _finished_in(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob("summary.json"))
 
 
 def last_episodes(rows: Rows, n: int = LAST_EPISODES) -> float | None:
@@ -189,12 +189,20 @@ def _portable(env: str) -> str:
     return Path(env).name if user_env.is_file(env) else env
 
 
-def _evaluations(rows: Rows, final_episodes: int, batches: int) -> list[tuple[int, float, int]]:
-    marks = [row for row in rows if row.get("eval/return") is not None]
+def _evaluations(
+    rows: Rows, final_episodes: int, batches: int
+) -> list[tuple[int, float | None, int]]:
+    """(environment steps, mean return, episodes); the return None where it was not finite."""
+    marks = [row for row in rows if evaluated(row)]
     return [
-        (row["env_steps"], row["eval/return"], final_episodes // (1 if i == 1 else batches))
+        (row["env_steps"], row.get("eval/return"), final_episodes // (1 if i == 1 else batches))
         for i, row in zip(range(len(marks), 0, -1), marks, strict=True)
     ]
+
+
+def evaluated(row: dict[str, Any]) -> bool:
+    """Whether a row has an evaluation: its length is known even where its return was not finite."""
+    return row.get("eval/return") is not None or row.get("eval/length") is not None
 
 
 def _episodes(row: dict[str, Any]) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import compare, plots, records, runs, sources
+from experiments import compare, outputs, plots, records, runs, sources
 from experiments.cli import run_main
 from experiments.console import Display
 from experiments.curves import Curve
@@ -31,6 +31,7 @@ VIDEO_BYTES = 4 * 2**20  # of one; a larger one is named as left out
 ALL_VIDEOS_BYTES = 40 * 2**20  # beyond which a page opens slowly
 SEED_POINTS = 400  # of a seed's curve; a screen shows no more
 _VIDEOS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
+_MARK = "<!-- The page asks the network for nothing, and may not. -->"
 _TEMPLATE, _HOLE = Path(__file__).with_name("report_page.html"), "{{DATA}}"
 
 
@@ -69,16 +70,20 @@ def report(argv: Sequence[str]) -> int:
         raise ValueError("which runs? give their folders")
     if flags.out.suffix != ".html":  # a slip must not overwrite records.json
         raise ValueError(f"--out {flags.out}: a name that ends in .html is wanted")
+    outputs.check_file(flags.out, is_page, "--out")
     content = gather(flags.paths, flags.by.split(","), flags.metric)
     text = page(content)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = flags.out.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(flags.out)
+    outputs.write(flags.out, text)
     for note in content["notes"]:
         Display().warn(note)
     Display().say(f"{flags.out}: {len(text) / 1e6:.2f} MB, to be opened in a browser")
     return 0
+
+
+def is_page(text: str) -> bool:
+    """Tells that `page` wrote a text, by a line of the template."""
+    return _MARK in text[:2000]
 
 
 def page(content: dict[str, Any]) -> str:

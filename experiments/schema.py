@@ -151,6 +151,7 @@ class Row:
 class Table:
     needed: Mapping[str, Kind]
     optional: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
+    others: Kind | None = None  # of fields that are not named; None: anything
     said: str = "a table"
 
     def fault(self, value: Any, at: str) -> str | None:
@@ -165,7 +166,11 @@ class Table:
             for name, kind in known.items()
             if name in value
         )
-        return next((fault for fault in faults if fault), None)
+        fault = next((fault for fault in faults if fault), None)
+        if fault or self.others is None:
+            return fault
+        rest = {name: entry for name, entry in value.items() if name not in known}
+        return TableOf(self.others).fault(rest, at)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +183,7 @@ class TableOf:
             return wrong(self, value, at)
         for name, entry in value.items():
             shown = name if name.isidentifier() else repr(name)[:_SHOWN]
-            if fault := self.kind.fault(entry, f"{at}.{shown}"):
+            if fault := self.kind.fault(entry, f"{at}.{shown}" if at else shown):
                 return fault
         return None
 

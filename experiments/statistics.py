@@ -2,11 +2,12 @@
 https://arxiv.org/abs/2108.13264. Plain NumPy.
 
 Scores are [runs] or [runs, points]; several environments are a list of such arrays, one each: strata, which are
-resampled apart.
+resampled apart, and of which each weighs the same however many runs it has.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -18,6 +19,12 @@ Statistic = Callable[[Array], Array]  # over axis 0
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+# How often a percentile bootstrap that claims 95% holds the true IQM of n normal seeds.
+COVERAGE = {2: 0.52, 3: 0.73, 5: 0.90, 10: 0.95}
+_LONGEST = (
+    1024  # runs of an environment, repeated for its weight; beyond that a run's weight is rounded
+)
+_AT_ONCE = 2 * 10**5  # numbers resampled at a time
 
 
 def iqm(scores: Float[Array, " runs *points"]) -> Float[Array, "*points"]:
@@ -30,6 +37,14 @@ def iqm(scores: Float[Array, " runs *points"]) -> Float[Array, "*points"]:
     return np.mean(np.sort(scores, axis=0)[cut : len(scores) - cut], axis=0)
 
 
+def pooled(strata: Sequence[Float[Array, " _ *points"]]) -> Float[Array, " runs *points"]:
+    """All runs together, in which every stratum weighs the same: runs of those with fewer are repeated.
+
+    With equal numbers of runs none is. Raises ValueError where a stratum has no run.
+    """
+    return np.concatenate([s[pick] for s, pick in zip(strata, _repeats(strata), strict=True)])
+
+
 def bootstrap(
     strata: Sequence[Float[Array, " _ *points"]],
     statistic: Statistic = iqm,
@@ -38,22 +53,57 @@ def bootstrap(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:
-    """Percentile interval of a statistic of all runs together, each stratum resampled with replacement on its own.
+    """Percentile interval of a statistic of all runs together (`pooled`), each stratum resampled with replacement on
+    its own.
 
     Raises ValueError where there is no run.
     """
-    if not strata or any(len(s) == 0 for s in strata):
-        raise ValueError("there are no runs to draw from")
+    repeats = _repeats(strata)
     rng = np.random.default_rng(seed)
     picks = [rng.integers(0, len(s), (resamples, len(s))) for s in strata]
-    drawn = np.concatenate([s[pick] for s, pick in zip(strata, picks, strict=True)], axis=1)
-    found = statistic(np.moveaxis(drawn, 1, 0))  # runs first
+    size = sum(len(r) for r in repeats) * max(1, int(np.prod(strata[0].shape[1:])))
+    parts = []
+    for of_part in np.array_split(np.arange(resamples), -(-resamples * size // _AT_ONCE)):
+        drawn = [
+            s[pick[of_part][:, repeat]]
+            for s, pick, repeat in zip(strata, picks, repeats, strict=True)
+        ]
+        parts.append(statistic(np.moveaxis(np.concatenate(drawn, axis=1), 1, 0)))  # runs first
+    found = np.concatenate(parts)
     outside = (1 - confidence) / 2
     # Between a finite and an infinite value there is nothing to interpolate.
     method: Literal["linear", "inverted_cdf"]
     method = "linear" if np.isfinite(found).all() else "inverted_cdf"
     low, high = np.quantile(found, [outside, 1 - outside], axis=0, method=method)
     return low, high
+
+
+def interval(
+    strata: Sequence[Float[Array, " _ *points"]], statistic: Statistic = iqm
+) -> tuple[Float[Array, "*points"], Float[Array, "*points"]] | None:
+    """The bootstrap's interval; None where a stratum has a single run, which tells nothing of the spread."""
+    if any(len(s) < 2 for s in strata):
+        return None
+    return bootstrap(strata, statistic)
+
+
+def coverage_note() -> str:
+    """What an interval over a few seeds can carry, in a sentence."""
+    rates = ", ".join(f"{rate:.0%} of cases with n = {n} seeds" for n, rate in COVERAGE.items())
+    return (
+        f"A percentile-bootstrap interval of nominally 95% holds the true value in about {rates}; a single seed has "
+        "none."
+    )
+
+
+def _repeats(strata: Sequence[Array]) -> list[Array]:
+    """Indices into each stratum, of one length for all."""
+    sizes = [len(s) for s in strata]
+    if not sizes or 0 in sizes:
+        raise ValueError("there are no runs to draw from")
+    length = math.lcm(*sizes)
+    length = length if length <= _LONGEST else max(_LONGEST, *sizes)
+    return [np.arange(length) * n // length for n in sizes]
 
 
 def performance_profile(

@@ -64,10 +64,13 @@ def write(
         caption(ImageDraw.Draw(frame), frame.height, t)
         done = frame.width * (t + every) / (shown.stop - 1 + every)
         ImageDraw.Draw(frame).rectangle([0, frame.height - 4, done, frame.height], fill=_INK)
-    return [
-        *_write_mp4(frames, fps / every, stem.with_name(f"{stem.name}.mp4"), say),
-        _write_gif(frames, fps / every, stem.with_name(f"{stem.name}.gif")),
-    ]
+    mp4, gif = files(stem)
+    return [*_write_mp4(frames, fps / every, mp4, say), _write_gif(frames, fps / every, gif)]
+
+
+def files(stem: Path) -> tuple[Path, Path]:
+    """The mp4 and the GIF that `write` writes."""
+    return stem.with_name(f"{stem.name}.mp4"), stem.with_name(f"{stem.name}.gif")
 
 
 def coordinates(env: Env, states: Any) -> tuple[mujoco.MjModel, np.ndarray] | None:

@@ -14,7 +14,7 @@ import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import runs
+from experiments import markdown, outputs, runs, schema
 from experiments.cli import run_main
 from experiments.console import Display
 from experiments.flags import parse_flags
@@ -30,6 +30,8 @@ from experiments.studies import bandit, cliff, kl, variance
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}
 OUT, QUICK_OUT = Path("results/studies"), runs.RUNS / "studies-quick"
+_BEGIN, _COMMAND = "# Studies\n", "python -m experiments.studies"
+_RECORD = schema.Table({"command": schema.TEXT, "numbers": schema.Table({})})
 _DIGITS = 4  # of the numbers on disk: more than a picture shows
 
 
@@ -52,33 +54,57 @@ def studies(argv: Sequence[str]) -> int:
     flags = parse_flags(StudyFlags, argv, StudyFlags(), "Runs one study.")
     study = _study(flags.name)
     out = flags.out or (QUICK_OUT if flags.quick else OUT)
-    out.mkdir(parents=True, exist_ok=True)
+    figure, json_file = f"{flags.name}.png", f"{flags.name}.json"
+    ours = {outputs.PAGE: is_page, json_file: _is_numbers}
+    outputs.check(out, {**ours, **outputs.figures(out, [figure])})  # better now than in some minutes
+    stored(out)
     say = Display().say
     numbers = runs.plain(rounded(study.run(flags.quick, say)))
-    command = f"python -m experiments.studies {flags.name}" + (" --quick" if flags.quick else "")
+    command = f"{_COMMAND} {flags.name}" + (" --quick" if flags.quick else "")
     record = {"command": command, **runs.provenance(), "numbers": numbers}
-    (out / f"{flags.name}.json").write_text(compact(record))
-    study.draw(numbers, out / f"{flags.name}.png")
-    (out / "README.md").write_text(page(out))
-    say(str(out / f"{flags.name}.png"))
+    with outputs.staged(out, ours) as fresh:
+        outputs.write(fresh / json_file, compact(record))
+        study.draw(numbers, fresh / figure)
+        outputs.write(fresh / outputs.PAGE, page({**stored(out), flags.name: record}))
+    say(str(out / figure))
     return 0
 
 
-def page(out: Path) -> str:
-    """Figures and words of the studies whose numbers are in `out`."""
-    lines = ["# Studies", ""]
+def stored(out: Path) -> dict[str, dict[str, Any]]:
+    """The records of the studies whose numbers are in `out`. Raises ValueError with one line where one is damaged."""
+    found = {}
     for name, study in STUDIES.items():
         file = out / f"{name}.json"
-        if not file.exists():
-            continue
         try:
-            record = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} cannot be read: {error}") from None
+            found[name] = schema.read(file, _RECORD)
+            study.words(found[name]["numbers"])
+        except FileNotFoundError:
+            continue
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"{file} lacks numbers of this study: {error!r}") from None
+    return found
+
+
+def page(records: Mapping[str, dict[str, Any]]) -> str:
+    """Figures and words of studies, by their names."""
+    lines = [_BEGIN.rstrip(), ""]
+    for name, study in STUDIES.items():
+        if name not in records:
+            continue
+        record = records[name]
         lines += [f"## {study.TITLE}", "", f"![{study.TITLE}]({name}.png)", ""]
-        lines += [*study.words(record["numbers"]), "", "```", record["command"], "```", ""]
+        lines += [*study.words(record["numbers"]), "", *markdown.code([record["command"]]), ""]
         lines += [f"The numbers, and what made them: {name}.json", ""]
     return "\n".join(lines)
+
+
+def is_page(text: str) -> bool:
+    """Tells that `page` wrote a text."""
+    return text.startswith(_BEGIN) and _COMMAND in text
+
+
+def _is_numbers(text: str) -> bool:
+    return text.startswith(f'{{\n "command": "{_COMMAND}')
 
 
 def compact(record: dict[str, Any]) -> str:

@@ -179,9 +179,130 @@ def test_what_others_wrote_is_not_overwritten(suite, tmp_path, monkeypatch, name
 
 def test_pages_of_ours_are_known_as_such():
     for name in ("walker", "walker-as-printed", *SUITES):
-        assert pages.is_ours((ROOT / "results" / name / "README.md").read_text())
+        page = (ROOT / "results" / name / "README.md").read_text()
+        assert (pages.is_of_runs(page), pages.is_of_suite(page)) == (
+            name not in SUITES,
+            name in SUITES,
+        )
     for text in ("", "# A project", (ROOT / "README.md").read_text()):
-        assert not pages.is_ours(text)
+        assert not pages.is_of_runs(text)
+        assert not pages.is_of_suite(text)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_does_not_replace_the_page_of_a_suite(suite, tmp_path):
+    out = tmp_path / "out"
+    assert publish.publish([str(suite), "--out", str(out)]) == 0
+    before = contents(out)
+    run = suite / "probe-action/stub/seeds_0-0"
+    with pytest.raises(ValueError, match=r"README\.md was not written by this command"):
+        publish.publish([str(run), "--out", str(out)])
+    assert contents(out) == before
+    assert publish.publish([str(run), "--out", str(tmp_path / "one")]) == 0
+    with pytest.raises(ValueError, match=r"README\.md was not written by this command"):
+        publish.publish([str(suite), "--out", str(tmp_path / "one")])
+    assert publish.publish([str(run), "--out", str(tmp_path / "one")]) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["records.json", "curves-probe-action.png", "curves-probe-constant.png"]
+)
+def test_no_file_of_a_bystander_is_replaced(suite, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text('{"mine": 1}')
+    (out / "records.tmp").write_text("mine")
+    with pytest.raises(ValueError, match=f"{name} was not written by this command"):
+        publish.publish([str(suite), "--out", str(out)])
+    assert contents(out) == {name: b'{"mine": 1}', "records.tmp": b"mine"}
+
+
+def test_a_publish_that_fails_keeps_the_records_there_are(suite, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert publish.publish([str(suite), "--out", str(out)]) == 0
+    before = contents(out)
+
+    def fails(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(plots, "bands", fails)
+    with pytest.raises(OSError, match="disk full"):
+        publish.publish([str(suite / "probe-action"), "--out", str(out)])
+    assert contents(out) == before
+    with pytest.raises(OSError, match="disk full"):
+        publish.publish([str(suite), "--out", str(tmp_path / "new/out")])
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_that_end_alike_have_a_figure_each(tmp_path):
+    envs = ("CartPole-v1", "gym:CartPole-v1", "/x/a.py:Robot", "/x/b.py:Robot")
+    for i, env in enumerate(envs):
+        make_run(tmp_path / f"runs/{i}", env=env, seeds=1)
+    out = tmp_path / "out"
+    assert publish.publish([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    names = ["CartPole-v1", "a.py-Robot", "b.py-Robot", "gym-CartPole-v1"]
+    assert sorted(p.name for p in out.glob("*.png")) == [f"curves-{name}.png" for name in names]
+    page = (out / "README.md").read_text()
+    head = "| algorithm | CartPole-v1 | a.py:Robot | b.py:Robot | gym:CartPole-v1 |"
+    assert head in section(page, "Final evaluation")
+    assert all(f"](curves-{name}.png)" in page for name in names)
+
+
+def test_the_file_of_an_environment_is_not_run(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("raise SystemExit('it was run')")
+    folder = make_run(tmp_path / "run", env=f"{file}:Mine", seeds=1)
+    assert publish.publish([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert publish.publish([str(folder), "--out", str(tmp_path / "one")]) == 0
+    (record,) = records.read(tmp_path / "out/records.json")[1]
+    assert record["env"] == "mine.py:Mine"
+    assert "--env mine.py:Mine --algo stub --seed 0 --seeds 1 --max-episode-steps 10" in (
+        record["command"]
+    )
+
+
+def test_names_are_inert_on_a_page(tmp_path):
+    wicked = "a|b\n<img src=x onerror=alert(1)>[click](https://evil.example)`$x$"
+    folder = make_run(tmp_path / "run", seeds=1, name=wicked)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"algo": wicked, "machine": {"cpu": wicked, "cores": 1, "device": "```"}}
+    runs.write_json(folder / "config.json", config)
+    for what, out in ((folder, "one"), (tmp_path / "run/..", "suite")):
+        flags = [str(what), "--out", str(tmp_path / out), "--title", wicked]
+        assert publish.publish(flags) == 0
+        page = (tmp_path / out / "README.md").read_text()
+        prose, *_ = page.split("```\npython") if "```\npython" in page else (page,)
+        assert "<img" not in prose
+        assert "[click](" not in prose
+        assert "a|b" not in prose
+        heads = [line for line in prose.splitlines() if line.startswith("|---")]
+        rows = [line for line in prose.splitlines() if line.startswith("| ")]
+        widths = {line.replace(r"\|", "").count("|") for line in rows}
+        assert widths <= {head.count("|") for head in heads}
+
+
+def test_a_seed_that_diverged_is_never_scored_at_its_last_good_value(tmp_path):
+    rows = [
+        {"env_steps": 20, "eval/return": 3.0, "eval/length": 9.0},
+        {"env_steps": 40, "eval/return": None, "eval/length": 9.0},
+    ]
+    make_run(tmp_path / "runs/good", seeds=2)
+    bad = make_run(tmp_path / "runs/bad", seed=2, seeds=1, rows=rows)
+    summary = json.loads((bad / "summary.json").read_text())
+    for of in (summary, *summary["per_seed"]):
+        of |= {"eval_return_mean": None, "eval_return_std": None}
+    runs.write_json(bad / "summary.json", summary)
+    out = tmp_path / "out"
+    assert publish.publish([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    page = (out / "README.md").read_text()
+    assert "one seed diverged, and counts as worse than any" in page
+    assert "| stub | 2.50 (not finite to 3.50) |" in section(page, "Final evaluation")
+    assert "| stub | 3.00 (not finite to 4.00) |" in section(page, "Best evaluation")
+    assert publish.publish([str(bad), "--out", str(tmp_path / "one")]) == 0
+    assert "| not finite |" in (tmp_path / "one/README.md").read_text()
 
 
 def test_quartiles_go_as_far_as_all_curves():

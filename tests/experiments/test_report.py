@@ -224,6 +224,22 @@ def test_the_page_is_whole_escaped_and_alone(tmp_path, capsys):
     assert not list((tmp_path / "new").glob("*.tmp"))
 
 
+def test_a_page_of_somebody_else_is_not_overwritten(tmp_path):
+    make_run(tmp_path / "a")
+    (tmp_path / "thesis.html").write_text("<html>mine</html>")
+    (tmp_path / "new.tmp").write_text("a bystander's")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ValueError, match=r"thesis\.html was not written by this command"):
+        report.report(["a", "--out", "thesis.html"])
+    with pytest.raises(ValueError, match=r"folder\.html is a folder"):
+        report.report(["a", "--out", "folder.html"])
+    for _ in range(2):
+        assert report.report(["a", "--out", "new.html"]) == 0
+    assert (tmp_path / "thesis.html").read_text() == "<html>mine</html>"
+    assert (tmp_path / "new.tmp").read_text() == "a bystander's"
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

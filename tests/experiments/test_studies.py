@@ -92,7 +92,7 @@ class TestCommand:
     def test_page_shows_what_is_there(self, tmp_path):
         for name, found in INVENTED.items():
             (tmp_path / f"{name}.json").write_text(json.dumps({"command": name, "numbers": found}))
-        page = command.page(tmp_path)
+        page = command.page(command.stored(tmp_path))
         assert page.index(cliff.TITLE) < page.index(variance.TITLE)
         assert bandit.TITLE not in page
 
@@ -130,7 +130,31 @@ class TestCommand:
     def test_a_broken_record_is_named(self, tmp_path):
         (tmp_path / "cliff.json").write_text("{")
         with pytest.raises(ValueError, match=r"cliff.json cannot be read"):
-            command.page(tmp_path)
+            command.stored(tmp_path)
+        for numbers in ({}, {"stages": 3}, []):
+            content = json.dumps({"command": "c", "numbers": numbers})
+            (tmp_path / "cliff.json").write_text(content)
+            with pytest.raises(ValueError, match=r"cliff\.json"):
+                command.stored(tmp_path)
+
+    @pytest.mark.parametrize("name", ["README.md", "bandit.json", "bandit.png"])
+    def test_what_others_wrote_is_not_overwritten(self, name, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "mine").mkdir()
+        for path in (tmp_path / name, tmp_path / "mine" / name):
+            path.write_text("# Studies\n\nOf mine.\n")
+        for out in (".", "mine"):
+            with pytest.raises(ValueError, match="--out is empty" if out == "." else name):
+                command.studies(["bandit", "--quick", "--out", out])
+        assert sorted(p.name for p in tmp_path.rglob("*")) == sorted(["mine", name, name])
+        assert (tmp_path / name).read_text() == "# Studies\n\nOf mine.\n"
+
+    def test_pages_of_ours_are_known_as_such(self):
+        assert command.is_page((command.OUT / "README.md").read_text())
+        for name in command.STUDIES:
+            assert command._is_numbers((command.OUT / f"{name}.json").read_text())
+        records = command.stored(command.OUT)
+        assert command.page(records) == (command.OUT / "README.md").read_text()
 
     def test_rounded(self):
         x = {"b": np.array([1.23456789, np.inf]), "a": [1, np.float32(2.5), "as it is", True]}

@@ -1,0 +1,50 @@
+"""Texts as they may stand on a page in Markdown or in a table: whatever runs are called, it stays a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what spreadsheets take for one
+
+
+def inert(text: object) -> str:
+    """The text on one line, so that it is no table, link, picture, emphasis, code, formula or HTML on a page."""
+    line = " ".join(str(text).split())
+    line = re.sub(r"[\\`*\[\]|~$]", r"\\\g<0>", line)
+    line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)  # between letters it is no emphasis
+    # Bare addresses become links, too.
+    line = re.sub(r":(?=//)|(?<=www)\.|@(?=[\w-]+\.)", r"\\\g<0>", line, flags=re.IGNORECASE)
+    return "".join(_HTML.get(character, character) for character in line)
+
+
+def item(text: object) -> str:
+    """A line of a list."""
+    line = inert(text)
+    return f"- \\{line}" if re.match(r"[#+\-=]|\d+[.)]\s", line) else f"- {line}"
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a table, each cell inert."""
+    lines = [head, *rows]
+    marked = ["| " + " | ".join(map(inert, line)) + " |" for line in lines]
+    return [marked[0], "|---" * len(head) + "|", *marked[1:]]
+
+
+def picture(name: str, file: str) -> str:
+    """`file`: plain characters only, as from `outputs.file_names`."""
+    return f"![{inert(name)}]({file})"
+
+
+def code(lines: Iterable[str]) -> list[str]:
+    """A block of code, fenced by more backticks than the lines have."""
+    lines = [" ".join(line.split()) for line in lines]
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, *lines, fence]
+
+
+def csv_cell(text: str) -> str:
+    """A name as a cell of CSV: one that a spreadsheet would compute is quoted by an apostrophe, as is customary."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,30 @@
+"""How environments are called on pages and in figures: short, and no two alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from experiments.spec import short_name
+
+
+def short_names(envs: Iterable[str]) -> dict[str, str]:
+    """Each environment with its short name; of those whose short names are alike, with as much before it as tells them
+    apart: `a.py:Robot` and `b.py:Robot`, `CartPole-v1` and `gym:CartPole-v1`."""
+    every = list(dict.fromkeys(envs))
+    found = {env: short_name(env) or env for env in every}
+    alike = [env for env in every if sum(found[env] == found[other] for other in every) > 1]
+    return found | {env: _tail(env, [other for other in alike if other != env]) for env in alike}
+
+
+def _tail(env: str, others: list[str]) -> str:
+    """The shortest end of a name, at a colon or slash, that is the end of no other; all of it where there is none."""
+    starts = [match.end() for match in re.finditer(r"[:/]", env)]
+    ends = [env[start:] for start in reversed(starts)]
+    return next(
+        (end for end in ends if end and not any(_ends(other, end) for other in others)), env
+    )
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith((f":{end}", f"/{end}"))
