@@ -101,17 +101,17 @@ class Board:
 def total_steps(out: Path, run: Run) -> int:
     """Of all seeds; as soon as the run has begun, its own word."""
     try:
-        each = runs.read_config(out / run.folder)["config"]["total_steps"]
+        each = runs.read_config(out / run.folder)["config"].get("total_steps")
     except ValueError:
-        each = run.cell.steps()
-    return each * run.seeds
+        each = None
+    return (each if type(each) is int and each > 0 else run.cell.steps()) * run.seeds
 
 
 def done_steps(out: Path, run: Run) -> int:
     """Of all seeds, by the last row of metrics: seeds are in step."""
     folder = out / run.folder
     row = last_row(runs.metrics_file(folder, run.seeds, 0))
-    return row.get("env_steps", 0) * run.seeds
+    return row["env_steps"] * run.seeds if row else 0
 
 
 def last_row(path: Path) -> dict[str, Any]:
@@ -124,7 +124,9 @@ def last_row(path: Path) -> dict[str, Any]:
         return {}
     for line in reversed(lines):
         try:
-            return json.loads(line)
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict) and type(row.get("env_steps")) is int:
+            return row
     return {}

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import checkpoints, cli, options, runs
+from experiments import checkpoints, cli, options, outputs, stored
+from experiments.names import short_names
 from experiments.presets import preset
 from experiments.spec import (
     TOKENS,
@@ -46,6 +47,10 @@ _KEYS = {
 RESERVED = {"env", "total_steps"} | {field.name for field in dataclasses.fields(cli.RunFlags)}
 
 
+class DamagedRunError(ValueError):
+    """A run's folder cannot be read."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One environment with one algorithm, and its seeds `first_seed`, `first_seed + 1`, ..."""
@@ -57,10 +62,11 @@ class Cell:
     total_steps: int | None = None  # None: the preset's
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     imports: tuple[str, ...] = ()  # files that register environments
+    place: str | None = None  # the environment's folder; None: its short name
 
     @property
     def folder(self) -> Path:
-        return Path(short_name(self.env)) / self.algo
+        return Path(self.place or short_name(self.env)) / self.algo
 
     @property
     def domain(self) -> Domain:
@@ -122,15 +128,22 @@ def product(envs: Iterable[str], algos: Iterable[str], **rest: Any) -> list[Cell
     return [Cell(full_name(env), algo, **rest) for env in envs for algo in algos]
 
 
+def placed(cells: list[Cell]) -> list[Cell]:
+    """The cells with a folder for each environment, also where their names end alike."""
+    called = short_names(cell.env for cell in cells)
+    folders = outputs.file_names(called.values())
+    return [dataclasses.replace(cell, place=folders[called[cell.env]]) for cell in cells]
+
+
 def check(cells: list[Cell]) -> None:
     """Raises ValueError with one line for what no run could be made of. Builds no environment: whether an algorithm
     can handle one, its run will say."""
-    taken: dict[Path, Cell] = {}
+    taken: set[tuple[str, str]] = set()
     for cell in cells:
         what = f"{short_name(cell.env)} with {cell.algo}"
-        if cell.folder in taken:
+        if (cell.env, cell.algo) in taken:
             raise ValueError(f"{what} is in the grid twice")
-        taken[cell.folder] = cell
+        taken.add((cell.env, cell.algo))
         for name, least in (("seeds", 1), ("first_seed", 0), ("total_steps", 1)):
             value = getattr(cell, name)
             if value is not None and value < least:
@@ -160,16 +173,19 @@ def pending(cell: Cell, out: Path, seeds_per_run: int | None = None) -> tuple[li
 
 def existing(cell: Cell, out: Path) -> list[Run]:
     """The cell's runs that are finished or have a checkpoint to go on from. Raises ValueError where one is not of
-    this cell."""
+    this cell, DamagedRunError where one does not say of which it is."""
     found = []
     for path in (out / cell.folder).glob("seeds_*-*"):
         numbers = re.fullmatch(r"seeds_(\d+)-(\d+)", path.name)
         if not numbers or not (begun(path) or finished(path)):
             continue
-        stored = runs.read_config(path)
-        if (stored["env"], stored["algo"]) != (cell.env, cell.algo):
+        try:
+            config = stored.read_config(path)
+        except ValueError as error:
+            raise DamagedRunError(str(error)) from None
+        if (config["env"], config["algo"]) != (cell.env, cell.algo):
             raise ValueError(
-                f"{path} is a run of {stored['algo']} on {stored['env']}: choose another --out"
+                f"{path} is a run of {config['algo']} on {config['env']}: choose another --out"
             )
         first, last = map(int, numbers.groups())
         found.append(Run(cell, first, last - first + 1))

@@ -60,7 +60,7 @@ def staged(out: Path, ours: Ours) -> Iterator[Path]:
 
 
 def figures(out: Path, names: Iterable[str]) -> Ours:
-    """Figures, which hold no mark: they are ours where the page in `out` shows them. `check` knows whose the page is."""
+    """Figures hold no mark: they are ours where the page in `out` shows them. Whose the page is, `check` sees to."""
     shown = _shown_in(out / PAGE)
     return {name: lambda _, name=name: name in shown for name in names}  # type: ignore[misc]
 

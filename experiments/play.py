@@ -54,7 +54,9 @@ def play(argv: Sequence[str]) -> int:
     if flags.out:
         for path in video.files(flags.out):
             if path.exists():
-                raise ValueError(f"{path} exists already and is not overwritten: --out takes another name")
+                raise ValueError(
+                    f"{path} exists already and is not overwritten: --out takes another name"
+                )
     display = Display()
     stored, algo = spec.open_run(flags.run, flags.trust)
     spec.refuse_tokens(flags.run, stored)

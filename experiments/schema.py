@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -182,7 +183,7 @@ class TableOf:
         if not isinstance(value, dict):
             return wrong(self, value, at)
         for name, entry in value.items():
-            shown = name if name.isidentifier() else repr(name)[:_SHOWN]
+            shown = name if re.fullmatch(r"[\w/.-]{1,60}", name) else repr(name)[:_SHOWN]
             if fault := self.kind.fault(entry, f"{at}.{shown}" if at else shown):
                 return fault
         return None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from typing import IO, Any
 import jax
 import tyro
 
-from experiments import grid, records, runs
+from experiments import grid, outputs, records, runs, schema
 from experiments.board import Board
 from experiments.exits import BAD_INPUT, run_main
 from experiments.flags import ImportFlag, parse_flags
@@ -37,6 +38,10 @@ from experiments.user_env import path_of
 
 SMOKE_STEPS, SMOKE_SEEDS = 5_000, 2
 POLL_SECONDS = 0.2
+_SETTINGS = schema.TableOf(schema.ListOf(schema.TEXT))  # suite.json
+# What a run leaves in its folder.
+_LEFT = re.compile(r"(config|summary|metrics|samples)\.jsonl?|\.lock|.*\.tmp|\..*|curve\.png")
+_LEFT_FOLDERS = ("checkpoints", "tensorboard", "wandb")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ANOTHER = "another suite, or a run that one left behind,"
 
@@ -83,7 +88,8 @@ def suite(argv: Sequence[str]) -> int:
     )
     cells = _cells(flags)
     out = _folder(flags)
-    plan = [grid.pending(cell, out, flags.seeds_per_run) for cell in cells]
+    outputs.check(out, {"suite.json": _is_settings, "records.json": records.is_ours})
+    plan, damaged = _plan(cells, out, flags.seeds_per_run)
     old = [run for there, _ in plan for run in there]
     done = [run for run in old if grid.finished(out / run.folder)]
     todo = [r for there, new in plan for r in (*there, *new) if not grid.finished(out / r.folder)]
@@ -91,9 +97,10 @@ def suite(argv: Sequence[str]) -> int:
     board = Board(out, [*done, *todo])
     with alone(out, _ANOTHER) as lock, _Signals() as signals, board:
         board.say(f"{len(done)} runs finished already, {len(todo)} to do, in {out}")
-        runs.write_json(out / "suite.json", settings)
+        outputs.write(out / "suite.json", json.dumps(settings, indent=2) + "\n")
         records.refresh(out)
         failed = _Suite(out, flags.jobs, board, signals, lock).run(todo)
+        failed += [f"left out: {line}" for line in dict.fromkeys([*damaged, *records.refresh(out)])]
     for line in failed:
         board.say(line)
     if signals.received:
@@ -101,6 +108,20 @@ def suite(argv: Sequence[str]) -> int:
         return 128 + signals.received[0]
     board.say(f"records: {out / 'records.json'}")
     return 1 if failed else 0
+
+
+def _plan(
+    cells: list[Cell], out: Path, seeds_per_run: int | None
+) -> tuple[list[tuple[list[Run], list[Run]]], list[str]]:
+    """For each cell the runs there are and those to come; and a line for each cell that is left out, because a run of
+    it cannot be read."""
+    plan, damaged = [], []
+    for cell in cells:
+        try:
+            plan.append(grid.pending(cell, out, seeds_per_run))
+        except grid.DamagedRunError as error:
+            damaged.append(str(error))
+    return plan, damaged
 
 
 class _Signals:
@@ -147,7 +168,11 @@ class _Suite:
         if resumed:
             arguments = ["--resume", str(folder)]
         else:
-            _clear(folder)
+            if foreign := _clear(folder):
+                line = f"{run.folder} was not begun: {foreign} is no file of a run, and stays"
+                self.failed.append(line)
+                self.board.dropped(run, line)
+                return
             seeds = ["--seed", str(run.first), "--seeds", str(run.seeds)]
             arguments = [*run.cell.argv(), *seeds, "--out", str(folder)]
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +255,7 @@ def _cells(flags: SuiteFlags) -> list[Cell]:
     cells = [dataclasses.replace(cell, imports=files) for cell in cells]
     given = {name: getattr(flags, name) for name in ("seeds", "first_seed", "total_steps")}
     given = {name: value for name, value in given.items() if value is not None}
-    cells = [dataclasses.replace(cell, **given) for cell in cells]
+    cells = grid.placed([dataclasses.replace(cell, **given) for cell in cells])
     grid.check(cells)
     if not flags.smoke:
         return cells
@@ -260,10 +285,7 @@ def _settings(out: Path, planned: list[Run]) -> dict[str, list[str]]:
     """The flags of each run in `out`, the planned ones included. Raises ValueError where a planned one is there
     already and has others: its seeds would not belong together."""
     file = out / "suite.json"
-    try:
-        known = json.loads(file.read_text()) if file.exists() else {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
+    known = schema.read(file, _SETTINGS) if file.exists() else {}
     found = dict(known)
     for run in planned:
         name, asked = str(run.cell.folder), run.cell.argv()
@@ -276,12 +298,24 @@ def _settings(out: Path, planned: list[Run]) -> dict[str, list[str]]:
     return found
 
 
-def _clear(folder: Path) -> None:
-    """Removes what a run leaves that was killed before its first checkpoint."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+def _is_settings(text: str) -> bool:
+    """Tells from a file's text that it is a suite.json."""
+    return text.startswith("{") and (text.strip() == "{}" or '": [' in text.partition("\n")[2])
+
+
+def _clear(folder: Path) -> Path | None:
+    """Removes what a run leaves that was killed before its first checkpoint. Returns a file that no run leaves, where
+    there is one, and removes nothing then."""
+    found = sorted(folder.rglob("*"), reverse=True)
+    for path in found:
+        top = path.relative_to(folder).parts[0]
+        if not (path.is_dir() or _LEFT.fullmatch(path.name) or top in _LEFT_FOLDERS):
+            return path
+    for path in found:
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     if folder.is_dir():
         folder.rmdir()
+    return None
 
 
 def _command(argv: Sequence[str]) -> str:

@@ -56,7 +56,9 @@ def studies(argv: Sequence[str]) -> int:
     out = flags.out or (QUICK_OUT if flags.quick else OUT)
     figure, json_file = f"{flags.name}.png", f"{flags.name}.json"
     ours = {outputs.PAGE: is_page, json_file: _is_numbers}
-    outputs.check(out, {**ours, **outputs.figures(out, [figure])})  # better now than in some minutes
+    outputs.check(
+        out, {**ours, **outputs.figures(out, [figure])}
+    )  # better now than in some minutes
     stored(out)
     say = Display().say
     numbers = runs.plain(rounded(study.run(flags.quick, say)))

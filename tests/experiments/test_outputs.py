@@ -32,9 +32,13 @@ def test_all_or_nothing(tmp_path):
 
 
 def test_what_breaks_midway_changes_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), outputs.staged(tmp_path / "x/y", OURS) as fresh:
-        (fresh / "README.md").write_text("half")
-        raise ZeroDivisionError
+    def go():
+        with outputs.staged(tmp_path / "x/y", OURS) as fresh:
+            (fresh / "README.md").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        go()
     assert list(tmp_path.iterdir()) == []
 
 

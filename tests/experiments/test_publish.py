@@ -259,8 +259,9 @@ def test_the_file_of_an_environment_is_not_run(tmp_path):
     assert publish.publish([str(folder), "--out", str(tmp_path / "one")]) == 0
     (record,) = records.read(tmp_path / "out/records.json")[1]
     assert record["env"] == "mine.py:Mine"
-    assert "--env mine.py:Mine --algo stub --seed 0 --seeds 1 --max-episode-steps 10" in (
-        record["command"]
+    assert (
+        "--env mine.py:Mine --algo stub --seed 0 --seeds 1 --max-episode-steps 10"
+        in (record["command"])
     )
 
 
