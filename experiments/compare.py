@@ -1,7 +1,8 @@
 """Compares learning curves: python -m experiments.compare RUN_OR_FOLDER... [--by env,algo] [--x seconds] [--out DIR]
 
-Run folders, folders of them, records.json, CSV (env, algo, seed, env_steps, value) and TensorBoard's event files (in
-folders ENV/ALGO/SEED) can stand side by side. Statistics: `experiments/statistics.py`.
+Run folders, folders of them, records.json, CSV (env, algo, seed, env_steps, value) and the logs of other libraries
+(`experiments/layouts.py`, `experiments/others.py`) can stand side by side; two folders of equal settings do as
+OLD=DIR NEW=DIR, or with --by env,algo,commit. Statistics: `experiments/statistics.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,26 +22,30 @@ from experiments import outputs, plots, profiles, sources, statistics
 from experiments.cli import run_main
 from experiments.compare_page import HEADER, Groups, is_page, is_table, page
 from experiments.console import Display
-from experiments.curves import Curve, differing
+from experiments.curves import NAME, Curve, differing, ended
 from experiments.flags import parse_flags
-from experiments.spec import short_name
+from experiments.markdown import csv_cell
+from experiments.names import short_names
+from experiments.scoring import axes_of, common, scored, scores
 from experiments.suggest import suggestion
 
 _POINTS = 200  # at which curves are compared
+_NAMED = 3  # seeds in a note
+SCORES = "scores.csv"
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareFlags:
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """folders of runs, folders that hold some, records.json, CSV or event files"""
+    """folders of runs, folders that hold some, records.json, CSV or other libraries' logs; NAME=PATH gives a name"""
     by: str = "env,algo"
-    """what tells curves apart: env, algo, and settings such as learning_rate, with commas"""
+    """what tells curves apart: env, algo, commit, and settings such as learning_rate, with commas"""
     envs: tuple[str, ...] = ()
     """only these environments of what is found"""
     algos: tuple[str, ...] = ()
     """only these algorithms"""
     metric: str = sources.METRIC
-    """a column of metrics.jsonl, or a tag of event files"""
+    """a column of metrics.jsonl, or a tag of event files; eval/return also finds what others call it"""
     x: Literal["steps", "seconds"] = "steps"
     """against environment steps or wall clock"""
     threshold: float | None = None
@@ -67,48 +72,72 @@ def compare(argv: Sequence[str]) -> int:
         raise ValueError(f"--smooth {flags.smooth}: a number of evaluations, or 0")
     if flags.threshold is not None and not math.isfinite(flags.threshold):
         raise ValueError(f"--threshold {flags.threshold}: a finite value is wanted")
-    outputs.check(flags.out, {"README.md": is_page, "scores.csv": is_table})
+    ours = {outputs.PAGE: is_page, SCORES: is_table}
+    outputs.check(flags.out, ours)
     ranges = profiles.read_ranges(flags.normalize) if flags.normalize else {}
-    found = sources.read(flags.paths, flags.metric)
-    by = flags.by.split(",")
+    by = [name.strip().replace("-", "_") for name in flags.by.split(",")]
+    found = sources.read(flags.paths, flags.metric, by)
     groups = grouped(chosen(found.curves, env=flags.envs, algo=flags.algos), by)
-    together, left_out = profiles.together(groups, ranges, flags.metric)
-    notes = [*found.notes, *mixed(groups, by), *unequal(groups), *disjoint(groups, flags.x)]
+    together, left_out = profiles.together(scored(groups), ranges, flags.metric)
+    notes = [*found.notes, *mixed(groups, by), *short(groups), *disjoint(groups, flags.x)]
     notes += [*left_out, *profiles.unused(ranges, [env for env, _ in groups])]
-    flags.out.mkdir(parents=True, exist_ok=True)
+    called = short_names(env for env, _ in groups)
+    rows = scores(groups, flags.threshold)
+    with outputs.staged(flags.out, ours) as fresh:
+        pictures = _draw(groups, called, flags, fresh)
+        if together:
+            over_all = profiles.rows(together)
+            rows += over_all
+            drawn = profiles.draw(together, over_all, fresh, flags.metric)
+            pictures |= {f"over all: {name}": name for name in drawn}
+        with (fresh / SCORES).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([HEADER, *map(_inert, rows)])
+        text = page(rows, groups, called, pictures, notes, flags.metric, together)
+        outputs.write(fresh / outputs.PAGE, text)
+    _show(rows, called, notes, flags)
+    return 0
+
+
+def _draw(
+    groups: Groups, called: Mapping[str, str], flags: CompareFlags, out: Path
+) -> dict[str, str]:
+    """Draws the curves of each environment. Returns the names of the figures, without suffix, by the environments'."""
+    files = outputs.file_names(called.values())
     pictures = {}
-    for env in dict.fromkeys(env for env, _ in groups):
+    for env, name in called.items():
         of_env = {label: curves for (e, label), curves in groups.items() if e == env}
         bands = {
-            label: found_band
+            f"{label} (n={len(curves)})": found_band
             for label, curves in of_env.items()
             if (found_band := band([smoothed(c, flags.smooth) for c in curves], flags.x))
         }
         if not bands:
             continue
-        pictures[env] = f"curves-{short_name(env) or 'all'}"
-        what = f"IQM and 95% bootstrap band, mean dashed; {_smoothing(flags.smooth)}"
-        title = f"{short_name(env)}\n{what}"
+        pictures[name] = f"curves-{files[name]}"
+        what = f"IQM and nominal 95% bootstrap band, mean dashed; {_smoothing(flags.smooth)}"
+        places = {f"{label} (n={len(curves)})": label for label, curves in of_env.items()}
         for suffix in ("png", "svg"):
-            plots.interval_bands(
-                bands, flags.out / f"{pictures[env]}.{suffix}", title, flags.x, flags.metric
-            )
-    rows = scores(groups, flags.threshold)
-    if together:
-        over_all = profiles.rows(together)
-        rows += over_all
-        drawn = profiles.draw(together, over_all, flags.out, flags.metric)
-        pictures |= {f"over all: {name}": name for name in drawn}
-    with (flags.out / "scores.csv").open("w", newline="") as f:
-        csv.writer(f).writerows([HEADER, *rows])
-    (flags.out / "README.md").write_text(
-        page(rows, groups, pictures, notes, flags.metric, together)
-    )
+            path = out / f"{pictures[name]}.{suffix}"
+            plots.interval_bands(bands, path, f"{name}\n{what}", flags.x, flags.metric, places)
+    return pictures
+
+
+def _inert(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row with names that no spreadsheet takes for formulas."""
+    return (*map(csv_cell, row[:3]), *row[3:])
+
+
+def _show(
+    rows: list[tuple[Any, ...]], called: Mapping[str, str], notes: list[str], flags: CompareFlags
+) -> None:
     display = Display()
     display.table(
-        f"final {flags.metric}: IQM (95% interval)",
+        f"final {flags.metric}: IQM (nominal 95% interval)",
         [
-            (f"{short_name(row[0])}, {row[1]}", f"{row[3]} ({row[5]} to {row[6]}), {row[7]} seeds")
+            (
+                f"{called.get(row[0], row[0])}, {row[1]}",
+                f"{row[3] or '-'} ({f'{row[5]} to {row[6]}' if row[5] else 'no interval'}), {row[7]} seeds",
+            )
             for row in rows
             if row[2] in ("final", "normalised_final")
         ],
@@ -116,7 +145,6 @@ def compare(argv: Sequence[str]) -> int:
     for note in notes:
         display.warn(note)
     display.say(str(flags.out))
-    return 0
 
 
 def chosen(curves: list[Curve], **wanted: Sequence[str]) -> list[Curve]:
@@ -132,8 +160,13 @@ def chosen(curves: list[Curve], **wanted: Sequence[str]) -> list[Curve]:
 
 
 def grouped(curves: list[Curve], by: Sequence[str]) -> Groups:
-    """Raises ValueError where environments would be mixed, or `by` names what no curve has."""
+    """Curves by environment and by a label of the rest of `by`; names that were given to sources are a part of it.
+
+    Raises ValueError where environments would be mixed, or `by` names what no curve has.
+    """
     names = [name.strip().replace("-", "_") for name in by]
+    if any(NAME in c.fields for c in curves):
+        names.append(NAME)
     unknown = [name for name in names if not any(name in c.fields for c in curves)]
     if unknown:
         raise ValueError(f"--by {unknown[0]}: no run has that; env, algo or a setting is wanted")
@@ -145,38 +178,34 @@ def grouped(curves: list[Curve], by: Sequence[str]) -> Groups:
         )
     groups: Groups = {}
     for curve in curves:
-        told = [
-            str(curve.fields.get(n)) if n == "algo" else f"{n} {curve.fields.get(n)}"
-            for n in names
-            if n != "env"
-        ]
-        groups.setdefault((str(curve.fields["env"]), ", ".join(told) or "all"), []).append(curve)
+        told = [_told(curve, name) for name in names if name != "env"]
+        label = ", ".join(text for text in told if text) or "all"
+        groups.setdefault((str(curve.fields["env"]), label), []).append(curve)
     return groups
 
 
+def _told(curve: Curve, name: str) -> str:
+    value = curve.fields.get(name)
+    return str(value) if name in ("algo", NAME) else f"{name} {value}"
+
+
 def band(curves: list[Curve], x: str) -> tuple[np.ndarray, ...] | None:
-    """Abscissa, IQM, mean, and the ends of the interval, as far as all seeds go; None where that is nowhere."""
-    axes = _axes(curves, x)
+    """Abscissa, IQM, mean, and the ends of the interval, as far as all seeds go; None where that is nowhere or at a
+    single point. The ends are NaN where there is a single seed, which tells nothing of the spread."""
+    curves = [c for c in curves if len(c.steps)]
+    axes = axes_of(curves, x)
     if any(np.isnan(axis).any() for axis in axes):
         raise ValueError("--x seconds: not every curve knows its wall clock")
-    begin, end = _common(axes)
-    if end < begin:
+    begin, end = common(axes)
+    if end <= begin:
         return None
     grid = np.linspace(begin, end, _POINTS)
     values = np.stack(
         [np.interp(grid, axis, c.value) for axis, c in zip(axes, curves, strict=True)]
     )
-    low, high = statistics.bootstrap([values])
+    nothing = np.full(len(grid), np.nan)
+    low, high = statistics.interval([values]) or (nothing, nothing)
     return grid, statistics.iqm(values), values.mean(0), low, high
-
-
-def _axes(curves: list[Curve], x: str) -> list[np.ndarray]:
-    return [c.steps if x == "steps" else c.seconds for c in curves]
-
-
-def _common(axes: list[np.ndarray]) -> tuple[float, float]:
-    """Where the last begins and where the first ends; the other way round where they have no part in common."""
-    return max(axis[0] for axis in axes), min(axis[-1] for axis in axes)
 
 
 def smoothed(curve: Curve, n: int) -> Curve:
@@ -190,59 +219,6 @@ def smoothed(curve: Curve, n: int) -> Curve:
 
 def _smoothing(n: int) -> str:
     return f"moving average of {n} evaluations" if n > 1 else "not smoothed"
-
-
-def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
-    """Rows of scores.csv."""
-    rows: list[tuple[Any, ...]] = []
-    for (env, label), curves in groups.items():
-        final = np.array([c.value[-1] for c in curves])
-        measured = {"final": final, "best": np.array([c.value.max() for c in curves])}
-        measured["auc"] = np.array(_areas(curves))
-        told = {name: (*_figures(each), len(each)) for name, each in measured.items()}
-        if threshold is not None:
-            for x in ("steps", "seconds"):
-                told[f"{x}_to_threshold"] = _reached(_axes(curves, x), curves, threshold)
-            gaps = threshold - np.minimum(final, threshold)
-            # Over environments, too, the gap is a mean.
-            told["optimality_gap"] = ("", *_figures(gaps, _mean)[1:], len(gaps))
-        rows += [(env, label, name, *figures) for name, figures in told.items()]
-    return rows
-
-
-def _figures(each: np.ndarray, statistic: statistics.Statistic = statistics.iqm) -> tuple[str, ...]:
-    """The statistic, the mean, and the statistic's interval; nothing of nothing."""
-    if not len(each):
-        return ("",) * 4
-    low, high = statistics.bootstrap([each], statistic)
-    return tuple(f"{float(v):.5g}" for v in (statistic(each), each.mean(), low, high))
-
-
-def _mean(scores: np.ndarray) -> np.ndarray:
-    return np.mean(scores, axis=0)
-
-
-def _areas(curves: list[Curve]) -> list[float]:
-    """Of each curve over the steps that all have, so that a longer one has no easier part; of none where they have no
-    step in common."""
-    begin, end = _common(_axes(curves, "steps"))
-    if end < begin:
-        return []
-    parts = [statistics.clipped(c.steps, c.value, begin, end) for c in curves]
-    return [statistics.area_under_curve(*part) for part in parts]
-
-
-def _reached(axes: list[np.ndarray], curves: list[Curve], goal: float) -> tuple[Any, ...]:
-    """When the threshold is reached, by how many of those whose clock is known. Seeds that do not reach it count as
-    infinite: without them the worse learner, of which only lucky seeds arrive, would look the faster."""
-    each = np.array(
-        [
-            statistics.first_reached(axis, c.value, goal)
-            for axis, c in zip(axes, curves, strict=True)
-            if not np.isnan(axis).any()
-        ]
-    )
-    return *_figures(each), f"{np.isfinite(each).sum()} of {len(each)}"
 
 
 def mixed(groups: Groups, by: Sequence[str]) -> list[str]:
@@ -261,15 +237,23 @@ def mixed(groups: Groups, by: Sequence[str]) -> list[str]:
     return notes
 
 
-def unequal(groups: Groups) -> list[str]:
+def short(groups: Groups) -> list[str]:
+    """Notes on seeds of unequal length: which of them stopped short, and how far bands go."""
     notes = []
     for (env, label), curves in groups.items():
-        ends = {c.steps[-1] for c in curves}
-        begin, end = _common(_axes(curves, "steps"))
+        _, early = ended(curves)
+        if early:
+            seeds = ", ".join(
+                f"{c.fields['seed']} (at step {c.steps[-1]:.0f})" for c in early[:_NAMED]
+            )
+            more = f" and {len(early) - _NAMED} more" if len(early) > _NAMED else ""
+            notes.append(f"{env}, {label}: stopped short, and not scored: seed {seeds}{more}")
+        ends = {c.steps[-1] for c in curves if len(c.steps)}
+        begin, end = common(axes_of(curves, "steps"))
         if len(ends) > 1 and begin <= end:  # otherwise `disjoint` tells
             notes.append(
                 f"{env}, {label}: curves of {len(curves)} seeds end between {min(ends):.0f} and {max(ends):.0f} steps; "
-                "the band and auc end with the first, final values are those at each one's end"
+                "the band and auc end with the first"
             )
     return notes
 
@@ -277,30 +261,10 @@ def unequal(groups: Groups) -> list[str]:
 def disjoint(groups: Groups, x: str) -> list[str]:
     notes = []
     for (env, label), curves in groups.items():
-        begin, end = _common(_axes(curves, x))
-        if end < begin:
+        begin, end = common(axes_of(curves, x))
+        if end < begin and any(len(c.steps) for c in curves):
             notes.append(f"{env}, {label}: no band, as its curves have no {x} in common")
     return notes
-
-
-def label_runs(configs: list[dict[str, Any]]) -> list[str]:
-    """What tells the runs apart: environment, algorithm, seeds, and the settings in which they differ."""
-    flat = [
-        {"env": c["env"], "algo": c["algo"], **c["env_kwargs"], **c["config"], "seed": c["seed"]}
-        for c in configs
-    ]
-    names = dict.fromkeys(name for c in flat for name in c)
-    differing = [n for n in names if len({str(c.get(n)) for c in flat}) > 1]
-    if len({(c["env"], c["algo"]) for c in flat}) == len(flat):
-        # Learners of different kinds differ in dozens of settings that say nothing more.
-        differing = [n for n in differing if n in ("env", "algo")]
-    labels: list[str] = []
-    for c in flat:
-        told = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
-        label = ", ".join(told) or f"{c['env']}, {c['algo']}"
-        same = sum(known.split(" #")[0] == label for known in labels)
-        labels.append(f"{label} #{same + 1}" if same else label)
-    return labels
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+NAME = "NAME"  # field of a curve: what somebody called its source; settings are not in capitals
+NEAR = 0.95  # of the steps of the longest seed, with which another counts as having ended, too
+
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
@@ -21,6 +24,8 @@ class Curve:
     value: np.ndarray  # [n]
     finished: bool
     source: Path = Path()
+    diverged: bool = False  # what came after the last value here was not finite
+    planned: float | None = None  # steps of the whole run; None: not known
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -40,16 +45,20 @@ def measured(
     fields: dict[str, Any], points: Sequence[tuple[float, ...]], finished: bool, source: Path
 ) -> Curve:
     """`points`: (steps, seconds, value), as they were written."""
-    steps, seconds, value = np.array(points, float).T
+    steps, seconds, value = np.array(points, float).reshape(-1, 3).T
     return Curve(fields, steps, seconds, value, finished, source)
 
 
 def cleaned(curve: Curve) -> tuple[Curve | None, list[str]]:
-    """In the order of steps, each of them once and with finite values; None where no point is left."""
+    """In the order of steps, each of them once and with finite values; None where no point is left, and none was lost
+    to a value that was not finite. Where such a one is the last, the curve has diverged."""
     finite = np.flatnonzero(np.isfinite(curve.steps) & np.isfinite(curve.value))
     order = finite[np.argsort(curve.steps[finite], kind="stable")]
     kept = order[np.diff(curve.steps[order], append=np.inf) > 0]
     where, notes = f"{curve.source}, {curve.name}", []
+    lost = curve.steps[np.isfinite(curve.steps) & ~np.isfinite(curve.value)]
+    end = curve.steps[order[-1]] if len(order) else -np.inf
+    diverged = curve.diverged or bool(len(lost) and lost.max() >= end)
     if len(finite) < len(curve.steps):
         left = len(curve.steps) - len(finite)
         notes.append(f"{where}: {left} of {len(curve.steps)} points are not finite and left out")
@@ -57,11 +66,44 @@ def cleaned(curve: Curve) -> tuple[Curve | None, list[str]]:
         notes.append(
             f"{where}: {len(order) - len(kept)} points are at the steps of later ones, which count"
         )
-    if not len(kept):
+    if diverged:
+        at = f"after step {end:.0f}" if len(order) else "from the beginning"
+        notes.append(f"{where}: it diverged {at}, and counts as worse than any other")
+    if not len(kept) and not diverged:
         return None, notes
     seconds = np.where(np.isfinite(curve.seconds), curve.seconds, np.nan)[kept]
     steps, value = curve.steps[kept], curve.value[kept]
-    return dataclasses.replace(curve, steps=steps, seconds=seconds, value=value), notes
+    return (
+        dataclasses.replace(curve, steps=steps, seconds=seconds, value=value, diverged=diverged),
+        notes,
+    )
+
+
+def ended(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
+    """The seeds of a group that can be scored, and those that stopped short.
+
+    A seed stopped short where its run is not finished or, where nothing is known of that, where it has less than NEAR
+    of the steps that the longest of the group has. A seed that diverged can be scored: as worse than any.
+    """
+    longest = max((c.steps[-1] for c in curves if len(c.steps)), default=0.0)
+    whole = [c for c in curves if c.diverged or _is_whole(c, longest)]
+    return whole, [c for c in curves if not any(c is w for w in whole)]
+
+
+def _is_whole(curve: Curve, longest: float) -> bool:
+    if not curve.finished:
+        return False
+    return curve.planned is not None or curve.steps[-1] >= NEAR * longest
+
+
+def final(curve: Curve) -> float:
+    """The last value; of a seed that diverged, less than any."""
+    return -np.inf if curve.diverged else float(curve.value[-1])
+
+
+def best(curve: Curve) -> float:
+    """The highest value; of a seed that diverged, less than any."""
+    return -np.inf if curve.diverged else float(curve.value.max())
 
 
 def same_run(a: Curve, b: Curve) -> bool:

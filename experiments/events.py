@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +15,93 @@ Point = tuple[float, float, float]  # step, seconds, value
 _FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}  # TensorFlow's DataType
 
 
-def read(folder: Path, tag: str) -> tuple[list[Point], int]:
-    """The points of a tag in all event files of a folder, and how many were left out as no single float.
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The points of a tag."""
 
-    A run that was resumed leaves several files: they come in the order in which they were begun, and seconds count
-    from the first. Raises ValueError, in one line, where there is no point.
+    tag: str
+    points: list[Point]
+    notes: list[str]
+    others: frozenset[str]  # all tags there are
+
+
+@dataclasses.dataclass
+class _Tag:
+    """What has been read of a tag so far."""
+
+    points: list[Point] = dataclasses.field(default_factory=list)
+    others: int = 0  # points that are no single number
+    expired: int = 0
+    file: int = -1  # in which the last point was
+
+
+def read(folder: Path, tags: Sequence[str]) -> Series:
+    """The points of the first of `tags` that the event files of a folder hold.
+
+    A run that was taken up again leaves several files: they come in the order in which they were begun, and seconds
+    count from the first. Points at or behind the step from which it went on are expired, as TensorBoard has it: that
+    step is told by the event that opens the later file (tensorboardX's and PyTorch's `purge_step`), or is the first
+    step of the tag in the later file. Raises ValueError, in one line, where there is no point.
     """
     files = []
     for path in sorted(folder.glob(PREFIX + "*")):
         events = list(_events(path))
         files.append((events[0].wall_time if events else math.inf, events))
     files.sort(key=lambda file: file[0])
-    points: list[Point] = []
-    tags, others, begin = set(), 0, files[0][0]
-    for event in (event for _, events in files for event in events):
-        for value in event.summary.value:
-            tags.add(value.tag)
-            if value.tag != tag:
-                continue
-            scalar = _scalar(value)
-            others += scalar is None
-            if scalar is not None:
-                points.append((event.step, event.wall_time - begin, scalar))
-    if tag in tags and not points:
-        raise ValueError(f"{folder} holds {tag}, but not as single numbers of type float or double")
-    if not points:
-        near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.3) or sorted(tags)[:5]
-        there = f"there is {', '.join(near)}" if near else "its event files hold no metric at all"
-        raise ValueError(f"{folder} has no metric {tag}; {there}")
-    return points, others
+    found = {tag: _Tag() for tag in tags}
+    there: set[str] = set()
+    for number, (_, events) in enumerate(files):
+        for event in events:
+            if _restarts(event):
+                for of_tag in found.values():
+                    _expire(of_tag, event.step)
+            for value in event.summary.value:
+                there.add(value.tag)
+                if value.tag in found:
+                    _add(found[value.tag], event, value, number, files[0][0])
+    for tag, of_tag in found.items():
+        if of_tag.points:
+            return Series(tag, of_tag.points, _notes(folder, of_tag), frozenset(there))
+    for tag in tags:
+        if tag in there:
+            raise ValueError(
+                f"{folder} holds {tag}, but not as single numbers of type float or double"
+            )
+    near = difflib.get_close_matches(tags[0], there, n=3, cutoff=0.3) or sorted(there)[:5]
+    told = f"there is {', '.join(near)}" if near else "its event files hold no metric at all"
+    raise ValueError(f"{folder} has no metric {tags[0]}; {told}")
+
+
+def _restarts(event: Any) -> bool:
+    return event.HasField("session_log") and event.session_log.status == 1  # SessionLog.START
+
+
+def _add(of_tag: _Tag, event: Any, value: Any, file: int, begin: float) -> None:
+    scalar = _scalar(value)
+    if scalar is None:
+        of_tag.others += 1
+        return
+    if file != of_tag.file:
+        _expire(of_tag, event.step)
+    of_tag.file = file
+    of_tag.points.append((event.step, event.wall_time - begin, scalar))
+
+
+def _expire(of_tag: _Tag, step: int) -> None:
+    kept = [point for point in of_tag.points if point[0] < step]
+    of_tag.expired += len(of_tag.points) - len(kept)
+    of_tag.points = kept
+
+
+def _notes(folder: Path, of_tag: _Tag) -> list[str]:
+    notes = []
+    if of_tag.others:
+        notes.append(f"{folder}: {of_tag.others} points are no single numbers and left out")
+    if of_tag.expired:
+        notes.append(
+            f"{folder}: {of_tag.expired} points do not count, as the run was taken up again before them"
+        )
+    return notes
 
 
 def _events(path: Path) -> Iterator[Any]:

@@ -1,9 +1,10 @@
-"""How environments are called on pages and in figures: short, and no two alike."""
+"""How environments and runs are called on pages and in figures: short, and no two alike."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from experiments.spec import short_name
 
@@ -28,3 +29,23 @@ def _tail(env: str, others: list[str]) -> str:
 
 def _ends(name: str, end: str) -> bool:
     return name == end or name.endswith((f":{end}", f"/{end}"))
+
+
+def label_runs(configs: list[dict[str, Any]]) -> list[str]:
+    """What tells the runs apart: environment, algorithm, seeds, and the settings in which they differ."""
+    flat = []
+    for c in configs:
+        told = {"env": c["env"], "algo": c["algo"]}
+        flat.append({**told, **c["env_kwargs"], **c["config"], "seed": c["seed"], **told})
+    names = dict.fromkeys(name for c in flat for name in c)
+    differing = [n for n in names if len({str(c.get(n)) for c in flat}) > 1]
+    if len({(c["env"], c["algo"]) for c in flat}) == len(flat):
+        # Learners of different kinds differ in dozens of settings that say nothing more.
+        differing = [n for n in differing if n in ("env", "algo")]
+    labels: list[str] = []
+    for c in flat:
+        told = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
+        label = ", ".join(told) or f"{c['env']}, {c['algo']}"
+        same = sum(known.split(" #")[0] == label for known in labels)
+        labels.append(f"{label} #{same + 1}" if same else label)
+    return labels

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +112,25 @@ def places(labels: Iterable[str]) -> dict[str, int]:
 
 
 def interval_bands(
-    curves: dict[str, tuple[np.ndarray, ...]], path: Path, title: str, x: str, y: str
+    curves: dict[str, tuple[np.ndarray, ...]],
+    path: Path,
+    title: str,
+    x: str,
+    y: str,
+    names: Mapping[str, str] | None = None,
 ) -> Path:
-    """Each of (abscissa, IQM, mean, low end, high end): a band, its middle, and the mean thin and dashed."""
+    """Each of (abscissa, IQM, mean, low end, high end): a band, its middle, and the mean thin and dashed. A band whose
+    ends are NaN is none. `names`: the labels by which curves have their colours; None: those of `curves`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
-    colors = looks(curves, second_line=":")  # dashes are the mean's
+    names = names or {label: label for label in curves}
+    colors = looks(names.values(), second_line=":")  # dashes are the mean's
     for label, (grid, middle, mean, low, high) in curves.items():
-        color, line = colors[label]
+        color, line = colors[names[label]]
         ax.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(grid, middle, line, color=color, linewidth=1.8, label=label)
         ax.plot(grid, mean, "--", color=color, linewidth=0.7)
@@ -162,7 +170,7 @@ def profiles(curves: dict[str, tuple[np.ndarray, ...]], path: Path, title: str) 
 
 
 def intervals(panels: dict[str, dict[str, tuple[float, ...]]], path: Path, title: str) -> Path:
-    """A panel for each heading, in it a bar for each label: (middle, low end, high end)."""
+    """A panel for each heading, in it a bar for each label: (middle, low end, high end), as far as they are finite."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -177,8 +185,10 @@ def intervals(panels: dict[str, dict[str, tuple[float, ...]]], path: Path, title
         for i, label in enumerate(labels):
             middle, low, high = of[label]
             color, _ = colors[label]
-            ax.barh(i, high - low, 0.5, low, color=color, alpha=0.45)
-            ax.vlines(middle, i - 0.25, i + 0.25, color=color, linewidth=2.2)
+            if np.isfinite([low, high]).all():
+                ax.barh(i, high - low, 0.5, low, color=color, alpha=0.45)
+            if np.isfinite(middle):
+                ax.vlines(middle, i - 0.25, i + 0.25, color=color, linewidth=2.2)
         style(ax)
         ax.use_sticky_edges = False  # bars would end at the frame
         ax.margins(x=0.08)
@@ -227,13 +237,19 @@ def bands(curves: dict[str, list[Curve]], path: Path, title: str) -> Path:
 
 def quartiles(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Steps [M], and there the quartiles [3, M] over curves, each interpolated; as far as all of them go."""
+    x, values = _together(curves)
+    return x, np.percentile(values, [25, 50, 75], axis=0)
+
+
+def _together(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [M], and there the curves [N, M], each interpolated; as far as all of them go."""
     curves = [(x, y) for x, y in curves if len(x)]
     if not curves:
-        return np.zeros(0), np.zeros((3, 0))
+        return np.zeros(0), np.zeros((1, 0))
     begin, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     x = np.unique(np.concatenate([x for x, _ in curves]))
     x = x[(x >= begin) & (x <= end)]
-    return x, np.percentile([np.interp(x, *curve) for curve in curves], [25, 50, 75], axis=0)
+    return x, np.stack([np.interp(x, *curve) for curve in curves])
 
 
 def _panel(ax: Any, seeds: list[Rows], name: str, label: str) -> None:
@@ -269,8 +285,12 @@ def style(ax: Any) -> None:
 def _save(figure: Any, path: Path) -> None:
     """An SVG's date and its random names are left out: the same curves are the same file."""
     import matplotlib
+    from matplotlib.text import Text
 
-    with matplotlib.rc_context({"svg.hashsalt": "stride"}):
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a dollar in a name is no formula
+    with matplotlib.rc_context({"svg.hashsalt": "stride"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of a name in another script
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -281,12 +301,9 @@ def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Over seeds, at the steps where any has a value; in between a seed is interpolated."""
-    curves = [(x, y) for x, y in curves if len(x)]
-    if not curves:
-        return np.zeros(0), np.zeros(0)
-    x = np.unique(np.concatenate([x for x, _ in curves]))
-    return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
+    """Over seeds, at the steps where any has a value, as far as all of them go; in between a seed is interpolated."""
+    x, values = _together(curves)
+    return x, np.mean(values, axis=0)
 
 
 def _steps(x: float) -> str:

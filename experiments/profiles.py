@@ -1,5 +1,6 @@
 """Several environments together, by normalised scores: IQM, optimality gap, performance profiles and probability of
-improvement. Agarwal et al. 2021, https://arxiv.org/abs/2108.13264. An environment is a stratum of the bootstrap.
+improvement. Agarwal et al. 2021, https://arxiv.org/abs/2108.13264. An environment is a stratum of the bootstrap, and
+weighs as much as any other, however many seeds it has.
 
 A normalised score is 0 at the low and 1 at the high end of its environment's range: by default random actions and the
 best published number, see `experiments/published.py`.
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import plots, published, statistics
-from experiments.curves import Curve
+from experiments.curves import Curve, best, final
 from experiments.spec import short_name
 
 Row = tuple[str, ...]  # of scores.csv
@@ -23,8 +24,8 @@ Range = tuple[float, float]  # what counts as 0 and as 1
 RETURNS = ("eval/return", "train/return")  # of which the published ranges are
 COLUMNS = ("env", "low", "high")
 MEASURES: dict[str, Callable[[Curve], float]] = {
-    "normalised_final": lambda c: c.value[-1],
-    "normalised_best": lambda c: c.value.max(),
+    "normalised_final": final,
+    "normalised_best": best,
 }
 GAP = "normalised_optimality_gap"
 _POINTS = 201  # of a profile
@@ -74,10 +75,6 @@ def together(
             "one of these is left out"
         )
     curves = {label: [groups[env, label] for env in ranges] for label in labels}
-    if len({len(seeds) for of_label in curves.values() for seeds in of_label}) > 1:
-        notes.append(
-            "over all environments each run counts alike: those with more seeds weigh more"
-        )
     return Together(ranges, curves), notes
 
 
@@ -127,19 +124,30 @@ def normalised(
 
 
 def rows(together: Together) -> list[Row]:
-    """Env "all"; the optimality gap is that of final scores below 1, and a mean by nature."""
+    """Env "all", in which each environment weighs the same; the optimality gap is that of final scores below 1, and a
+    mean by nature. No interval where an environment has a single seed."""
     found = []
     for name, measure in MEASURES.items():
         for label, strata in normalised(together, measure).items():
-            pooled = np.concatenate(strata)
-            middle = (statistics.iqm(pooled), pooled.mean())
-            figures = map(_text, (*middle, *statistics.bootstrap(strata)))
-            found.append(("all", label, name, *figures, str(len(pooled))))
+            pooled = statistics.pooled(strata)
+            middle = (_text(statistics.iqm(pooled)), _text(pooled.mean()))
+            ends = _ends(statistics.interval(strata))
+            found.append(("all", label, name, *middle, *ends, _count(together, label)))
     for label, strata in normalised(together, MEASURES["normalised_final"]).items():
-        pooled = np.concatenate(strata)
-        figures = map(_text, (_gap(pooled), *statistics.bootstrap(strata, _gap)))
-        found.append(("all", label, GAP, "", *figures, str(len(pooled))))
+        gap = _text(_gap(statistics.pooled(strata)))
+        ends = _ends(statistics.interval(strata, _gap))
+        found.append(("all", label, GAP, "", gap, *ends, _count(together, label)))
     return found
+
+
+def _ends(interval: tuple[np.ndarray, np.ndarray] | None) -> tuple[str, str]:
+    return (_text(interval[0]), _text(interval[1])) if interval else ("", "")
+
+
+def _count(together: Together, label: str) -> str:
+    curves = [curve for seeds in together.curves[label] for curve in seeds]
+    lost = sum(curve.diverged for curve in curves)
+    return f"{len(curves)}, {lost} diverged" if lost else str(len(curves))
 
 
 def improvements(together: Together) -> dict[tuple[str, str], float]:
@@ -156,27 +164,32 @@ def improvements(together: Together) -> dict[tuple[str, str], float]:
 def draw(together: Together, told: Sequence[Row], out: Path, metric: str) -> list[str]:
     """Writes the figures, PNG and SVG, and returns their names without suffix. `told`: its rows."""
     scores = normalised(together, MEASURES["normalised_final"])
-    top = max(1.0, *(s.max() for strata in scores.values() for s in strata))
+    top = max(1.0, *(float(s.max()) for strata in scores.values() for s in strata))
     thresholds = np.linspace(0, 1.05 * top, _POINTS)
+    nothing = np.full(_POINTS, np.nan)
     curves: dict[str, tuple[np.ndarray, ...]] = {
         label: (
             thresholds,
-            statistics.performance_profile(np.concatenate(strata), thresholds),
-            *statistics.bootstrap(strata, lambda s: statistics.performance_profile(s, thresholds)),
+            statistics.performance_profile(statistics.pooled(strata), thresholds),
+            *(
+                statistics.interval(strata, lambda s: statistics.performance_profile(s, thresholds))
+                or (nothing, nothing)
+            ),
         )
         for label, strata in scores.items()
     }
     by_name = {(row[1], row[2]): row for row in told}
     panels: dict[str, dict[str, tuple[float, ...]]] = {
         heading: {
-            label: tuple(float(by_name[label, name][i]) for i in (column, 5, 6)) for label in scores
+            label: tuple(float(by_name[label, name][i] or "nan") for i in (column, 5, 6))
+            for label in scores
         }
         for heading, name, column in (
             ("IQM (higher is better)", "normalised_final", 3),
             ("optimality gap (lower is better)", GAP, 4),
         )
     }
-    over = f"final {metric}, {len(together.ranges)} environments, 95% bootstrap"
+    over = f"final {metric}, {len(together.ranges)} environments, nominal 95% bootstrap"
     for suffix in ("png", "svg"):
         plots.profiles(curves, out / f"profiles.{suffix}", f"Performance profiles: {over} band")
         plots.intervals(

@@ -24,10 +24,9 @@ import tyro
 
 from experiments import outputs, pages, plots, records, runs, stored
 from experiments.cli import run_main
-from experiments.compare import label_runs
 from experiments.console import Display
 from experiments.flags import parse_flags
-from experiments.names import short_names
+from experiments.names import label_runs, short_names
 
 NOTES = "notes.md"  # in the folder of a page, by hand
 RUNS = "runs.json"

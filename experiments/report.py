@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import compare, outputs, plots, records, runs, sources
+from experiments import compare, outputs, plots, records, sources, stored
 from experiments.cli import run_main
 from experiments.console import Display
-from experiments.curves import Curve
+from experiments.curves import NAME, Curve
 from experiments.flags import parse_flags
+from experiments.names import short_names
 from experiments.spec import short_name
 
 VIDEO_BYTES = 4 * 2**20  # of one; a larger one is named as left out
@@ -38,9 +39,9 @@ _TEMPLATE, _HOLE = Path(__file__).with_name("report_page.html"), "{{DATA}}"
 @dataclasses.dataclass(frozen=True)
 class ReportFlags:
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """folders of runs, folders that hold some, records.json, CSV or event files"""
+    """folders of runs, folders that hold some, records.json, CSV or other libraries' logs; NAME=PATH gives a name"""
     by: str = "env,algo"
-    """what tells curves apart: env, algo, and settings such as learning_rate, with commas"""
+    """what tells curves apart: env, algo, commit, and settings such as learning_rate, with commas"""
     metric: str = sources.METRIC
     """a column of metrics.jsonl, or a tag of event files"""
     out: Path = Path("report.html")
@@ -102,22 +103,24 @@ def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, A
     `labels` are what is compared, over all environments, so that each keeps its colour, that of its number in `places`;
     elsewhere they are numbers into it. Bands and scores are those of `experiments.compare`, rounded to five digits.
     """
-    found = sources.read(paths, metric)
+    by = [name.strip().replace("-", "_") for name in by]
+    found = sources.read(paths, metric, by)
     groups = compare.grouped(found.curves, by)
     labels = list(dict.fromkeys(label for _, label in groups))
-    names = _env_names(groups)
+    names = short_names(env for env, _ in groups)
     scores = {row[:3]: row for row in compare.scores(groups, None)}
-    notes = [*found.notes, *compare.mixed(groups, by), *compare.unequal(groups)]
+    notes = [*found.notes, *compare.mixed(groups, by), *compare.short(groups)]
     notes += [*compare.disjoint(groups, "steps"), *compare.disjoint(groups, "seconds")]
     told = list(described(found.curves))
     shown, omitted = _shown(told, by, list(names), labels, groups)
     notes += [*_remarks(found.curves, told), *omitted]
-    for path in paths:
+    for _, path in map(sources.located, paths):
         if path.is_absolute():
             notes = [note.replace(f"{path.parent}{os.sep}", "") for note in notes]
     envs: list[dict[str, Any]] = [{"name": name, "groups": []} for name in names.values()]
     for (env, label), curves in groups.items():
-        figures = [scores[env, label, name] for name in ("final", "best")]
+        none = (env, label, "best", *[""] * 5)  # of scores alone
+        figures = [scores.get((env, label, name), none) for name in ("final", "best")]
         group = _group(curves, labels.index(label), figures)
         envs[list(names).index(env)]["groups"].append(group)
     return {
@@ -158,16 +161,21 @@ def described(curves: Iterable[Curve]) -> Iterator[Run]:
     top = Path(os.path.commonpath([folder.parent for folder in folders])) if folders else Path()
     for at, of_source in found.items():
         if at in folders:
-            yield _of_folder(at, at.relative_to(top).as_posix())
+            yield _of_folder(at, at.relative_to(top).as_posix(), of_source[0])
         elif at.suffix == ".json":
-            yield from _of_records(at, [curve.fields for curve in of_source])
+            yield from _of_records(at, of_source)
 
 
-def _of_folder(folder: Path, name: str) -> Run:
-    config = runs.read_config(folder)
+def _given(curve: Curve) -> dict[str, Any]:
+    """Fields that come from how its source was given."""
+    return {name: curve.fields[name] for name in (NAME, "commit") if name in curve.fields}
+
+
+def _of_folder(folder: Path, name: str, curve: Curve) -> Run:
+    config = stored.read_config(folder)
     return Run(
         name=name,
-        fields=sources.fields(config, config["config"]),
+        fields={**sources.fields(config, config["config"]), **_given(curve)},
         seeds=[config["seed"] + i for i in range(config["seeds"])],
         config=_flat(config["config"], config),
         finished=(folder / "summary.json").exists(),
@@ -175,12 +183,13 @@ def _of_folder(folder: Path, name: str) -> Run:
     )
 
 
-def _of_records(path: Path, counted: list[dict[str, Any]]) -> Iterator[Run]:
-    """The seeds of a run have a record each, which agree in all that is told here. `counted`: fields of the curves that
-    are not there from elsewhere already."""
+def _of_records(path: Path, counted: list[Curve]) -> Iterator[Run]:
+    """The seeds of a run have a record each, which agree in all that is told here. `counted`: the curves that are not
+    there from elsewhere already."""
     together: dict[str, list[dict[str, Any]]] = {}
-    for r in records.read(path)[1]:
-        if {**sources.fields(r, r["settings"]), "seed": r["seed"]} not in counted:
+    known = [{k: v for k, v in c.fields.items() if k not in _given(c)} for c in counted]
+    for r in records.ordered(stored.read_records(path, whole=False)[1]):
+        if {**sources.fields(r, r["settings"]), "seed": r["seed"]} not in known:
             continue
         key = json.dumps([r["env"], r["algo"], r.get("run"), _flat(r["settings"], r)])
         together.setdefault(key, []).append(r)
@@ -188,7 +197,7 @@ def _of_records(path: Path, counted: list[dict[str, Any]]) -> Iterator[Run]:
         r = of_run[0]
         yield Run(
             name=f"{short_name(r['env'])}, {r['algo']}",
-            fields=sources.fields(r, r["settings"]),
+            fields={**sources.fields(r, r["settings"]), **_given(counted[0])},
             seeds=[each["seed"] for each in of_run],
             config=_flat(r["settings"], r),
             finished=True,
@@ -226,14 +235,12 @@ def _text(value: Any) -> str:
 
 def _group(curves: list[Curve], label: int, scores: list[tuple[Any, ...]]) -> dict[str, Any]:
     """Intervals of one seed, which tells nothing of the spread, have no ends: None."""
-    unknown = {"low": None, "high": None} if len(curves) == 1 else {}
     return {
         "label": label,
         "band": {x: _band(curves, x) for x in ("steps", "seconds")},
-        "seeds": [_seed(curve) for curve in curves],
+        "seeds": [_seed(curve) for curve in curves if len(curve.steps)],
         **{
             metric: dict(zip(("iqm", "mean", "low", "high"), map(_number, figures), strict=True))
-            | unknown
             for _, _, metric, *figures, _ in scores
         },
     }
@@ -247,8 +254,6 @@ def _band(curves: list[Curve], x: str) -> dict[str, Any] | None:
     if found is None:
         return None
     grid, iqm, _, low, high = found
-    if len(curves) == 1:  # see `_group`
-        low = high = np.full_like(iqm, np.nan)
     heights = {"iqm": iqm, "low": low, "high": high}
     return {"x": _rounded(grid, 7), **{name: _rounded(y) for name, y in heights.items()}}
 
@@ -274,13 +279,6 @@ def _number(text: str) -> float | None:
     if not math.isfinite(value):
         return None
     return int(value) if value.is_integer() else value
-
-
-def _env_names(groups: compare.Groups) -> dict[str, str]:
-    """Environments with what to call them: the short name, where it is not that of another."""
-    envs = list(dict.fromkeys(env for env, _ in groups))
-    short = [short_name(env) for env in envs]
-    return {e: s if s and short.count(s) == 1 else e for e, s in zip(envs, short, strict=True)}
 
 
 def _seeds(seeds: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Learning curves from wherever they are: run folders, published records, CSV, TensorBoard's event files."""
+"""Learning curves from wherever they are: run folders, published records, and other libraries' logs and tables."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import csv
 import dataclasses
 import difflib
 import math
-import sys
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import events, records, runs
-from experiments.curves import Curve, cleaned, measured, same_run, same_values
+from experiments import events, layouts, logs, others, records, runs, schema, stored
+from experiments.curves import NAME, Curve, cleaned, measured, same_run, same_values
+from experiments.layouts import Identity
 
 METRIC = "eval/return"  # unless another is asked for
-_COLUMNS = ("env", "algo", "seed", "env_steps", "value")
+_APART = ", with other values (--by env,algo,commit or NAME=PATH sets them side by side)"
 _NAMED = 3  # of many alike in a note
+_OF_RECORDS = {"eval/return": "evaluations", "train/return": "train_curve"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,59 +27,104 @@ class Found:
     notes: list[str]  # what was left out, and why
 
 
-def read(paths: Iterable[Path], metric: str) -> Found:
-    """All curves under `paths`, each once, in order and finite.
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is read of each source."""
 
-    Raises ValueError, in one line, where there are none or where what is named itself cannot be read; what lies in a
-    folder and cannot be read is left out.
+    metric: str
+    by_commit: bool = False  # curves of other commits are other curves
+    name: str | None = None  # that somebody gave to the source
+    named: bool = False  # whether any source was given a name
+
+    @property
+    def identity(self) -> Identity | None:
+        """What somebody said the source is of."""
+        return layouts.given(self.name) if self.name else None
+
+    def fields(self, of: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of a curve that come from how its source was given."""
+        named = {NAME: self.name or ""} if self.named else {}
+        commit = {"commit": runs.short_commit(of.get("commit"))} if self.by_commit else {}
+        return named | commit
+
+
+def read(paths: Iterable[Path], metric: str, by: Sequence[str] = ()) -> Found:
+    """All curves under `paths`, each once, in order and finite. A path may have a name: NAME=PATH.
+
+    `by`: what curves are told apart by; of two with equal settings both count only where a name or, if it is in `by`,
+    the commit tells them apart. Raises ValueError, in one line, where there are none or where what is named itself
+    cannot be read; what lies in a folder and cannot be read is left out.
     """
     found = Found([], [])
-    seen: set[Path] = set()
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"there is no {path}")
+    seen: set[tuple[Path, str | None]] = set()
+    placed = [located(path) for path in paths]
+    named = any(name and layouts.given(name) is None for name, _ in placed)
+    for name, path in placed:
         sources = sources_in(path)
         if not sources:
             raise ValueError(
-                f"there is no run in {path}: no config.json, records.json, CSV or event file"
+                f"there is no run in {path}: no config.json, records.json, CSV, event file or other log that is known"
             )
+        wanted = Wanted(metric, "commit" in by, name, named)
         for source in sources:
-            if source.resolve() in seen:
+            if (source.resolve(), name) in seen:
                 found.notes.append(f"{source} was given twice and counts once")
                 continue
-            seen.add(source.resolve())
-            named = source == path or path.is_file()
+            seen.add((source.resolve(), name))
+            is_named = source == path or path.is_file()
             try:
-                more = _read(source, metric)
+                more = _read(source, wanted)
             except ValueError as error:
-                if named:
+                if is_named:
                     raise
                 found.notes.append(f"left out: {error}")
                 continue
-            found.notes.extend(more.notes)
-            _add(more.curves, found, named)
+            found.notes.extend(note for note in more.notes if note not in found.notes)
+            _add(more.curves, found, is_named)
     if not found.curves:
         raise ValueError(f"no value of {metric}: {_several(found.notes, '; ')}")
     return found
 
 
+def located(path: Path) -> tuple[str | None, Path]:
+    """The name that somebody gave to a path, as NAME=PATH, and the path. Raises ValueError where there is none."""
+    name, equals, rest = str(path).partition("=")
+    if path.exists():
+        return None, path
+    if not equals or not name.strip() or not Path(rest).exists() or not rest:
+        raise ValueError(f"there is no {rest if equals and rest else path}")
+    return name.strip(), Path(rest)
+
+
 def sources_in(path: Path) -> list[Path]:
-    """Run folders, folders of event files, records.json and CSV. What lies in a run's folder belongs to the run."""
+    """Run folders, folders of other libraries' logs, records.json and CSV. What lies in a run's folder belongs to the
+    run."""
     if path.is_file():
-        return [path.parent if path.name.startswith(events.PREFIX) else path]
+        is_log = path.name.startswith(events.PREFIX) or others.is_of_sb3(path)
+        return [path.parent if is_log else path]
     if is_run(path):
         return [path]
-    folders = sorted(p.parent for p in path.rglob("config.json"))
-    others = [
-        *sorted({p.parent for p in path.rglob(events.PREFIX + "*")}),
-        *sorted(path.rglob("records.json")),
-        *sorted(path.rglob("*.csv")),
-    ]
-    return folders + [p for p in others if not any(p.is_relative_to(f) for f in folders)]
+    folders = [folder for p in sorted(path.rglob("config.json")) if is_run(folder := p.parent)]
+    logs = {p.parent for p in path.rglob(events.PREFIX + "*")}
+    logs |= {p.parent for p in path.rglob("*") if others.is_of_sb3(p)}
+    tables = [p for p in sorted(path.rglob("*.csv")) if not others.is_of_sb3(p)]
+    rest = [*sorted(logs), *sorted(path.rglob("records.json")), *tables]
+    return folders + [p for p in rest if not any(p.is_relative_to(f) for f in folders)]
 
 
 def is_run(path: Path) -> bool:
-    return (path / "config.json").exists()
+    """Tells a run of ours from other folders with a config.json: it has another file of a run beside, or says so."""
+    file = path / "config.json"
+    if not file.exists():
+        return False
+    beside = ("metrics.jsonl", "summary.json", "seed_0", "checkpoints")
+    if any((path / name).exists() for name in beside):
+        return True
+    try:
+        content = schema.parse(file)
+    except (OSError, ValueError):
+        return True  # damaged, which its reader will say
+    return isinstance(content, dict) and bool(content.keys() & {"algo", "env_kwargs", "seeds"})
 
 
 def fields(of: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +155,7 @@ def _add(curves: Iterable[Curve], found: Found, named: bool) -> None:
             continue
         beside = not twin.brief and twin.source.is_relative_to(curve.source.parent)
         if named or not (curve.brief and beside):
-            how = "" if same_values(twin, curve) else ", with other values"
+            how = "" if same_values(twin, curve) else _APART
             what = f"{curve.source} repeats {twin.source}{how}, and does not count for"
             repeated.setdefault(what, []).append(curve.name)
     found.notes.extend(f"{what} {_several(names)}" for what, names in repeated.items())
@@ -119,107 +166,163 @@ def _several(texts: Sequence[str], between: str = "; ") -> str:
     return between.join([*texts[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
-def _read(source: Path, metric: str) -> Found:
+def _read(source: Path, wanted: Wanted) -> Found:
     """Raises ValueError with one line that names a file."""
     try:
         if source.is_dir():
-            return _of_run(source, metric) if is_run(source) else _of_events(source, metric)
+            return _of_run(source, wanted) if is_run(source) else _of_logs(source, wanted)
         if source.suffix == ".csv":
-            return _of_csv(source, metric)
+            return _of_csv(source, wanted)
         if source.suffix == ".json":
-            return _of_records(source, metric)
+            return _of_json(source, wanted)
     except UnicodeDecodeError:
         raise ValueError(f"{source} cannot be read: it is not text in UTF-8") from None
     except (OSError, csv.Error) as error:
         raise ValueError(f"{source} cannot be read: {error}") from None
-    raise ValueError(f"{source} is none of: run folder, records.json, CSV, TensorBoard event file")
+    raise ValueError(
+        f"{source} is none of: run folder, records.json, CSV, TensorBoard event file, or another known log"
+    )
 
 
-def _of_run(folder: Path, metric: str) -> Found:
-    config = runs.read_config(folder)
+def _of_run(folder: Path, wanted: Wanted) -> Found:
+    config = stored.read_config(folder)
     finished = (folder / "summary.json").exists()
+    if finished:
+        stored.read_summary(folder, config)
+    metric = _ours(wanted.metric)
+    shared = {**fields(config, config["config"]), **wanted.fields(config)}
+    total = config["config"].get("total_steps")
+    planned = float(total) if type(total) is int else None
     found, known = Found([], []), set()
     for i in range(config["seeds"]):
         path = runs.metrics_file(folder, config["seeds"], i)
-        rows, damaged = runs.read_lines(path)
+        if not path.parent.is_dir():
+            raise ValueError(
+                f"{folder} is of {config['seeds']} seeds, says config.json; {path.parent} is missing"
+            )
+        rows, damaged = stored.read_metrics(folder, config, i) if path.exists() else ([], 0)
         known |= {name for row in rows for name in row}
         if damaged:
             found.notes.append(f"{path}: {damaged} damaged lines left out")
-        kept = [row for row in rows if row.get(metric) is not None]
-        if not kept:
+        points = [_point(row, metric) for row in rows if _measured(row, metric)]
+        if not points:
             found.notes.append(f"{folder}, seed {config['seed'] + i}: no {metric} yet")
             continue
-        columns = ("env_steps", "wall_clock_s", metric)
-        points = [tuple(_number(row.get(c), f"{path}: {c}") for c in columns) for row in kept]
-        of_seed = {**fields(config, config["config"]), "seed": config["seed"] + i}
-        found.curves.append(measured(of_seed, points, finished, folder))
+        curve = measured({**shared, "seed": config["seed"] + i}, points, finished, folder)
+        found.curves.append(dataclasses.replace(curve, planned=planned))
     if known and metric not in known:
         near = difflib.get_close_matches(metric, known, n=3, cutoff=0.3) or sorted(known)[:5]
         raise ValueError(f"{folder} has no metric {metric}; there is {', '.join(near)}")
     if not finished and found.curves:
-        found.notes.append(f"{folder} is not finished: its curves end early")
+        found.notes.append(f"{folder} is not finished: its curves end early, and are not scored")
     return found
 
 
-def _of_records(path: Path, metric: str) -> Found:
-    if metric not in ("eval/return", "train/return"):
+def _ours(metric: str) -> str:
+    """How our runs call a metric that others call otherwise."""
+    if metric in layouts.EVALUATION:
+        return "eval/return"
+    return "train/return" if metric in layouts.TRAINING else metric
+
+
+def _point(row: dict[str, Any], metric: str) -> tuple[float, float, float]:
+    values = (row["env_steps"], row.get("wall_clock_s"), row.get(metric))
+    steps, seconds, value = (math.nan if x is None else float(x) for x in values)
+    return steps, seconds, value
+
+
+def _measured(row: dict[str, Any], metric: str) -> bool:
+    """Tells a value that was not finite, and is null, from one that was not measured in this row."""
+    if row.get(metric) is not None:
+        return True
+    if metric.startswith("eval/"):
+        return any(row.get(name) is not None for name in row if name.startswith("eval/"))
+    return metric == "train/return" and (row.get("train/episodes") or 0) > 0
+
+
+def _of_json(path: Path, wanted: Wanted) -> Found:
+    content = schema.parse(path)
+    if not isinstance(content, dict) or "records" in content or path.name == "records.json":
+        return _of_records(path, wanted)
+    return _of_series(path, others.of_scores(path, content), wanted)
+
+
+def _of_records(path: Path, wanted: Wanted) -> Found:
+    metric = _ours(wanted.metric)
+    if metric not in _OF_RECORDS:
         raise ValueError(f"{path} keeps eval/return and train/return only, not {metric}")
-    name = "evaluations" if metric == "eval/return" else "train_curve"
-    curves = []
-    for r in records.read(path)[1]:
-        try:
-            of_seed = {**fields(r, r["settings"]), "seed": r["seed"]}
-            seconds = r["wall_clock_s"] / max(r["env_steps"], 1)  # of the whole run: taken as even
-            points = [(float(p[0]), p[0] * seconds, float(p[1])) for p in r[name]]
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            what = f"{path}: the record of {r['env']}, {r['algo']}, seed {r['seed']} is damaged"
-            raise ValueError(f"{what}: {error}") from None
-        if points:
-            curves.append(measured(of_seed, points, True, path))
-    return Found(curves, [])
+    found = Found([], [])
+    everything = records.ordered(stored.read_records(path, whole=False)[1])
+    for r in everything:
+        of_seed = {**fields(r, r["settings"]), **wanted.fields(r), "seed": r["seed"]}
+        seconds = r["wall_clock_s"] / max(r["env_steps"], 1)  # of the whole run: taken as even
+        points = [
+            (float(x), x * seconds, math.nan if y is None else float(y))
+            for x, y, *_ in r[_OF_RECORDS[metric]]
+        ]
+        if not points:
+            found.notes.append(f"{path}: {r['env']}, {r['algo']}, seed {r['seed']} has no {metric}")
+            continue
+        curve = measured(of_seed, points, True, path)
+        found.curves.append(dataclasses.replace(curve, planned=float(r["env_steps"])))
+    if not everything:
+        found.notes.append(f"{path} holds no record")
+    return found
 
 
-def _of_csv(path: Path, metric: str) -> Found:
-    """Columns env, algo, seed, env_steps, value and, if known, wall_clock_s."""
-    with path.open(newline="", encoding="utf-8-sig") as f:  # spreadsheets write a mark in front
-        reader = csv.DictReader(f)
-        missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path} lacks the column {missing[0]}; wanted: {', '.join(_COLUMNS)}")
-        points: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
-        for number, row in enumerate(reader, 2):
-            try:
-                point = (
-                    float(row["env_steps"]),
-                    float(row.get("wall_clock_s") or math.nan),
-                    float(row["value"]),
-                )
-            except (TypeError, ValueError):
-                raise ValueError(f"{path}, line {number}: not a number") from None
-            points.setdefault((row["env"], row["algo"], row["seed"]), []).append(point)
-    curves = [
-        measured({"env": env, "algo": algo, "seed": seed}, of, True, path)
-        for (env, algo, seed), of in points.items()
-    ]
-    renamed = f"{path} has a single column of values, which is taken for {metric}"
-    return Found(curves, [renamed] if metric != METRIC else [])
+def _of_csv(path: Path, wanted: Wanted) -> Found:
+    series = others.of_csv(path, layouts.tags(wanted.metric), wanted.identity)
+    found = _of_series(path, series, wanted)
+    if wanted.metric != METRIC and any(s.tag == "value" for s in series):
+        found.notes.append(
+            f"{path} has a single column of values, which is taken for {wanted.metric}"
+        )
+    return found
 
 
-def _of_events(folder: Path, metric: str) -> Found:
-    """A folder ENV/ALGO/SEED, whose names say what its event files are."""
+def _of_series(path: Path, series: Iterable[others.Series], wanted: Wanted) -> Found:
+    found = Found([], [])
+    for one in series:
+        of_seed = {**one.identity.fields, **wanted.fields({})}
+        found.notes.extend([one.identity.note] if one.identity.note else [])
+        found.notes.extend(_renamed(path, one.tag, wanted.metric))
+        found.curves.append(measured(of_seed, one.points, True, path))
+    return found
+
+
+def _renamed(path: Path, tag: str, metric: str) -> list[str]:
+    if tag in (metric, *others.VALUES):
+        return []
+    in_training = tag in layouts.TRAINING and metric in layouts.EVALUATION
+    what = ", a return in training, with exploration," if in_training else ""
+    return [f"{path}: {tag}{what} is taken for {metric}"]
+
+
+def _of_logs(folder: Path, wanted: Wanted) -> Found:
+    """Of a folder of event files or of Stable-Baselines3's."""
+    ours = None if wanted.identity else _our_tensorboard(folder)
+    if ours:
+        config, seed = ours
+        view = logs.read_events(folder, layouts.tags(wanted.metric))
+        of_seed = {**fields(config, config["config"]), **wanted.fields(config), "seed": seed}
+        note = None
+    else:
+        identity, view = logs.read(folder, layouts.tags(wanted.metric), wanted.identity)
+        of_seed, note = {**identity.fields, **wanted.fields({})}, identity.note
+    notes = [*([note] if note else []), *view.notes, *_renamed(folder, view.tag, wanted.metric)]
+    return Found([measured(of_seed, view.points, True, folder)], notes)
+
+
+def _our_tensorboard(folder: Path) -> tuple[dict[str, Any], int] | None:
+    """The config.json and the seed of the run whose --track tensorboard wrote the folder; None where none did."""
     at = folder.resolve()
-    if len(at.parents) < 3:
-        raise ValueError(f"{folder}: event files are read from folders ENV/ALGO/SEED")
-    points, others = events.read(folder, metric)
-    told = {"env": at.parents[1].name, "algo": at.parents[0].name, "seed": at.name}
-    notes = [f"{folder}: {others} points are no single numbers and left out"] if others else []
-    return Found([measured(told, points, True, folder)], notes)
-
-
-def _number(x: Any, what: str) -> float:
-    """Of JSON, whose integers know no bound and which has null for NaN."""
-    if x is None:
-        return math.nan
-    if not isinstance(x, int | float):
-        raise ValueError(f"{what} is {x!r:.40}, where a number is wanted")
-    return float(x) if abs(x) <= sys.float_info.max else math.inf
+    number = re.fullmatch(r"seed_(\d+)", at.name)
+    if not number or at.parent.name != "tensorboard":
+        return None
+    run = at.parent.parent
+    if not is_run(run):
+        raise ValueError(
+            f"{folder} is of a run of ours, without the run's config.json: give the run's folder"
+        )
+    config = stored.read_config(run)
+    return config, config["seed"] + int(number[1])

@@ -39,8 +39,17 @@ def make_run(
     ]
     runs.append_rows(folder / "metrics.jsonl", rows)
     if finished:
-        (folder / "summary.json").write_text("{}")
+        runs.write_json(folder / "summary.json", summary(seed, values))
     return folder
+
+
+def summary(seed, values):
+    """What summary.json has at least."""
+    last = values[-1] if values and not isinstance(values[-1], str | dict) else None
+    of = {"eval_return_mean": last, "eval_return_std": 0.0, "eval_episodes": 4}
+    cost = {"wall_clock_s": 9.0, "compile_s": 1.0, "steps_per_second": 50.0}
+    steps = 100 * max(len(values) - 1, 0)
+    return {"env_steps": steps, **cost, **of, "per_seed": [{"seed": seed, **of}]}
 
 
 def table(path):
@@ -80,6 +89,7 @@ def test_several_environments_are_aggregated(tmp_path, capsys):
     assert compare(["runs", "--out", "out"]) == 0
     row = table(tmp_path / "out/scores.csv")["all", "ppo", "normalised_final"]
     assert (row["iqm"], row["seeds"]) == ("1", "4")
+    assert row["ci_low"] == "1"
     page = (tmp_path / "out/README.md").read_text()
     assert "(Acrobot-v1 -497.1 to -73.5, CartPole-v1 22.9 to 500)" in page
     for name in ("profiles", "aggregates"):
@@ -139,9 +149,11 @@ def test_unfinished_uneven_and_damaged_runs_are_told_of(tmp_path, capsys):
         "c, seed 2: no eval/return yet",
         "a was given twice",
         "end between 100 and 200 steps",
+        "stopped short, and not scored: seed 1 (at step 100)",
     ):
         assert words in told
-    assert table(tmp_path / "out/scores.csv")["CartPole-v1", "ppo", "final"]["mean"] == "1.5"
+    row = table(tmp_path / "out/scores.csv")["CartPole-v1", "ppo", "final"]
+    assert (row["mean"], row["seeds"], row["ci_low"]) == ("2", "1 of 2", "")
 
 
 def test_seconds(tmp_path):
@@ -300,12 +312,13 @@ def test_curves_without_common_steps_have_no_band(tmp_path, capsys):
     assert "X, a: no band, as its curves have no steps in common" in capsys.readouterr().err
     assert not (tmp_path / "out/curves-X.png").exists()
     found = table(tmp_path / "out/scores.csv")
-    assert (found["X", "a", "auc"]["iqm"], found["X", "a", "auc"]["seeds"]) == ("", "0")
-    assert found["X", "a", "final"]["seeds"] == "2"
+    assert (found["X", "a", "auc"]["iqm"], found["X", "a", "auc"]["seeds"]) == ("2", "1 of 2")
+    # The first ends long before the second.
+    assert found["X", "a", "final"]["seeds"] == "1 of 2"
 
 
 def test_areas_are_over_common_steps(tmp_path):
-    name = series(tmp_path / "x.csv", a_0={0: 0, 10: 10}, a_1={5: 5, 10: 10, 20: 20})
+    name = series(tmp_path / "x.csv", a_0={0: 0, 10: 10}, a_1={5: 5, 10: 10})
     compare([name, "--out", "out"])
     assert table(tmp_path / "out/scores.csv")["X", "a", "auc"]["mean"] == "7.5"
 
@@ -314,9 +327,13 @@ def test_values_that_are_no_numbers_leave_no_trace(tmp_path, capsys):
     name = series(tmp_path / "x.csv", a_0={0: 1, 1: "nan"}, a_1={0: 3, 1: 3}, b_0={0: 0, "nan": 1})
     assert compare([name, "--out", "out"]) == 0
     row = table(tmp_path / "out/scores.csv")["X", "a", "final"]
-    assert (row["mean"], row["seeds"]) == ("2", "2")
-    assert "| a |  | 1.00 |" in (tmp_path / "out/README.md").read_text()
-    assert "points are not finite" in capsys.readouterr().err
+    assert (row["mean"], row["seeds"]) == ("-inf", "2, 1 diverged")
+    row = table(tmp_path / "out/scores.csv")["X", "b", "final"]
+    assert (row["mean"], row["seeds"]) == ("0", "1")
+    assert "| a |  | 0.50 |" in (tmp_path / "out/README.md").read_text()
+    told = capsys.readouterr().err
+    assert "points are not finite" in told
+    assert "X, a, seed 0: it diverged after step 0" in told
 
 
 def test_a_misspelt_range_is_told_of(tmp_path, capsys):

@@ -48,8 +48,11 @@ def test_of_others(tmp_path):
         ("Hopper-v5", "sb3", "1"),
     }
     np.testing.assert_allclose(sorted(c.value[-1] for c in found), [20, 21])
-    with pytest.raises(ValueError, match="no metric eval/return; there is eval/mean_reward"):
-        read([tmp_path / "logs"], METRIC)
+    found = read([tmp_path / "logs"], METRIC)
+    assert [c.value[-1] for c in found.curves] == [20, 21]
+    assert "eval/mean_reward is taken for eval/return" in found.notes[0]
+    with pytest.raises(ValueError, match="no metric loss; there is eval/mean_reward"):
+        read([tmp_path / "logs"], "loss")
 
 
 def test_the_files_of_a_resumed_run_are_one_curve(tmp_path):

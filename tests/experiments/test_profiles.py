@@ -66,7 +66,7 @@ def test_environments_that_are_common_to_the_most_are_kept():
 
 
 def test_what_has_no_reference_is_left_out_and_named():
-    found, (note, _) = together(A_x=[1], B_x=[1], C_x=[1], A_y=[1], B_y=[1, 2])
+    found, (note,) = together(A_x=[1], B_x=[1], C_x=[1], A_y=[1], B_y=[1, 2])
     assert list(found.ranges) == ["A", "B"]
     assert "not in what is over all environments: C;" in note
     assert together(A_x=[1], C_x=[1])[0] is None
@@ -74,10 +74,24 @@ def test_what_has_no_reference_is_left_out_and_named():
     assert together(A_x=[1], B_y=[1])[0] is None
 
 
-def test_unequal_numbers_of_seeds_are_noted():
-    found, (note,) = together(A_x=[1], B_x=[1, 2])
-    assert found is not None
-    assert "more seeds weigh more" in note
+def test_environments_weigh_the_same_however_many_seeds_they_have():
+    found, notes = together(A_x=[10] * 2, B_x=[-100] * 10, A_y=[10] * 10, B_y=[-100] * 2)
+    assert notes == []
+    rows = {(r[1], r[2]): r for r in profiles.rows(found)}
+    for label in ("x", "y"):
+        assert rows[label, "normalised_final"][3:5] == ("0.5", "0.5")
+        assert rows[label, profiles.GAP][4] == "0.5"
+        assert rows[label, "normalised_final"][7] == "12"
+
+
+def test_there_is_no_interval_where_an_environment_has_one_seed(tmp_path):
+    found, _ = together(A_x=[1], B_x=[1, 2], A_y=[1, 3], B_y=[1, 2])
+    rows = {(r[1], r[2]): r for r in profiles.rows(found)}
+    for name in ("normalised_final", "normalised_best", profiles.GAP):
+        assert rows["x", name][5:7] == ("", "")
+        assert float(rows["y", name][5]) < float(rows["y", name][6])
+    profiles.draw(found, list(rows.values()), tmp_path, "eval/return")
+    assert (tmp_path / "aggregates.png").exists()
 
 
 def test_published_ranges_are_of_returns_only():

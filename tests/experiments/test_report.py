@@ -10,6 +10,7 @@ import pytest
 
 from experiments import compare, plots, report, runs
 from experiments.sources import read
+from tests.experiments.test_compare import summary
 
 METRIC = "eval/return"
 WICKED = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>&amp;"
@@ -29,7 +30,7 @@ def make_run(folder, *, env="CartPole-v1", algo="ppo", seed=0, values=(0.0, 10.0
         {"env_steps": 100 * i, "wall_clock_s": 2.0 * i, METRIC: v} for i, v in enumerate(values)
     ]
     runs.append_rows(folder / "metrics.jsonl", rows)
-    (folder / "summary.json").write_text("{}")
+    runs.write_json(folder / "summary.json", summary(seed, values))
     return folder
 
 
@@ -155,8 +156,9 @@ def test_what_json_lacks_is_left_out(tmp_path):
     (tmp_path / "n.csv").write_text("env,algo,seed,env_steps,value\nX,a,1,0,1\nX,a,1,9,nan\n")
     content = report.gather([tmp_path / "n.csv"], ["env", "algo"], METRIC)
     assert of(content, "X", "a")["seeds"][0]["y"] == [1]
-    assert of(content, "X", "a")["final"]["iqm"] == 1
+    assert of(content, "X", "a")["final"]["iqm"] is None
     assert "1 of 2 points are not finite" in content["notes"][0]
+    assert "it diverged after step 0" in content["notes"][1]
     report.page(content)
 
 
@@ -199,14 +201,17 @@ def test_curves_without_common_steps_have_no_band(tmp_path):
     (tmp_path / "x.csv").write_text("\n".join(["env,algo,seed,env_steps,value", *lines]))
     content = report.gather([tmp_path / "x.csv"], ["env", "algo"], METRIC)
     assert of(content, "X", "a")["band"]["steps"] is None
-    assert content["notes"] == ["X, a: no band, as its curves have no steps in common"]
+    assert content["notes"] == [
+        "X, a: stopped short, and not scored: seed 0 (at step 10)",
+        "X, a: no band, as its curves have no steps in common",
+    ]
 
 
-def test_environments_of_one_short_name_keep_their_long_ones(tmp_path):
+def test_environments_of_one_short_name_have_longer_ones(tmp_path):
     make_run(tmp_path / "a", env="gym:A/Maze-v0")
     make_run(tmp_path / "b", env="gym:B/Maze-v0")
     content = report.gather([tmp_path], ["env", "algo"], METRIC)
-    assert [e["name"] for e in content["envs"]] == ["gym:A/Maze-v0", "gym:B/Maze-v0"]
+    assert [e["name"] for e in content["envs"]] == ["A/Maze-v0", "B/Maze-v0"]
 
 
 def test_the_page_is_whole_escaped_and_alone(tmp_path, capsys):

@@ -104,10 +104,13 @@ def test_points_that_are_not_finite_are_left_out(tmp_path):
         HEAD + "X,a,0,0,1\nX,a,0,10,nan\nX,a,0,nan,7\nX,a,0,20,inf\nX,a,0,5,2\nX,a,1,0,nan\n"
     )
     found = read([path], METRIC)
-    (curve,) = found.curves
+    curve, lost = found.curves
     assert (curve.steps.tolist(), curve.value.tolist()) == ([0, 5], [1, 2])
+    assert curve.diverged  # the last point of all was infinite
+    assert lost.diverged
+    assert lost.steps.tolist() == []
     assert "X, a, seed 0: 3 of 5 points are not finite" in found.notes[0]
-    assert "X, a, seed 1: 1 of 1 points are not finite" in found.notes[1]
+    assert "X, a, seed 1: 1 of 1 points are not finite" in found.notes[2]
 
 
 def test_a_curve_is_in_order_and_the_last_of_a_step_counts(tmp_path):
@@ -163,12 +166,20 @@ def test_the_metric_of_a_csv_is_what_one_says_it_is(tmp_path):
     [
         ("a.csv", HEAD.encode() + b"X,a,0,0," + b"1" * 200_000, "a.csv cannot be read: field"),
         ("a.csv", b"\x89PNG\xff", "a.csv cannot be read: it is not text in UTF-8"),
-        ("records.json", record(wall_clock_s=...), "CartPole-v1, ppo, seed 0 lacks wall_clock_s"),
-        ("records.json", record(evaluations=[[1]]), "seed 0 is damaged"),
-        ("records.json", record(evaluations=[[1, {}]]), "seed 0 is damaged"),
-        ("records.json", record(settings=[1]), "seed 0 is damaged"),
-        ("run", {"a": 1}, "metrics.jsonl: eval/return is {'a': 1}, where a number is wanted"),
-        ("run", "abc", "metrics.jsonl: eval/return is 'abc', where a number is wanted"),
+        ("records.json", record(wall_clock_s=...), "CartPole-v1, ppo, seed 0: lacks wall_clock_s"),
+        (
+            "records.json",
+            record(evaluations=[[1]]),
+            r"seed 0: evaluations\[0\] must be a list of 3",
+        ),
+        ("records.json", record(evaluations=[[1, {}]]), r"seed 0: evaluations\[0\] must be a list"),
+        ("records.json", record(settings=[1]), "seed 0: settings must be a table"),
+        (
+            "run",
+            {"a": 1},
+            r"metrics\.jsonl, row of env step 0: eval/return must be a finite number",
+        ),
+        ("run", "abc", r"metrics\.jsonl, row of env step 0: eval/return must be a finite number"),
     ],
 )
 def test_damage_is_told_in_a_line_that_names_the_file(tmp_path, name, content, message):
