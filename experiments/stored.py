@@ -137,6 +137,9 @@ def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         )
     if "task" in summary:
         schema.require(summary, _TOKEN_SUMMARY, file)
+    for i, report in enumerate(reports):
+        if fault := _token_fault(report, f"per_seed[{i}]"):
+            raise ValueError(f"{file}: {fault}")
     return summary
 
 
@@ -186,10 +189,14 @@ def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[
     for i, record in enumerate(content["records"]):
         if fault := kind.fault(record, ""):
             raise ValueError(f"{path}: {_which(record, i)}: {fault}")
-        report = record.get("report") or {}
-        if whole and "pass_at_1" in report and (fault := _TOKEN_REPORT.fault(report, "report")):
+        if whole and (fault := _token_fault(record["report"] or {}, "report")):
             raise ValueError(f"{path}: {_which(record, i)}: {fault}")
     return content["title"], content["records"]
+
+
+def _token_fault(report: dict[str, Any], at: str) -> str | None:
+    """What a report on responses to prompts lacks; None where it lacks nothing, or is of something else."""
+    return _TOKEN_REPORT.fault(report, at) if "pass_at_1" in report else None
 
 
 def _which(record: dict[str, Any], index: int) -> str:
