@@ -16,11 +16,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+LARGEST = 1e100  # of numbers: sums and squares of them are finite
 DEEPEST = 64  # levels of nesting; files of ours have fewer than ten
 _SHOWN = 60  # characters of a wrong value
 
@@ -75,7 +75,7 @@ class Whole:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A finite one."""
+    """A finite one, of at most LARGEST."""
 
     least: float | None = None
 
@@ -85,7 +85,7 @@ class Number:
 
     def fault(self, value: Any, at: str) -> str | None:
         fits = (
-            type(value) in (int, float) and abs(value) <= sys.float_info.max
+            type(value) in (int, float) and abs(value) <= LARGEST
         )  # NaN compares so, too
         if fits and self.least is not None:
             fits = value >= self.least
