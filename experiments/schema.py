@@ -84,9 +84,7 @@ class Number:
         return "a finite number" + ("" if self.least is None else f" of at least {self.least:g}")
 
     def fault(self, value: Any, at: str) -> str | None:
-        fits = (
-            type(value) in (int, float) and abs(value) <= LARGEST
-        )  # NaN compares so, too
+        fits = type(value) in (int, float) and abs(value) <= LARGEST  # NaN compares so, too
         if fits and self.least is not None:
             fits = value >= self.least
         return None if fits else wrong(self, value, at)

@@ -6,7 +6,6 @@ both.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -114,11 +113,8 @@ class Finished:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json. Raises ValueError, also where the folder has none."""
-    file = folder / "config.json"
-    with contextlib.suppress(FileNotFoundError):  # which the next line explains
-        schema.parse(file)
     config = runs.read_config(folder)
-    schema.require(config, CONFIG, file)
+    schema.require(config, CONFIG, folder / "config.json")
     return config
 
 
