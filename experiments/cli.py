@@ -30,7 +30,6 @@ from experiments.locks import alone
 from experiments.preflight import require_sound
 from experiments.presets import preset
 from experiments.runner import (
-    LostRowsError,
     NonFiniteError,
     RunInterruptedError,
     env_steps,
@@ -151,7 +150,7 @@ def _train(
         fail(error)
         display.say(f"when that is mended, {to_go_on}")
         return FAILED
-    except (DamagedCheckpointError, LostRowsError) as error:
+    except (DamagedCheckpointError, runs.LostRowsError) as error:
         return fail(error)
     except Exception as error:
         display.close()

@@ -42,10 +42,6 @@ class RunInterruptedError(Exception):
         self.signum = signum
 
 
-class LostRowsError(Exception):
-    """A run cannot go on for want of metrics that it has written once."""
-
-
 class NonFiniteError(Exception):
     """Learning produced infinities or NaN, or the environment nothing else; the last good checkpoint is kept."""
 
@@ -290,7 +286,12 @@ class _Loop:
                 self.folder, self.spec, self.algo, self.display.warn
             )
             self.progress = Progress.restored(progress)
-            self._require_rows()
+            waiting = len(next(iter(self.progress.pending.values()), ()))
+            written = self._env_steps(self.progress.iteration - waiting)
+            at_start = self.evaluator.at_start and self.progress.iteration > 0
+            for i in self._seeds():
+                path = runs.metrics_file(self.folder, self.spec.seeds, i)
+                runs.require_rows(path, written, self._env_steps(0), at_start)
         checkpoints.discard_after(folder, steps if begun else -1)
         # What was found before the first iteration is found again.
         last = steps if self.progress.iteration else -1
@@ -336,25 +337,3 @@ class _Loop:
 
     def _seeds(self) -> range:
         return range(self.spec.seeds)
-
-    def _require_rows(self) -> None:
-        """Raises LostRowsError where rows of metrics are gone that the checkpoint knows: curve and summary would be
-        wrong."""
-        progress = self.progress
-        waiting = len(next(iter(progress.pending.values()), ()))
-        first = self._env_steps(0) if self.evaluator.at_start else None
-        for i in self._seeds():
-            path = runs.metrics_file(self.folder, self.spec.seeds, i)
-            steps = {row["env_steps"] for row in runs.read_rows(path)}
-            if (
-                progress.iteration > waiting
-                and self._env_steps(progress.iteration - waiting) not in steps
-            ):
-                lost = "the rows up to its newest checkpoint"
-            elif progress.iteration and first is not None and first not in steps:
-                lost = "the row from before training"
-            else:
-                continue
-            raise LostRowsError(
-                f"{path} lacks {lost}, without which the run cannot go on: put the file back, or begin a new run"
-            )

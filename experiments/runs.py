@@ -53,6 +53,10 @@ _IDENTITY = (*_CONFIG.needed, "domain", "imports")
 _PACKAGES = ("stride-rl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "mujoco")
 
 
+class LostRowsError(Exception):
+    """A run cannot go on for want of metrics that it has written once."""
+
+
 def default_folder(env: str, algo: str, seed: int) -> Path:
     """The name of a new run's folder; `reserve` makes it."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -184,6 +188,29 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             damaged += 1
     return rows, damaged
+
+
+def require_rows(path: Path, written: int, first: int, at_start: bool) -> None:
+    """Checks that a run has the rows that its checkpoint knows of: without them curve and summary would be wrong.
+
+    Args:
+      path: a metrics.jsonl.
+      written: environment steps of the newest row that was written before the checkpoint.
+      first: environment steps before the first iteration.
+      at_start: whether there must be a row of that, too.
+
+    Raises LostRowsError.
+    """
+    steps = {row["env_steps"] for row in read_rows(path)}
+    if written > first and written not in steps:
+        lost = "the rows up to its newest checkpoint"
+    elif at_start and first not in steps:
+        lost = "the row from before training"
+    else:
+        return
+    raise LostRowsError(
+        f"{path} lacks {lost}, without which the run cannot go on: put the file back, or begin a new run"
+    )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -189,7 +189,9 @@ class _Suite:
                 self.board.say("stopping: waiting for the runs to save; once more to stop at once")
             self.forwarded += 1
             for process, _ in self.active.values():
-                process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else number)
+                if sys.platform == "win32":
+                    number = signal.CTRL_BREAK_EVENT
+                process.send_signal(number)
 
     def _ended(self, run: Run, code: int, resumed: bool) -> None:
         folder = self.out / run.folder
