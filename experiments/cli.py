@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from agents.off_policy import human_bytes
 from experiments import checkpoints, kinds, options, runs, schema, tracking, trust, user_env
@@ -193,7 +193,7 @@ def prepare(
     if first.resume is not None:
         folder = Path(first.resume)
         kept = runs.read_config(folder)
-        if kept.get("domain", domain) != domain:
+        if kept.get("domain") in {*get_args(Domain)} - {domain}:
             raise ValueError(f"{folder} is a run of {kept['domain']}, not of {domain}")
         stored = read_run(folder, first.trust)
         track = schema.Table({}, {"track": kinds.kind_of(tracking.Kind)})
