@@ -2,13 +2,13 @@
 
 from agents.actor_critic import A2C
 from agents.dqn import DQN
-from agents.dynamic_programming import PolicyIteration, ValueIteration
 from agents.grpo import GRPO
 from agents.ppo import PPO
 from agents.pqn import PQN
 from agents.reinforce import Reinforce
 from agents.sac import SAC
-from agents.tabular import SARSA, ExpectedSARSA, QLearning
+from agents.tabular.dynamic_programming import PolicyIteration, ValueIteration
+from agents.tabular.q_learning import SARSA, ExpectedSARSA, QLearning
 from agents.td3 import DDPG, TD3
 from agents.token_learners import (
     RLOO,

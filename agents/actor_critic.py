@@ -19,21 +19,27 @@ nearer to it than bad ones do. Nothing but small steps keeps the policies close;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents.batch import Batch, Evaluation, Targets, flatten_time, minibatches, random_order
+from agents import optimisers
+from agents.algorithm import Evaluate, Params
+from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
 from agents.core import policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
+from agents.on_policy import (
+    OnPolicy,
+    OnPolicyState,
+    Policy,
+    PolicyConfig,
+    actor_critic,
+    gae_targets,
+)
 from agents.settings import EntropySettings, require
 from envs.base import Env
-
-Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,43 +78,55 @@ class ActorCriticConfig(EntropySettings, PolicyConfig):
 
 
 class A2C(OnPolicy):
-    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+    """A2C of control: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
+
+    Args:
+      policy: the networks; None: `actor_critic`.
+    """
 
     Config: ClassVar[type] = ActorCriticConfig
 
-    def __init__(self, config: ActorCriticConfig, env: Env):
-        super().__init__(config, env)
+    def __init__(self, config: ActorCriticConfig, env: Env, policy: Policy | None = None):
+        super().__init__(config, env, policy or actor_critic(config, env))
         # The squares start at 1, not 0: else the first steps, taken on the word of one rollout, would be the longest.
         rmsprop = optax.scale_by_rms(decay=0.99, eps=1e-5, initial_scale=1.0)
-        self.optimizer = self.adam() if config.optimizer == "adam" else self.clipped(rmsprop)
+        self.optimizer = (
+            optimisers.adam(config.max_grad_norm)
+            if config.optimizer == "adam"
+            else optimisers.clipped(rmsprop, config.max_grad_norm)
+        )
 
     def init(self, key: PRNGKeyArray) -> OnPolicyState:
         start = self.start(key)
         return OnPolicyState(opt_state=self.optimizer.init(start["params"]), **start)
 
-    def step(self, state: OnPolicyState) -> tuple[OnPolicyState, dict[str, Array]]:
-        """One iteration: a rollout, its targets, an update; then the statistics learn of the new data."""
-        state, (steps, rollout_metrics) = self.collect(state)
+    def step(
+        self, state: OnPolicyState, data: None = None
+    ) -> tuple[OnPolicyState, dict[str, Array]]:
+        """Returns the state after one iteration: a rollout, its targets, an update, the statistics."""
+        rollout_key, key = jax.random.split(state.key)
+        stream, steps, rollout_metrics = self.collect(state.actor, state.stream, rollout_key)
         batch = self.batch(state, steps)
-        update_key, key = jax.random.split(state.key)
+        update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
+        left = self.remaining_fraction(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
             update_key,
-            *flatten_time((batch, estimate(batch, self.config))),
-            evaluate=self.evaluate,
+            *flatten_time((batch, targets(batch, self.config))),
+            evaluate=self.policy.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
-            entropy_coefficient=self.config.entropy_weight(self.left(state.env_steps)),
+            entropy_coefficient=self.config.entropy_weight(left),
             config=self.config,
         )
-        state = self.finish(state, steps, params, opt_state, key=key)
+        state = self.finish(state, steps, params, opt_state, stream=stream, key=key)
         return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
 
 
-def estimate(batch: Batch, config: ActorCriticConfig) -> Targets:
-    """Advantages and value targets [T, N], by the config's estimator."""
+def targets(batch: Batch, config: ActorCriticConfig) -> Targets:
+    """Returns advantages and value targets [T, N], by the config's estimator."""
     if config.estimator == "gae":
         return gae_targets(batch, config.gamma, config.gae_lambda)
     target = returns.n_step_returns(
@@ -130,7 +148,7 @@ def update(
     batch: Batch,
     targets: Targets,
     *,
-    evaluate: Callable[[Params, Any, Any], Evaluation],
+    evaluate: Evaluate,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     entropy_coefficient: Float[Array, ""] | float,
@@ -165,9 +183,8 @@ def update(
     def gradient_step(carry, data):
         params, opt_state = carry
         grads, metrics = jax.grad(loss, has_aux=True)(params, *data)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
-        return (params, opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
+        carry = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
+        return carry, {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     order = random_order(key, batch.mask.shape[1]).reshape(config.num_minibatches, -1)
     (params, opt_state), metrics = jax.lax.scan(

@@ -1,4 +1,4 @@
-"""What a learner eats. It is blind to where the data came from."""
+"""The batch that learners train on, whatever its source, and how batches are cut into parts."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ _FEW_ENOUGH = 2**20  # numbers: twelve bits of a word are random then
 class Batch(NamedTuple):
     """Steps, time-major [T, N]. Control: N environments. Tokens: N responses.
 
-    `obs` is what the network saw (normalised with the statistics of the time). Entries with `mask` False do not
-    exist; `next_value` before such a gap is the value at the next step that does.
+    `obs` is what the network saw, normalised with the statistics of the time. Entries where `mask` is False are
+    ignored; `next_value` before such a gap is the value at the next step that counts. The fields with a default are
+    there where the learner has a use for them.
     """
 
     obs: Any  # [T, N, ...]
-    action: Any  # [T, N, ...]
+    action: Any  # [T, N, ...] raw, see `agents.spaces`
     logp: Array  # [T, N] log-prob of `action` when it was chosen
-    value: Array  # [T, N] V(s_t)
-    next_value: Array  # [T, N] V(s_{t+1}), of the true successor
     reward: Array  # [T, N]
     terminated: Array  # [T, N] bool
     truncated: Array  # [T, N] bool
     mask: Array  # [T, N] bool
+    value: Array | Any = None  # [T, N] V(s_t)
+    next_value: Array | Any = None  # [T, N] V(s_{t+1}), of the true successor
     ref_logp: Array | None = None  # [T, N] log-prob under a reference policy
+    weight: Array | None = None  # [T, N] factor of each step's loss, beside its advantage
 
 
 class Targets(NamedTuple):
+    """What an update steers towards."""
+
     advantage: Array  # [T, N]
-    value: Array  # [T, N]
+    value: Array | Any = None  # [T, N]; None: there is no critic to learn it
 
 
 class Evaluation(NamedTuple):
-    """The current policy's view of a batch's observations and actions."""
+    """The present policy's view of a batch's observations and actions."""
 
     logp: Array  # [T, N]
     entropy: Array  # [T, N]
-    value: Array  # [T, N]
+    value: Array | Any = None  # [T, N]; None: the policy has no critic
 
 
 def flatten_time(tree: Any) -> Any:

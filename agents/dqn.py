@@ -12,6 +12,7 @@ actions each joint is discretised and has values of its own, see `q_values`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gymnasium
@@ -20,16 +21,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import replay
+from agents import replay, schedules
 from agents.core import value_losses
 from agents.networks import Functional
-from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState
+from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState, Update
+from agents.optimisers import apply_gradients
 from agents.q_values import (
-    Choices,
+    ActionGrid,
     QNetwork,
     epsilon_greedy,
     greedy,
-    linear_schedule,
     require_bins,
     value_of,
 )
@@ -114,7 +115,7 @@ class DQN(OffPolicy):
     def __init__(self, config: DQNConfig, env: Env):
         actions = (gymnasium.spaces.Discrete, gymnasium.spaces.Box)
         super().__init__(config, env, actions, prioritized=config.prioritized)
-        self.choices = Choices(env.action_space, config.bins, config.bin_span)
+        self.choices = ActionGrid(env.action_space, config.bins, config.bin_span)
         self.network = Functional(
             lambda rngs: QNetwork(
                 self.num_inputs,
@@ -128,19 +129,32 @@ class DQN(OffPolicy):
         )
         self.optimizer = self.adam()
 
+    @property
+    def update(self) -> Update:
+        """The gradient step, `update` below, with the network and settings of this learner."""
+        return functools.partial(
+            update,
+            network=self.network,
+            choices=self.choices,
+            optimizer=self.optimizer,
+            config=self.config,
+        )
+
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         params_key, key = jax.random.split(key)
         online = self.network.init(params_key)
         opt_state = self.optimizer.init(online)
         return self.begin(key, DQNParams(online, online), opt_state, self.random_choices)
 
-    def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
-        """Rounds of acting and learning."""
+    def step(
+        self, state: OffPolicyState, data: None = None
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Returns the state after rounds of acting and learning."""
 
         def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
             return self.choices.action(self._explore(state, obs, key))
 
-        beta = linear_schedule(
+        beta = schedules.linear(
             self.config.priority_beta, 1.0, self.config.total_steps, state.env_steps
         )
         state, metrics = self.run(state, explore, self.update, beta)
@@ -159,49 +173,63 @@ class DQN(OffPolicy):
 
     def epsilon(self, env_steps: Array) -> Float[Array, ""]:
         span = self.config.epsilon_fraction * self.config.total_steps
-        return linear_schedule(1.0, self.config.epsilon_end, span, env_steps)
-
-    def update(
-        self,
-        params: DQNParams,
-        opt_state: Any,
-        sample: replay.Sample,
-        key: PRNGKeyArray,
-        updates: Array,
-    ) -> tuple[DQNParams, Any, Array, dict[str, Array]]:
-        """One gradient step."""
-        config = self.config
-        obs, next_obs = sample.obs, sample.next_obs
-        # `value_losses.double_q_target`, but the best of every coordinate, and the mean over them.
-        next_q = self.network.module(params.target)(next_obs)
-        chooser = self.network.module(params.online)(next_obs) if config.double else next_q
-        next_value = value_of(next_q, greedy(chooser))
-        target = value_losses.td_target(
-            sample.reward, next_value, sample.terminated, sample.discount
-        )
-
-        error = value_losses.huber if config.loss == "huber" else value_losses.squared_error
-
-        def loss(online: Any) -> tuple[Array, Array]:
-            q = value_of(self.network.module(online)(obs), self.choices.choice(sample.action))
-            return jnp.mean(sample.weight * error(q, target)), q
-
-        (q_loss, q), grads = jax.value_and_grad(loss, has_aux=True)(params.online)
-        steps, opt_state = self.optimizer.update(grads, opt_state, params.online)
-        online = optax.apply_updates(params.online, steps)
-        if config.target_update == "soft":
-            target_params = optax.incremental_update(online, params.target, config.tau)
-        else:
-            due = (updates + 1) % config.target_period == 0
-            target_params = jax.tree.map(
-                lambda new, old: jnp.where(due, new, old), online, params.target
-            )
-        metrics = {"loss/q": q_loss, "q": jnp.mean(q), "grad_norm": optax.tree.norm(grads)}
-        return DQNParams(online, target_params), opt_state, jnp.abs(q - target), metrics
+        return schedules.linear(1.0, self.config.epsilon_end, span, env_steps)
 
     def _explore(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
         epsilon = self.epsilon(state.env_steps)
         return epsilon_greedy(self._q(state, obs), self.choices, epsilon, key)
 
     def _q(self, state: OffPolicyState, obs: Any) -> Array:
-        return self.network.module(state.params.online)(self.seen(state, obs))
+        return self.network.module(state.params.online)(self.preprocess(state, obs))
+
+
+def update(
+    params: DQNParams,
+    opt_state: Any,
+    sample: replay.Sample,
+    key: PRNGKeyArray,
+    updates: Array,
+    *,
+    network: Functional,
+    choices: ActionGrid,
+    optimizer: optax.GradientTransformation,
+    config: DQNConfig,
+) -> tuple[DQNParams, Any, Float[Array, " B"], dict[str, Array]]:
+    """Returns parameters after one gradient step.
+
+    Args:
+      sample: B transitions with preprocessed observations and raw actions.
+      key: of no use here.
+      updates: number of this gradient step, from 0.
+
+    Returns:
+      params, opt_state, TD errors [B], metrics.
+    """
+    target = targets(params, sample, network, config)
+    error = value_losses.huber if config.loss == "huber" else value_losses.squared_error
+
+    def loss(online: Any) -> tuple[Array, Array]:
+        q = value_of(network.module(online)(sample.obs), choices.choice(sample.action))
+        return jnp.mean(sample.weight * error(q, target)), q
+
+    (q_loss, q), grads = jax.value_and_grad(loss, has_aux=True)(params.online)
+    online, opt_state = apply_gradients(optimizer, grads, opt_state, params.online)
+    if config.target_update == "soft":
+        target_params = optax.incremental_update(online, params.target, config.tau)
+    else:
+        due = (updates + 1) % config.target_period == 0
+        target_params = jax.tree.map(
+            lambda new, old: jnp.where(due, new, old), online, params.target
+        )
+    metrics = {"loss/q": q_loss, "q": jnp.mean(q), "grad_norm": optax.tree.norm(grads)}
+    return DQNParams(online, target_params), opt_state, jnp.abs(q - target), metrics
+
+
+def targets(
+    params: DQNParams, sample: replay.Sample, network: Functional, config: DQNConfig
+) -> Float[Array, " B"]:
+    """Returns Q targets: `value_losses.double_q_target` with the best of every coordinate, and the mean over them."""
+    next_q = network.module(params.target)(sample.next_obs)
+    chooser = network.module(params.online)(sample.next_obs) if config.double else next_q
+    next_value = value_of(next_q, greedy(chooser))
+    return value_losses.td_target(sample.reward, next_value, sample.terminated, sample.discount)

@@ -1,4 +1,6 @@
-"""Exploration noise that remembers: an Ornstein-Uhlenbeck process at the times of the steps.
+"""Exploration: noise that lasts for actions of a Box, epsilon-greedy choices for tables and bandits.
+
+An Ornstein-Uhlenbeck process at the times of the steps:
 
     e_t = c e_{t-1} + sqrt(1 - c^2) x_t,   x_t ~ N(0, 1)
 
@@ -13,7 +15,8 @@ from __future__ import annotations
 import math
 
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 def next_noise(
@@ -22,3 +25,23 @@ def next_noise(
     """e_t after `noise`, e_{t-1}. A correlation of 0 gives independent standard normal noise."""
     fresh = jax.random.normal(key, noise.shape)
     return correlation * noise + math.sqrt(1.0 - correlation**2) * fresh
+
+
+def epsilon_greedy_probabilities(
+    q: Float[Array, "*batch A"], epsilon: float | Float[Array, ""]
+) -> Float[Array, "*batch A"]:
+    """Returns probabilities of actions: epsilon shared by all, the rest by those of the highest value.
+
+    Ties are shared because a table starts with nothing else: the first of all would be tried again and again.
+    """
+    best = q == jnp.max(q, -1, keepdims=True)
+    greedy = best / jnp.sum(best, -1, keepdims=True)
+    return epsilon / q.shape[-1] + (1 - epsilon) * greedy
+
+
+def draw_epsilon_greedy(
+    key: PRNGKeyArray, q: Float[Array, "*batch A"], epsilon: float | Float[Array, ""]
+) -> Int[Array, "*batch"]:
+    """Returns one epsilon-greedy action for each row of values."""
+    logits = jnp.log(epsilon_greedy_probabilities(q, epsilon))
+    return jax.random.categorical(key, logits).astype(jnp.int32)

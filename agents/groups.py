@@ -31,7 +31,7 @@ def group_targets(
     scores = episode_returns(batch.reward, batch.mask, discount)
     advantage, no_spread = returns.group_advantages(scores, group_size, scale=scale)
     advantage = jnp.where(batch.mask, advantage, 0.0)
-    return Targets(advantage, jnp.zeros_like(advantage)), {"frac_zero_std": no_spread}
+    return Targets(advantage), {"frac_zero_std": no_spread}
 
 
 def episode_returns(

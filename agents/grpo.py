@@ -6,7 +6,7 @@ A group is G episodes from one and the same start (one prompt, for tokens). Its 
     J     = E_old[min(ratio A, clip(ratio, 1 - eps_low, 1 + eps_high) A) - beta KL(pi || pi_ref)]
     KL    ~ pi_ref / pi - 1 - log(pi_ref / pi)               k3: unbiased for samples of pi, never negative
 
-Choices: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
+ActionGrid: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
 https://arxiv.org/abs/2503.20783); `clip_high > clip_low` with "token-mean" are two parts of DAPO (Yu et al. 2025,
 https://arxiv.org/abs/2503.14476).
 
@@ -17,8 +17,7 @@ transformers just as well.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import flax.struct
 import jax
@@ -26,23 +25,29 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import normalize, rollout
-from agents.batch import Batch, Evaluation, Targets, minibatches, random_order, sum_over_parts
+from agents import normalize, optimisers, rollout
+from agents.algorithm import Evaluate, Params
+from agents.batch import Batch, Targets, sum_over_parts
 from agents.core import kl, policy_losses, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_starts, group_targets
-from agents.networks import Actor, Functional
-from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig
+from agents.on_policy import (
+    ActorState,
+    OnPolicyState,
+    Policy,
+    PolicyConfig,
+    PolicyLearner,
+    actor,
+    first_fields,
+)
 from agents.settings import EntropySettings, require
 from agents.spaces import encode
 from envs.base import Env
 
-Params = Any
-
 
 @dataclasses.dataclass(frozen=True)
 class GRPOSettings(EntropySettings):
-    """What `update` goes by, whatever it is that learns."""
+    """Settings of `update`, shared by control and tokens."""
 
     group_size: int = 8
     """episodes from the same start, which are compared with one another"""
@@ -121,68 +126,59 @@ class GRPOState(OnPolicyState):
     reference: Params  # parameters of the reference policy; None if kl_coefficient is 0
 
 
-class GRPO(OnPolicy):
-    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
+class GRPO(PolicyLearner):
+    """GRPO of control: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
 
     `iteration_steps`, and with it `env_steps`, counts every episode in full length: an upper bound, reached when all
-    last to the limit. What was really taken is the metric `train/env_steps_taken`.
+    last to the limit. The number of steps really taken is the metric `train/env_steps_taken`.
+
+    Args:
+      policy: the network; None: `actor`.
     """
 
     Config: ClassVar[type] = GRPOConfig
 
-    def __init__(self, config: GRPOConfig, env: Env):
+    def __init__(self, config: GRPOConfig, env: Env, policy: Policy | None = None):
         require(
             not env.on_host,
             "GRPO starts a group of episodes from one state, and an environment on the host cannot be copied",
         )
         limit = min(config.num_steps, env.max_episode_steps)
-        super().__init__(dataclasses.replace(config, num_steps=limit), env)
-        self.network = Functional(
-            lambda rngs: Actor(
-                self.num_inputs,
-                env.action_space,
-                config.hidden_sizes,
-                activation=config.activation,
-                initial_log_std=config.initial_log_std,
-                min_log_std=config.min_log_std,
-                rngs=rngs,
-            )
-        )
-        self.optimizer = self.adam()
+        config = dataclasses.replace(config, num_steps=limit)
+        super().__init__(config, env, policy or actor(config, env))
+        self.optimizer = optimisers.adam(config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> GRPOState:
-        start = self.start(key) | {"stream": None}
+        params_key, _, key = jax.random.split(key, 3)
+        start = first_fields(self, params_key, key)
         return GRPOState(
             opt_state=self.optimizer.init(start["params"]),
             reference=start["params"] if self.config.kl_coefficient else None,
+            stream=None,
             **start,
         )
 
-    def step(self, state: GRPOState) -> tuple[GRPOState, dict[str, Array]]:
-        """One iteration: groups of episodes, their advantages, an update; then the statistics learn of the new data."""
-        if self.config.kl_coefficient and self.config.reference_every is not None:
-            due = (state.env_steps // self.iteration_steps) % self.config.reference_every == 0
-            reference = jax.tree.map(
-                lambda new, old: jnp.where(due, new, old), state.params, state.reference
-            )
-            state = dataclasses.replace(state, reference=reference)
-        state, (episodes, rollout_metrics) = self.collect(state)
+    def step(self, state: GRPOState, data: None = None) -> tuple[GRPOState, dict[str, Array]]:
+        """Returns the state after one iteration: groups of episodes, their advantages, an update, the statistics."""
+        state = self.refresh_reference(state)
+        episodes, rollout_metrics, key = self.collect(state.actor, state.key)
         batch = self.batch(state, episodes)
         targets, target_metrics = group_targets(
             batch, self.config.group_size, self.config.gamma, scale=self.config.scale_advantages
         )
-        update_key, key = jax.random.split(state.key)
+        update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
+        left = self.remaining_fraction(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
             update_key,
             batch,
             targets,
-            evaluate=self.evaluate,
+            evaluate=self.policy.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
-            entropy_coefficient=self.config.entropy_weight(self.left(state.env_steps)),
+            entropy_coefficient=self.config.entropy_weight(left),
             config=self.config,
             longest=self.config.num_steps,
         )
@@ -200,41 +196,45 @@ class GRPO(OnPolicy):
         metrics |= {**rollout_metrics, **target_metrics, "learning_rate": learning_rate}
         return state, metrics
 
-    def collect(self, state: Any) -> tuple[Any, tuple[Any, dict[str, Array]]]:
-        """`rollout.Episodes` with the present policy, in groups."""
-        start_key, rollout_key, key = jax.random.split(state.key, 3)
-        env = self.env.at(state.env_steps)
+    def refresh_reference(self, state: GRPOState) -> GRPOState:
+        """Returns the state with the present policy as the reference, where that is due."""
+        every = self.config.reference_every
+        if not self.config.kl_coefficient or every is None:
+            return state
+        due = (state.env_steps // self.iteration_steps) % every == 0
+        reference = jax.tree.map(
+            lambda new, old: jnp.where(due, new, old), state.params, state.reference
+        )
+        return dataclasses.replace(state, reference=reference)
+
+    def collect(
+        self, actor: ActorState, key: PRNGKeyArray
+    ) -> tuple[rollout.Episodes, dict[str, Array], PRNGKeyArray]:
+        """Returns episodes in groups, metrics of the rollout, and the next key."""
+        start_key, rollout_key, key = jax.random.split(key, 3)
+        env = self.env.at(actor.env_steps)
         running = group_starts(env, start_key, self.config.num_envs, self.config.group_size)
+        episodes, metrics = rollout.collect_episodes(
+            env, self.acting(actor), running, rollout_key, self.config.num_steps
+        )
+        return episodes, metrics, key
 
-        def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-            dist = self.distribution(state.params, self.seen(state, obs))
-            action = dist.sample(key)
-            return action, dist.log_prob(action)
+    def collect_only(self, state: GRPOState) -> GRPOState:
+        """Returns the state after the rollout of an iteration, with nothing learned."""
+        *_, key = self.collect(state.actor, state.key)
+        return dataclasses.replace(state, key=key)
 
-        found = rollout.collect_episodes(env, act, running, rollout_key, self.config.num_steps)
-        return dataclasses.replace(state, key=key), found
-
-    def batch(self, state: Any, steps: Any) -> Batch:
-        """What the learner sees of the episodes, under the statistics that the policy acted with."""
-        obs = self.seen(state, steps.obs)
+    def batch(self, state: GRPOState, episodes: rollout.Episodes) -> Batch:
+        """Returns the episodes as the learner sees them, under the statistics that the policy acted with."""
+        obs = self.preprocess(state.obs_statistics, episodes.obs)
         ref_logp = None
         if self.config.kl_coefficient:
-            ref_logp = self.distribution(state.reference, obs).log_prob(steps.action)
-        no_value = jnp.zeros_like(steps.reward)
+            ref_logp = self.policy.evaluate(state.reference, obs, episodes.action).logp
+        reward = self.scaled_reward(state, episodes.reward)
         return Batch(
-            **steps._replace(obs=obs, reward=self.scaled_reward(state, steps.reward))._asdict(),
-            value=no_value,
-            next_value=no_value,
+            **episodes._replace(obs=obs, reward=reward)._asdict(),
             ref_logp=ref_logp,
         )
-
-    def evaluate(self, params: Params, obs: Array, action: Array) -> Evaluation:
-        dist = self.distribution(params, obs)
-        entropy = jnp.broadcast_to(dist.entropy(), obs.shape[:-1])
-        return Evaluation(dist.log_prob(action), entropy, jnp.zeros_like(entropy))
-
-    def distribution(self, params: Params, obs: Array) -> Any:
-        return self.network.module(params)(obs)
 
 
 def update(
@@ -244,7 +244,7 @@ def update(
     batch: Batch,
     targets: Targets,
     *,
-    evaluate: Callable[[Params, Any, Any], Evaluation],
+    evaluate: Evaluate,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     entropy_coefficient: Float[Array, ""] | float,
@@ -268,8 +268,7 @@ def update(
 
     Raises ValueError where columns do not divide into minibatches and micro-batches, or `ref_logp` is missing.
     """
-    num_columns = batch.mask.shape[1]
-    config.require_parts(num_columns)
+    config.require_parts(batch.mask.shape[1])
     require(
         batch.ref_logp is not None or not config.kl_coefficient,
         f"kl_coefficient = {config.kl_coefficient} needs batch.ref_logp, which is None",
@@ -307,17 +306,17 @@ def update(
         # An empty minibatch has sums and denominators of 0.
         denominator, steps = jnp.maximum(denominator, 1.0), jnp.maximum(steps, 1.0)
         grads = jax.tree.map(lambda x: x / denominator, grads)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+        carry = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
         metrics = {name: x / steps for name, x in metrics.items()}
         metrics |= {"loss/policy": total / denominator, "grad_norm": optax.tree.norm(grads)}
-        return (params, opt_state), metrics
+        return carry, metrics
 
-    def epoch(carry, key):
-        order = random_order(key, num_columns).reshape(config.num_minibatches, -1)
-        return jax.lax.scan(gradient_step, carry, minibatches((batch, targets), order))
-
-    (params, opt_state), metrics = jax.lax.scan(
-        epoch, (params, opt_state), jax.random.split(key, config.num_epochs)
+    (params, opt_state), metrics = optimisers.epochs(
+        gradient_step,
+        (params, opt_state),
+        (batch, targets),
+        key,
+        config.num_epochs,
+        config.num_minibatches,
     )
     return params, opt_state, jax.tree.map(jnp.mean, metrics) | {"kl": jnp.mean(metrics["kl"][-1])}

@@ -143,8 +143,9 @@ class OffPolicyState:
     noise: Array | Any = None  # [N, A], exploration noise of this step; None: no such exploration
 
 
+# (state, raw observations [N, ...], key) to raw actions [N, ...], by `state.noise` where there is one
 Explore = Callable[[OffPolicyState, Any, PRNGKeyArray], Array]
-# (params, opt_state, sample with observations as networks see them, key, number of the gradient step) to
+# (params, opt_state, sample with preprocessed observations, key, number of the gradient step) to
 # (params, opt_state, TD errors [B], metrics)
 Update = Callable[
     [Params, Any, replay.Sample, PRNGKeyArray, Array],
@@ -152,9 +153,27 @@ Update = Callable[
 ]
 
 
+def learn(
+    update: Update, sample: replay.Sample, state: OffPolicyState, key: PRNGKeyArray
+) -> tuple[OffPolicyState, Float[Array, " B"], dict[str, Array]]:
+    """Returns the state after one gradient step on a sample with preprocessed observations, TD errors, and metrics.
+
+    Where the sample comes from does not matter: a replay buffer, or a dataset.
+    """
+    params, opt_state, td_error, metrics = update(
+        state.params, state.opt_state, sample, key, state.updates
+    )
+    state = dataclasses.replace(
+        state, params=params, opt_state=opt_state, updates=state.updates + 1
+    )
+    return state, td_error, metrics
+
+
 class OffPolicy:
-    """The part of a learner that acts and remembers. It calls nothing of its subclasses; they write `init`, `step` and
-    `act`. Raises ValueError for spaces it cannot handle."""
+    """The part of a learner that acts and remembers. Its users write `init`, `step` and `act`.
+
+    Raises ValueError for spaces it cannot handle.
+    """
 
     def __init__(
         self,
@@ -241,27 +260,25 @@ class OffPolicy:
         def act(state, key):
             return self._act(env, state, explore, key, bank)
 
-        def learn(state, key):
+        def learn_from_buffer(state, key):
             sample_key, update_key = jax.random.split(key)
             sample = replay.sample(state.buffer, sample_key, config.batch_size, config.gamma, beta)
-            obs, next_obs = self.seen(state, sample.obs), self.seen(state, sample.next_obs)
+            obs, next_obs = (
+                self.preprocess(state, sample.obs),
+                self.preprocess(state, sample.next_obs),
+            )
             sample = sample._replace(obs=obs, next_obs=next_obs)
-            params, opt_state, td_error, metrics = update(
-                state.params, state.opt_state, sample, update_key, state.updates
-            )
-            buffer = state.buffer
+            state, td_error, metrics = learn(update, sample, state, update_key)
             if self.prioritized:
-                buffer = replay.update_priorities(buffer, sample.index, td_error)
-            state = state.replace(
-                params=params, opt_state=opt_state, buffer=buffer, updates=state.updates + 1
-            )
+                buffer = replay.update_priorities(state.buffer, sample.index, td_error)
+                state = dataclasses.replace(state, buffer=buffer)
             return state, metrics
 
         def one_round(state, key):
             act_key, learn_key = jax.random.split(key)
             state, steps = jax.lax.scan(act, state, jax.random.split(act_key, config.num_steps))
             state, metrics = jax.lax.scan(
-                learn, state, jax.random.split(learn_key, config.round_updates)
+                learn_from_buffer, state, jax.random.split(learn_key, config.round_updates)
             )
             return state, (steps, metrics)
 
@@ -280,8 +297,8 @@ class OffPolicy:
         assert isinstance(space, gymnasium.spaces.Box)
         return jax.random.uniform(key, (n, *space.shape), minval=-1.0, maxval=1.0)
 
-    def seen(self, state: OffPolicyState, obs: Any) -> Float[Array, "*batch inputs"]:
-        """Raw observations as the networks see them; the buffer holds raw ones."""
+    def preprocess(self, state: OffPolicyState, obs: Any) -> Float[Array, "*batch inputs"]:
+        """Returns raw observations as the networks see them; the buffer holds raw ones."""
         space = self.env.observation_space
         if self.config.normalize_observations:
             return normalized(space, state.obs_statistics, obs)
@@ -298,8 +315,11 @@ class OffPolicy:
         reward = jax.ShapeDtypeStruct((), jnp.float32)
         return replay.Transition(obs, action, reward, flag, flag, obs)
 
-    def memory(self) -> int:
-        """Bytes of the replay buffer of one seed."""
+    def learned(self, state: OffPolicyState) -> Params:
+        return state.params
+
+    def buffer_bytes(self) -> int:
+        """Returns the size of the replay buffer of one seed, in bytes."""
         config = self.config
         return replay.nbytes(
             self.example(), config.buffer_size, config.num_envs, prioritized=self.prioritized

@@ -1,9 +1,10 @@
-"""What the on-policy learners share: network, normalisation, rollout, and the batch they learn from.
+"""What on-policy learners share: settings, acting, the rollout and its batch. A policy is a value, not a base class.
 
-    state, (steps, metrics) = self.collect(state)     # act for `num_steps` steps in every environment
-    batch = self.batch(state, steps)                  # what the network saw, and what it thinks of it
-    ...                                               # targets and update: the learner's own
-    state = self.finish(state, steps, ...)            # statistics learn of the new data, last of all
+    policy = actor_critic(config, env)                            # pure functions of parameters
+    stream, steps, metrics = learner.collect(state.actor, state.stream, key)
+    batch = learner.batch(state, steps)                           # as the network saw it, with its values
+    ...                                                           # targets and update: the learner's own functions
+    state = learner.finish(state, steps, ...)                     # update the normalisation statistics, last
 
 Normalisation statistics stand still through rollout and update, so that the first importance ratio is exactly 1.
 """
@@ -11,25 +12,22 @@ Normalisation statistics stand still through rollout and update, so that the fir
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import flax.struct
 import gymnasium
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import normalize, rollout
+from agents import normalize, rollout, schedules
+from agents.algorithm import Act, Distribution, Evaluate, Mode, Params, Value
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import returns
-from agents.networks import ActorCritic, Functional
+from agents.networks import Actor, ActorCritic, Functional
 from agents.settings import Settings, require
 from agents.spaces import element, encode, normalized, num_inputs, require_actions
 from envs.base import Env
-
-Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +86,93 @@ class PolicyConfig(OnPolicyConfig):
         )
 
 
+class Policy(NamedTuple):
+    """A policy as pure functions of its parameters and of preprocessed observations. See `agents.algorithm`."""
+
+    init: Any  # key to parameters
+    act: Act
+    mode: Mode
+    evaluate: Evaluate
+    distribution: Distribution | Any = None  # None: no exact KL can be had
+    value: Value | Any = None  # None: no critic
+
+
+def actor_critic(config: PolicyConfig, env: Env) -> Policy:
+    """Returns the policy of PPO, TRPO, A2C and REINFORCE: separate networks for actions and values."""
+    network = Functional(
+        lambda rngs: ActorCritic(
+            num_inputs(env.observation_space),
+            env.action_space,
+            config.hidden_sizes,
+            activation=config.activation,
+            initial_log_std=config.initial_log_std,
+            min_log_std=config.min_log_std,
+            rngs=rngs,
+        )
+    )
+    return policy_of(
+        network.init,
+        lambda params, obs: network.module(params).distribution(obs),
+        lambda params, obs: network.module(params).value(obs),
+    )
+
+
+def actor(config: PolicyConfig, env: Env) -> Policy:
+    """Returns the policy of GRPO: a network for actions, and no critic."""
+    network = Functional(
+        lambda rngs: Actor(
+            num_inputs(env.observation_space),
+            env.action_space,
+            config.hidden_sizes,
+            activation=config.activation,
+            initial_log_std=config.initial_log_std,
+            min_log_std=config.min_log_std,
+            rngs=rngs,
+        )
+    )
+    return policy_of(network.init, lambda params, obs: network.module(params)(obs))
+
+
+def policy_of(init: Any, distribution: Distribution, value: Value | None = None) -> Policy:
+    """Returns the policy that acts by a distribution of raw actions; one's own networks go here.
+
+    Args:
+      init: key to parameters.
+      distribution: (params, obs [*batch, inputs]) to one of `agents.distributions`.
+      value: (params, obs [*batch, inputs]) to values [*batch].
+    """
+
+    def act(
+        params: Params, obs: Any, env_steps: Array, key: PRNGKeyArray
+    ) -> tuple[Array, Float[Array, "*batch"]]:
+        dist = distribution(params, obs)
+        action = dist.sample(key)
+        return action, dist.log_prob(action)
+
+    def mode(params: Params, obs: Any) -> Array:
+        return distribution(params, obs).mode()
+
+    def evaluate(params: Params, obs: Any, action: Any) -> Evaluation:
+        dist = distribution(params, obs)
+        entropy = jnp.broadcast_to(dist.entropy(), obs.shape[:-1])
+        worth = None if value is None else value(params, obs)
+        return Evaluation(dist.log_prob(action), entropy, worth)
+
+    return Policy(init, act, mode, evaluate, distribution, value)
+
+
+class ActorState(NamedTuple):
+    """What acting takes of a learner's state: an actor on another machine needs no more."""
+
+    params: Params
+    obs_statistics: normalize.RunningStatistics | Any
+    env_steps: Array | Any  # int32 []
+
+
 @flax.struct.dataclass
 class OnPolicyState:
-    # `| Any`: JAX rebuilds pytrees around placeholders, which a type checker at run time would refuse.
+    """The state of an on-policy learner. Leaves are `| Any` for the placeholders with which JAX rebuilds pytrees."""
+
     params: Params
     opt_state: Any
     obs_statistics: normalize.RunningStatistics | Any  # of raw observations, encoded
@@ -99,95 +181,117 @@ class OnPolicyState:
     key: PRNGKeyArray | Any
     env_steps: Array | Any  # int32 []
 
+    @property
+    def actor(self) -> ActorState:
+        return ActorState(self.params, self.obs_statistics, self.env_steps)
+
 
 State = TypeVar("State", bound=OnPolicyState)
 
 
-class OnPolicy:
-    """The part of a learner that acts. It calls nothing of its subclasses; they write `init` and `step`.
+class PolicyLearner:
+    """What learners with a `Policy` share: acting, preprocessing, and the learning rate.
 
     Raises ValueError for spaces it cannot handle.
     """
 
-    def __init__(self, config: OnPolicyConfig, env: Env):
+    warmup_steps = 0
+
+    def __init__(self, config: OnPolicyConfig, env: Env, policy: Policy):
         require_actions(type(self).__name__, env, gymnasium.spaces.Discrete, gymnasium.spaces.Box)
         self.config: Any = config
         self.env = env
+        self.policy = policy
         self.num_inputs = num_inputs(env.observation_space)
         self.iteration_steps = config.num_envs * config.num_steps
-        # Learners without a policy or without a value have a network of their own.
-        if isinstance(config, PolicyConfig):
-            self.network = Functional(
-                lambda rngs: ActorCritic(
-                    self.num_inputs,
-                    env.action_space,
-                    config.hidden_sizes,
-                    activation=config.activation,
-                    initial_log_std=config.initial_log_std,
-                    min_log_std=config.min_log_std,
-                    rngs=rngs,
-                )
-            )
-
-    def adam(self) -> optax.GradientTransformation:
-        """Everything but the learning rate, which is a function of the state and is applied in `update`."""
-        return self.clipped(optax.scale_by_adam(eps=1e-5))
-
-    def clipped(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-        """`optimizer` behind the config's bound on the gradient's length."""
-        if self.config.max_grad_norm is None:
-            return optimizer
-        return optax.chain(optax.clip_by_global_norm(self.config.max_grad_norm), optimizer)
-
-    def start(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """The fields of the first `OnPolicyState`, all but `opt_state`."""
-        params_key, stream_key, key = jax.random.split(key, 3)
-        return {
-            "params": self.network.init(params_key),
-            "obs_statistics": normalize.init((self.num_inputs,)),
-            "return_statistics": normalize.init(()),
-            "stream": rollout.start(self.env.at(0.0), stream_key, self.config.num_envs),
-            "key": key,
-            "env_steps": jnp.zeros((), jnp.int32),
-        }
 
     def act(
         self, state: OnPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
-        """Elements of the action space for raw observations [..., O]: the distribution's mode, or a sample."""
-        dist = self.distribution(state.params, self.seen(state, obs))
-        return element(self.env.action_space, dist.mode() if deterministic else dist.sample(key))
+        """Returns elements of the action space for raw observations [*batch, O]: the policy's mode, or a sample."""
+        seen = self.preprocess(state.obs_statistics, obs)
+        if deterministic:
+            raw = self.policy.mode(state.params, seen)
+        else:
+            raw, _ = self.policy.act(state.params, seen, state.env_steps, key)
+        return element(self.env.action_space, raw)
 
-    def collect(self, state: State) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
-        """The rollout: `num_steps` steps of every environment with the present policy."""
+    def learned(self, state: OnPolicyState) -> Params:
+        return state.params
 
-        def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-            dist = self.distribution(state.params, self.seen(state, obs))
-            action = dist.sample(key)
-            return action, dist.log_prob(action)
+    def buffer_bytes(self) -> int:
+        return 0
 
-        return self.rollout(state, act)
+    def acting(self, actor: ActorState) -> rollout.ActOnRaw:
+        """Returns the policy as a rollout wants it: (raw observations, key) to (raw actions, log-probs)."""
 
-    def rollout(
-        self, state: State, act: Callable[[Any, PRNGKeyArray], tuple[Any, Array]]
-    ) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
-        """The same with any way to `act`: (raw observations, key) to (raw actions, log-probs)."""
-        rollout_key, key = jax.random.split(state.key)
-        env = self.env.at(state.env_steps)
-        stream, steps, metrics = rollout.collect_steps(
-            env, act, state.stream, rollout_key, self.config.num_steps, self.config.gamma
+        def act(obs: Any, key: PRNGKeyArray) -> tuple[Any, Array]:
+            seen = self.preprocess(actor.obs_statistics, obs)
+            return self.policy.act(actor.params, seen, actor.env_steps, key)
+
+        return act
+
+    def preprocess(
+        self, statistics: normalize.RunningStatistics, obs: Any
+    ) -> Float[Array, "*batch inputs"]:
+        """Returns raw observations as the network sees them."""
+        space = self.env.observation_space
+        if self.config.normalize_observations:
+            return normalized(space, statistics, obs)
+        return encode(space, obs)
+
+    def scaled_reward(self, state: OnPolicyState, reward: Array) -> Array:
+        """Returns rewards as the learner sees them."""
+        if not self.config.normalize_returns:
+            return reward
+        return reward / return_scale(state.return_statistics)
+
+    def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
+        config = self.config
+        return schedules.decayed(
+            config.learning_rate, config.learning_rate_schedule, env_steps, config.total_steps
         )
-        return dataclasses.replace(state, stream=stream, key=key), (steps, metrics)
+
+    def remaining_fraction(self, env_steps: Array) -> Float[Array, ""]:
+        return schedules.remaining_fraction(env_steps, self.config.total_steps)
+
+
+class OnPolicy(PolicyLearner):
+    """A learner from rollouts of environments whose episodes follow one another. Its users write `init` and `step`."""
+
+    def start(self, key: PRNGKeyArray) -> dict[str, Any]:
+        """Returns the fields of the first `OnPolicyState`, all but `opt_state`."""
+        params_key, stream_key, key = jax.random.split(key, 3)
+        return first_fields(self, params_key, key) | {
+            "stream": rollout.start(self.env.at(0.0), stream_key, self.config.num_envs)
+        }
+
+    def collect(
+        self, actor: ActorState, stream: rollout.Stream, key: PRNGKeyArray
+    ) -> tuple[rollout.Stream, rollout.Steps, dict[str, Array]]:
+        """Returns the stream after `num_steps` steps of every environment, these steps, and the rollout's metrics."""
+        env = self.env.at(actor.env_steps)
+        return rollout.collect_steps(
+            env, self.acting(actor), stream, key, self.config.num_steps, self.config.gamma
+        )
+
+    def collect_only(self, state: State) -> State:
+        """Returns the state after the rollout of an iteration, with nothing learned."""
+        rollout_key, key = jax.random.split(state.key)
+        stream, _, _ = self.collect(state.actor, state.stream, rollout_key)
+        return dataclasses.replace(state, stream=stream, key=key)
 
     def batch(self, state: OnPolicyState, steps: rollout.Steps) -> Batch:
-        """What the learner sees of the steps, under the statistics that the policy acted with."""
-        obs = self.seen(state, steps.obs)
+        """Returns the steps as the learner sees them, under the statistics that the policy acted with."""
+        obs = self.preprocess(state.obs_statistics, steps.obs)
+        next_obs = self.preprocess(state.obs_statistics, steps.next_obs)
+        value = self.policy.value
         return Batch(
             obs=obs,
             action=steps.action,
             logp=steps.logp,
-            value=self.value(state.params, obs),
-            next_value=self.value(state.params, self.seen(state, steps.next_obs)),
+            value=None if value is None else value(state.params, obs),
+            next_value=None if value is None else value(state.params, next_obs),
             reward=self.scaled_reward(state, steps.reward),
             terminated=steps.terminated,
             truncated=steps.truncated,
@@ -197,7 +301,7 @@ class OnPolicy:
     def finish(
         self, state: State, steps: rollout.Steps, params: Params, opt_state: Any, **changes: Any
     ) -> State:
-        """The state after an iteration: the statistics learn of the steps. `changes` are further fields."""
+        """Returns the state after an iteration, the statistics updated with its steps. `changes` are further fields."""
         obs = encode(self.env.observation_space, steps.obs)
         return dataclasses.replace(
             state,
@@ -209,38 +313,16 @@ class OnPolicy:
             **changes,
         )
 
-    def seen(self, state: OnPolicyState, obs: Array) -> Float[Array, "*batch inputs"]:
-        """Raw observations as the network sees them."""
-        space = self.env.observation_space
-        if self.config.normalize_observations:
-            return normalized(space, state.obs_statistics, obs)
-        return encode(space, obs)
 
-    def scaled_reward(self, state: OnPolicyState, reward: Array) -> Array:
-        """Rewards as the learner sees them."""
-        if not self.config.normalize_returns:
-            return reward
-        return reward / return_scale(state.return_statistics)
-
-    def evaluate(self, params: Params, obs: Array, action: Array) -> Evaluation:
-        dist = self.distribution(params, obs)
-        entropy = jnp.broadcast_to(dist.entropy(), obs.shape[:-1])
-        return Evaluation(dist.log_prob(action), entropy, self.value(params, obs))
-
-    def distribution(self, params: Params, obs: Array) -> Any:
-        return self.network.module(params).distribution(obs)
-
-    def value(self, params: Params, obs: Array) -> Float[Array, "..."]:
-        return self.network.module(params).value(obs)
-
-    def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
-        if self.config.learning_rate_schedule == "constant":
-            return jnp.asarray(self.config.learning_rate)
-        return self.config.learning_rate * self.left(env_steps)
-
-    def left(self, env_steps: Array) -> Float[Array, ""]:
-        """The share of the run that is still to come."""
-        return 1.0 - jnp.minimum(env_steps / self.config.total_steps, 1.0)
+def first_fields(learner: PolicyLearner, params_key: PRNGKeyArray, key: PRNGKeyArray) -> dict:
+    """Returns the fields of the first `OnPolicyState` that do not depend on how data are collected."""
+    return {
+        "params": learner.policy.init(params_key),
+        "obs_statistics": normalize.init((learner.num_inputs,)),
+        "return_statistics": normalize.init(()),
+        "key": key,
+        "env_steps": jnp.zeros((), jnp.int32),
+    }
 
 
 def gae_targets(batch: Batch, gamma: float, gae_lambda: float) -> Targets:

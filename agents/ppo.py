@@ -14,7 +14,6 @@ Implementation details: Huang et al. 2022, "The 37 implementation details of PPO
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import flax.struct
@@ -23,26 +22,25 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents.batch import (
-    Batch,
-    Evaluation,
-    Targets,
-    flatten_time,
-    mean_over_parts,
-    minibatches,
-    random_order,
-)
+from agents import optimisers
+from agents.algorithm import Distribution, Evaluate, Params
+from agents.batch import Batch, Evaluation, Targets, flatten_time, mean_over_parts
 from agents.core import kl, policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
+from agents.on_policy import (
+    OnPolicy,
+    OnPolicyState,
+    Policy,
+    PolicyConfig,
+    actor_critic,
+    gae_targets,
+)
 from agents.settings import EntropySettings, require
 from envs.base import Env
-
-Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOSettings(EntropySettings):
-    """What `update` goes by, whatever it is that learns."""
+    """Settings of `update`, shared by control and tokens."""
 
     num_epochs: int = 8
     """passes over the data of one rollout"""
@@ -101,13 +99,17 @@ class PPOState(OnPolicyState):
 
 
 class PPO(OnPolicy):
-    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+    """PPO of control: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
+
+    Args:
+      policy: the networks; None: `actor_critic`.
+    """
 
     Config: ClassVar[type] = PPOConfig
 
-    def __init__(self, config: PPOConfig, env: Env):
-        super().__init__(config, env)
-        self.optimizer = self.adam()
+    def __init__(self, config: PPOConfig, env: Env, policy: Policy | None = None):
+        super().__init__(config, env, policy or actor_critic(config, env))
+        self.optimizer = optimisers.adam(config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> PPOState:
         start = self.start(key)
@@ -117,34 +119,39 @@ class PPO(OnPolicy):
             **start,
         )
 
-    def step(self, state: PPOState) -> tuple[PPOState, dict[str, Array]]:
-        """One iteration: a rollout, its targets, an update; then the statistics learn of the new data."""
-        state, (steps, rollout_metrics) = self.collect(state)
+    def step(self, state: PPOState, data: None = None) -> tuple[PPOState, dict[str, Array]]:
+        """Returns the state after one iteration: a rollout, its targets, an update, the statistics."""
+        rollout_key, key = jax.random.split(state.key)
+        stream, steps, rollout_metrics = self.collect(state.actor, state.stream, rollout_key)
         batch = self.batch(state, steps)
-        update_key, key = jax.random.split(state.key)
+        update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
+        left = self.remaining_fraction(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
             update_key,
-            *flatten_time((batch, self.estimate(batch))),
-            evaluate=self.evaluate,
-            distribution=self.distribution,
+            *flatten_time((batch, targets(batch, self.config))),
+            evaluate=self.policy.evaluate,
+            distribution=self.policy.distribution,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             kl_coefficient=state.kl_coefficient,
-            entropy_coefficient=self.config.entropy_weight(self.left(state.env_steps)),
+            entropy_coefficient=self.config.entropy_weight(left),
             config=self.config,
         )
         kl_coefficient = kl.adaptive_coefficient_double_halve(
             state.kl_coefficient, metrics["kl"], self.config.kl_target
         )
-        state = self.finish(state, steps, params, opt_state, key=key, kl_coefficient=kl_coefficient)
+        state = self.finish(
+            state, steps, params, opt_state, stream=stream, key=key, kl_coefficient=kl_coefficient
+        )
         return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
 
-    def estimate(self, batch: Batch) -> Targets:
-        """Generalised advantages, and TD(lambda) targets for the value."""
-        return gae_targets(batch, self.config.gamma, self.config.gae_lambda)
+
+def targets(batch: Batch, config: Any) -> Targets:
+    """Returns generalised advantages, and TD(lambda) targets for the value, [T, N] both."""
+    return gae_targets(batch, config.gamma, config.gae_lambda)
 
 
 def update(
@@ -154,15 +161,15 @@ def update(
     batch: Batch,
     targets: Targets,
     *,
-    evaluate: Callable[[Params, Any, Any], Evaluation],
+    evaluate: Evaluate,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     kl_coefficient: Float[Array, ""],
     entropy_coefficient: Float[Array, ""] | float,
     config: PPOSettings,
-    distribution: Callable[[Params, Any], Any] | None = None,
+    distribution: Distribution | None = None,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """Epochs of minibatch gradient steps on one batch.
+    """Returns parameters after epochs of minibatch gradient steps on one batch.
 
     Args:
       batch, targets: leaves [T, N, ...]; minibatches split N, so what lies along T stays together.
@@ -173,53 +180,33 @@ def update(
         estimate from the batch's samples takes its place.
 
     Returns:
-      params, opt_state, and metrics: means over all gradient steps, but for `kl`, which is KL(pi_old || pi). With the
+      params, opt_state, and metrics: means over all gradient steps, except `kl`, which is KL(pi_old || pi). With the
       kl objective it is that of the final params over the whole batch, to which `kl_coefficient` is adapted; with the
       clip objective the k3 estimate as the last epoch's gradient steps find it, each before its own step.
     """
-    num_columns = batch.mask.shape[1]
-    exact_kl = distribution if config.objective == "kl" else None
-    old = _per_step(exact_kl(params, batch.obs), batch.mask.shape) if exact_kl else None
-
-    def divergence(params: Params, batch: Batch, old: Any, kl_estimate: Array) -> Array:
-        """KL(pi_old || pi) at each step, exact if it can be."""
-        return old.kl(exact_kl(params, batch.obs)) if exact_kl else kl_estimate
+    exact = distribution if config.objective == "kl" else None
+    old = _per_step(exact(params, batch.obs), batch.mask.shape) if exact else None
 
     def loss(params: Params, batch: Batch, targets: Targets, old: Any):
         new = evaluate(params, batch.obs, batch.action)
-        advantage = targets.advantage
-        ratio = policy_losses.importance_ratio(new.logp, batch.logp)
-        # Samples come from pi_old, so this is KL(pi_old || pi).
+        # Samples come from pi_old, so k3 estimates KL(pi_old || pi).
         kl_estimate = kl.k3(batch.logp, new.logp)
-        if config.objective == "clip":
-            policy_loss = policy_losses.clipped_surrogate(
-                ratio, advantage, config.clip_ratio, config.clip_ratio
-            )
-        else:
-            penalty = divergence(params, batch, old, kl_estimate)
-            policy_loss = policy_losses.kl_penalised_surrogate(
-                ratio, advantage, penalty, kl_coefficient
-            )
-        if config.clip_value is None:
-            value_loss = value_losses.squared_error(new.value, targets.value)
-        else:
-            value_loss = value_losses.clipped_value_loss(
-                new.value, batch.value, targets.value, config.clip_value
-            )
-        policy_loss, value_loss, entropy, kl_estimate = (
-            returns.masked_mean(x, batch.mask)
-            for x in (policy_loss, value_loss, new.entropy, kl_estimate)
-        )
-        total = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
-        return total, {
-            "loss/policy": policy_loss,
-            "loss/value": value_loss,
-            "entropy": entropy,
+        penalty = old.kl(exact(params, batch.obs)) if exact else kl_estimate
+        each = {
+            "loss/policy": surrogate(
+                new, batch, targets.advantage, penalty, kl_coefficient, config
+            ),
+            "loss/value": value_loss(new, batch, targets, config.clip_value),
+            "entropy": new.entropy,
             "kl": kl_estimate,
-            "clip_fraction": policy_losses.clip_fraction(
-                ratio, config.clip_ratio, config.clip_ratio, batch.mask
-            ).total,
         }
+        means = {name: returns.masked_mean(x, batch.mask) for name, x in each.items()}
+        total = (
+            means["loss/policy"]
+            + config.value_coefficient * means["loss/value"]
+            - entropy_coefficient * means["entropy"]
+        )
+        return total, means | clip_fractions(new, batch, config)
 
     def gradient_step(carry, data):
         params, opt_state, stopped = carry
@@ -233,53 +220,92 @@ def update(
             batch.mask,
             config.micro_batches,
         )
-        updates, new_opt_state = optimizer.update(grads, opt_state, params)
-        new_params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+        new = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
         if config.stop_kl is not None:
-            new_params, new_opt_state = jax.tree.map(
-                lambda new, old: jnp.where(stopped, old, new),
-                (new_params, new_opt_state),
-                (params, opt_state),
+            new = jax.tree.map(
+                lambda new, old: jnp.where(stopped, old, new), new, (params, opt_state)
             )
-        return (new_params, new_opt_state, stopped), {
-            **metrics,
-            "grad_norm": optax.tree.norm(grads),
-        }
+        return (*new, stopped), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
-    def epoch(carry, key):
-        order = random_order(key, num_columns).reshape(config.num_minibatches, -1)
-        carry, metrics = jax.lax.scan(
-            gradient_step, carry, minibatches((batch, targets, old), order)
-        )
+    def after_epoch(carry, metrics):
+        if config.stop_kl is None:
+            return carry
+        # A flag, not a branch: under vmap a branch on one seed's value is paid for by all.
         params, opt_state, stopped = carry
-        if config.stop_kl is not None:
-            # A flag, not a branch: under vmap a branch on one seed's value is paid for by all.
-            stopped = stopped | (metrics["kl"][-1] > config.stop_kl)
-        return (params, opt_state, stopped), metrics
+        return params, opt_state, stopped | (metrics["kl"][-1] > config.stop_kl)
 
-    carry = (params, opt_state, jnp.zeros((), bool))
-    (params, opt_state, _), metrics = jax.lax.scan(
-        epoch, carry, jax.random.split(key, config.num_epochs)
+    (params, opt_state, _), metrics = optimisers.epochs(
+        gradient_step,
+        (params, opt_state, jnp.zeros((), bool)),
+        (batch, targets, old),
+        key,
+        config.num_epochs,
+        config.num_minibatches,
+        after_epoch,
     )
-
-    def final_kl(part):
-        batch, old = part
-        kl_estimate = kl.k3(batch.logp, evaluate(params, batch.obs, batch.action).logp)
-        return returns.masked_mean(divergence(params, batch, old, kl_estimate), batch.mask)
-
+    final_kl = jnp.mean(metrics["kl"][-1])
     if config.objective == "kl":
-        # In parts no larger than those of a gradient step, which are known to fit into memory.
-        parts = config.num_minibatches * config.micro_batches
-        found_kl = mean_over_parts(final_kl, (batch, old), batch.mask, parts)
-    else:
-        found_kl = jnp.mean(metrics["kl"][-1])
-    metrics = jax.tree.map(jnp.mean, metrics) | {
-        "kl": found_kl,
-        "explained_variance": value_losses.explained_variance(
-            batch.value, targets.value, batch.mask
-        ),
-    }
-    return params, opt_state, metrics
+        final_kl = kl_after(params, batch, old, evaluate, exact, config)
+    explained = value_losses.explained_variance(batch.value, targets.value, batch.mask)
+    metrics = jax.tree.map(jnp.mean, metrics)
+    return params, opt_state, metrics | {"kl": final_kl, "explained_variance": explained}
+
+
+def surrogate(
+    new: Evaluation,
+    batch: Batch,
+    advantage: Float[Array, "T N"],
+    penalty: Float[Array, "T N"],
+    kl_coefficient: Float[Array, ""],
+    config: PPOSettings,
+) -> Float[Array, "T N"]:
+    """Returns the policy loss of each step: the clipped surrogate (eq. 7), or that with a KL penalty (eq. 8)."""
+    ratio = policy_losses.importance_ratio(new.logp, batch.logp)
+    if config.objective == "clip":
+        low = high = config.clip_ratio
+        return policy_losses.clipped_surrogate(ratio, advantage, low, high)
+    return policy_losses.kl_penalised_surrogate(ratio, advantage, penalty, kl_coefficient)
+
+
+def value_loss(
+    new: Evaluation, batch: Batch, targets: Targets, clip_value: float | None
+) -> Float[Array, "T N"]:
+    """Returns the value loss of each step: squared error, clipped around the old value unless `clip_value` is None."""
+    if clip_value is None:
+        return value_losses.squared_error(new.value, targets.value)
+    return value_losses.clipped_value_loss(new.value, batch.value, targets.value, clip_value)
+
+
+def clip_fractions(new: Evaluation, batch: Batch, config: PPOSettings) -> dict[str, Array]:
+    """Returns the share of steps whose ratio the clip range cuts."""
+    ratio = policy_losses.importance_ratio(new.logp, batch.logp)
+    low = high = config.clip_ratio
+    return {"clip_fraction": policy_losses.clip_fraction(ratio, low, high, batch.mask).total}
+
+
+def kl_after(
+    params: Params,
+    batch: Batch,
+    old: Any,
+    evaluate: Evaluate,
+    exact: Distribution | None,
+    config: PPOSettings,
+) -> Float[Array, ""]:
+    """Returns KL(pi_old || pi) over the whole batch, exact where the distributions are at hand.
+
+    Computed in parts no larger than those of a gradient step, which are known to fit into memory.
+    """
+
+    def of_part(part: tuple[Batch, Any]) -> Float[Array, ""]:
+        batch, old = part
+        if exact:
+            divergence = old.kl(exact(params, batch.obs))
+        else:
+            divergence = kl.k3(batch.logp, evaluate(params, batch.obs, batch.action).logp)
+        return returns.masked_mean(divergence, batch.mask)
+
+    parts = config.num_minibatches * config.micro_batches
+    return mean_over_parts(of_part, (batch, old), batch.mask, parts)
 
 
 def _per_step(dist: Any, shape: tuple[int, ...]) -> Any:

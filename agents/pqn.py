@@ -11,36 +11,29 @@ Actions and their discretisation are those of `q_values`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import rollout
-from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
+from agents import optimisers, schedules
+from agents.algorithm import Evaluate, Params
+from agents.batch import Batch, Evaluation, Targets, flatten_time
 from agents.core import returns, value_losses
 from agents.networks import Functional
-from agents.on_policy import (
-    OnPolicy,
-    OnPolicyConfig,
-    OnPolicyState,
-    Params,
-    State,
-)
+from agents.on_policy import OnPolicy, OnPolicyConfig, OnPolicyState, Policy
 from agents.q_values import (
-    Choices,
+    ActionGrid,
     QNetwork,
     epsilon_greedy,
     greedy,
-    linear_schedule,
     require_bins,
     value_of,
 )
 from agents.settings import require
-from agents.spaces import element, require_bounds
+from agents.spaces import num_inputs, require_bounds
 from envs.base import Env
 
 
@@ -88,115 +81,102 @@ class PQNConfig(OnPolicyConfig):
 
 
 class PQN(OnPolicy):
-    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+    """PQN of control: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
 
     Config: ClassVar[type] = PQNConfig
 
     def __init__(self, config: PQNConfig, env: Env):
-        super().__init__(config, env)
+        super().__init__(config, env, epsilon_greedy_q(config, env))
         require_bounds(type(self).__name__, env)
-        self.choices = Choices(env.action_space, config.bins, config.bin_span)
-        self.network = Functional(
-            lambda rngs: QNetwork(
-                self.num_inputs,
-                self.choices,
-                config.hidden_sizes,
-                activation=config.activation,
-                layer_norm=True,
-                rngs=rngs,
-            )
-        )
-        clip = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
         # The learning rate is applied in `update`.
-        self.optimizer = optax.chain(*clip, optax.scale_by_radam())
+        self.optimizer = optimisers.clipped(optax.scale_by_radam(), config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> OnPolicyState:
         start = self.start(key)
         return OnPolicyState(opt_state=self.optimizer.init(start["params"]), **start)
 
-    def step(self, state: OnPolicyState) -> tuple[OnPolicyState, dict[str, Array]]:
-        """One iteration: a rollout, its lambda-returns, an update."""
-        state, (steps, rollout_metrics) = self.collect(state)
+    def step(
+        self, state: OnPolicyState, data: None = None
+    ) -> tuple[OnPolicyState, dict[str, Array]]:
+        """Returns the state after one iteration: a rollout, its lambda-returns, an update, the statistics."""
+        rollout_key, key = jax.random.split(state.key)
+        stream, steps, rollout_metrics = self.collect(state.actor, state.stream, rollout_key)
         batch = self.batch(state, steps)
-        update_key, key = jax.random.split(state.key)
+        update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
             update_key,
-            *flatten_time((batch, self.estimate(batch))),
-            action_value=self.action_value,
+            *flatten_time((batch, targets(batch, self.config))),
+            evaluate=self.policy.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             config=self.config,
         )
-        metrics["epsilon"] = self.epsilon(state.env_steps)
-        state = self.finish(state, steps, params, opt_state, key=key)
+        metrics["epsilon"] = epsilon(self.config, state.env_steps)
+        state = self.finish(state, steps, params, opt_state, stream=stream, key=key)
         return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
 
+
+def epsilon_greedy_q(config: PQNConfig, env: Env) -> Policy:
+    """Returns the policy made of action values: epsilon-greedy while training, greedy at its best.
+
+    Its `value` is max_a Q(s, a), the value in its `evaluate` Q(s, a) of the action taken; its log-probs and entropies
+    are 0 and of no use.
+    """
+    choices = ActionGrid(env.action_space, config.bins, config.bin_span)
+    network = Functional(
+        lambda rngs: QNetwork(
+            num_inputs(env.observation_space),
+            choices,
+            config.hidden_sizes,
+            activation=config.activation,
+            layer_norm=True,
+            rngs=rngs,
+        )
+    )
+
+    def q(params: Params, obs: Array) -> Float[Array, "*batch D K"]:
+        return network.module(params)(obs)
+
     def act(
-        self, state: OnPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
-    ) -> Array:
-        """Greedy elements of the action space for raw observations [*batch, O], or epsilon-greedy ones."""
-        q = self.q(state.params, self.seen(state, obs))
-        choice = greedy(q) if deterministic else self._explore(state, q, key)
-        return element(self.env.action_space, self.choices.action(choice))
+        params: Params, obs: Array, env_steps: Array, key: PRNGKeyArray
+    ) -> tuple[Array, Float[Array, "*batch"]]:
+        choice = epsilon_greedy(q(params, obs), choices, epsilon(config, env_steps), key)
+        return choices.action(choice), jnp.zeros(choice.shape[:-1])
 
-    def collect(self, state: State) -> tuple[State, tuple[rollout.Steps, dict[str, Array]]]:
-        """The rollout: `num_steps` steps of every environment with the epsilon-greedy policy."""
+    def mode(params: Params, obs: Array) -> Array:
+        return choices.action(greedy(q(params, obs)))
 
-        def act(obs: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-            q = self.q(state.params, self.seen(state, obs))
-            action = self.choices.action(self._explore(state, q, key))
-            return action, jnp.zeros(action.shape[0])  # log-probs are of no use here
+    def evaluate(params: Params, obs: Array, action: Array) -> Evaluation:
+        value = value_of(q(params, obs), choices.choice(action))
+        return Evaluation(jnp.zeros_like(value), jnp.zeros_like(value), value)
 
-        return self.rollout(state, act)
+    def value(params: Params, obs: Array) -> Float[Array, "*batch"]:
+        values = q(params, obs)
+        return value_of(values, greedy(values))
 
-    def batch(self, state: OnPolicyState, steps: rollout.Steps) -> Batch:
-        """`value` and `next_value` are max_a Q."""
-        obs = self.seen(state, steps.obs)
-        return Batch(
-            obs=obs,
-            action=steps.action,
-            logp=steps.logp,
-            value=self._best(state.params, obs),
-            next_value=self._best(state.params, self.seen(state, steps.next_obs)),
-            reward=self.scaled_reward(state, steps.reward),
-            terminated=steps.terminated,
-            truncated=steps.truncated,
-            mask=jnp.ones_like(steps.terminated),
-        )
+    return Policy(network.init, act, mode, evaluate, value=value)
 
-    def estimate(self, batch: Batch) -> Targets:
-        """lambda-returns; there is no advantage."""
-        target = returns.q_lambda(
-            batch.reward,
-            batch.next_value,
-            batch.terminated,
-            batch.truncated,
-            self.config.gamma,
-            self.config.q_lambda,
-        )
-        return Targets(jnp.zeros_like(target), target)
 
-    def epsilon(self, env_steps: Array) -> Float[Array, ""]:
-        span = self.config.epsilon_fraction * self.config.total_steps
-        return linear_schedule(1.0, self.config.epsilon_end, span, env_steps)
+def epsilon(config: PQNConfig, env_steps: Array) -> Float[Array, ""]:
+    """Returns the share of random actions after `env_steps`."""
+    span = config.epsilon_fraction * config.total_steps
+    return schedules.linear(1.0, config.epsilon_end, span, env_steps)
 
-    def _explore(self, state: OnPolicyState, q: Array, key: PRNGKeyArray) -> Array:
-        return epsilon_greedy(q, self.choices, self.epsilon(state.env_steps), key)
 
-    def q(self, params: Params, obs: Array) -> Float[Array, "*batch D K"]:
-        return self.network.module(params)(obs)
-
-    def action_value(self, params: Params, obs: Array, action: Array) -> Float[Array, "..."]:
-        """Q(s, a)."""
-        return value_of(self.q(params, obs), self.choices.choice(action))
-
-    def _best(self, params: Params, obs: Array) -> Array:
-        """max_a Q(s, a)."""
-        q = self.q(params, obs)
-        return value_of(q, greedy(q))
+def targets(batch: Batch, config: PQNConfig) -> Targets:
+    """Returns lambda-returns [T, N] as value targets; there is no advantage."""
+    target = returns.q_lambda(
+        batch.reward,
+        batch.next_value,
+        batch.terminated,
+        batch.truncated,
+        config.gamma,
+        config.q_lambda,
+    )
+    return Targets(jnp.zeros_like(target), target)
 
 
 def update(
@@ -206,7 +186,7 @@ def update(
     batch: Batch,
     targets: Targets,
     *,
-    action_value: Callable[[Params, Any, Any], Array],
+    evaluate: Evaluate,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     config: PQNConfig,
@@ -214,29 +194,26 @@ def update(
     """Epochs of minibatch gradient steps towards `targets.value`; leaves [1, N, ...].
 
     Args:
-      action_value: (params, obs, action) to Q(s, a).
+      evaluate: (params, obs, action) to Q(s, a) as values [1, N].
       optimizer: everything but the learning rate.
     """
 
     def loss(params: Params, batch: Batch, targets: Targets) -> tuple[Array, Array]:
-        q = action_value(params, batch.obs, batch.action)
+        q = evaluate(params, batch.obs, batch.action).value
         return jnp.mean(value_losses.squared_error(q, targets.value)), jnp.mean(q)
 
     def gradient_step(carry, data):
         params, opt_state = carry
         (q_loss, q), grads = jax.value_and_grad(loss, has_aux=True)(params, *data)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
-        return (params, opt_state), {
-            "loss/q": q_loss,
-            "q": q,
-            "grad_norm": optax.tree.norm(grads),
-        }
+        carry = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
+        return carry, {"loss/q": q_loss, "q": q, "grad_norm": optax.tree.norm(grads)}
 
-    def epoch(carry, key):
-        order = random_order(key, batch.mask.shape[1]).reshape(config.num_minibatches, -1)
-        return jax.lax.scan(gradient_step, carry, minibatches((batch, targets), order))
-
-    keys = jax.random.split(key, config.num_epochs)
-    (params, opt_state), metrics = jax.lax.scan(epoch, (params, opt_state), keys)
+    (params, opt_state), metrics = optimisers.epochs(
+        gradient_step,
+        (params, opt_state),
+        (batch, targets),
+        key,
+        config.num_epochs,
+        config.num_minibatches,
+    )
     return params, opt_state, jax.tree.map(jnp.mean, metrics)

@@ -24,7 +24,7 @@ from agents.settings import require
 
 
 @dataclasses.dataclass(frozen=True)
-class Choices:
+class ActionGrid:
     """The choices of an action space: D coordinates with K values each."""
 
     space: gymnasium.Space
@@ -72,7 +72,7 @@ class Choices:
 
 
 def require_bins(bins: int, bin_span: float) -> None:
-    """Raises ValueError for numbers of which there are no `Choices`."""
+    """Raises ValueError for numbers of which there are no `ActionGrid`."""
     require(bins >= 2, f"bins must be at least 2, got {bins}")
     require(0 < bin_span <= 1, f"bin_span must be above 0 and at most 1, got {bin_span}")
 
@@ -87,7 +87,7 @@ class QNetwork(nnx.Module):
     def __init__(
         self,
         observations: int,
-        choices: Choices,
+        choices: ActionGrid,
         hidden_sizes: Sequence[int],
         *,
         activation: str = "relu",
@@ -147,16 +147,10 @@ def value_of(
 
 
 def epsilon_greedy(
-    q: Float[Array, "*batch D K"], choices: Choices, epsilon: Any, key: PRNGKeyArray
+    q: Float[Array, "*batch D K"], choices: ActionGrid, epsilon: Any, key: PRNGKeyArray
 ) -> Int[Array, "*batch D"]:
     """With probability epsilon a coordinate's choice is random, else greedy; each coordinate for itself."""
     which_key, random_key = jax.random.split(key)
     batch = q.shape[:-2]
     random = jax.random.bernoulli(which_key, epsilon, q.shape[:-1])
     return jnp.where(random, choices.random(random_key, *batch), greedy(q))
-
-
-def linear_schedule(begin: float, end: float, steps: float | int, now: Array) -> Float[Array, ""]:
-    """From `begin` at 0 to `end` at `steps`, and `end` from there on."""
-    progress = jnp.clip(now / max(steps, 1.0), 0.0, 1.0)
-    return begin + progress * (end - begin)

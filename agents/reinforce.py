@@ -25,7 +25,6 @@ of the error. Without a discount it grows without bound, unless most episodes en
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.struct
@@ -34,13 +33,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
-from agents.batch import Batch, Evaluation, Targets, flatten_time
+from agents import optimisers
+from agents.algorithm import Evaluate, Params
+from agents.batch import Batch, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, return_scale
+from agents.on_policy import (
+    OnPolicy,
+    OnPolicyState,
+    Policy,
+    PolicyConfig,
+    actor_critic,
+    return_scale,
+)
 from agents.settings import Settings, require
 from envs.base import Env
-
-Params = Any
 
 # How fast the mean return-to-go follows the policy: a tenth of the way with each rollout.
 _MEAN_RATE = 0.1
@@ -57,7 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class ReinforceSettings(Settings):
-    """What `estimate` and `update` go by, whatever it is that learns."""
+    """Settings of `targets` and `update`, shared by control and tokens."""
 
     gamma: float = 0.99
     """discount"""
@@ -95,13 +101,17 @@ class ReinforceState(OnPolicyState):
 
 
 class Reinforce(OnPolicy):
-    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+    """REINFORCE of control: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
+
+    Args:
+      policy: the networks; None: `actor_critic`, whose critic learns if it is the baseline.
+    """
 
     Config: ClassVar[type] = ReinforceConfig
 
-    def __init__(self, config: ReinforceConfig, env: Env):
-        super().__init__(config, env)
-        self.optimizer = self.adam()
+    def __init__(self, config: ReinforceConfig, env: Env, policy: Policy | None = None):
+        super().__init__(config, env, policy or actor_critic(config, env))
+        self.optimizer = optimisers.adam(config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> ReinforceState:
         start = self.start(key)
@@ -109,27 +119,32 @@ class Reinforce(OnPolicy):
             opt_state=self.optimizer.init(start["params"]), mean_return=jnp.zeros(()), **start
         )
 
-    def step(self, state: ReinforceState) -> tuple[ReinforceState, dict[str, Array]]:
-        """One iteration: a rollout, its returns, one gradient step; then the statistics learn of the new data."""
-        state, (steps, rollout_metrics) = self.collect(state)
+    def step(
+        self, state: ReinforceState, data: None = None
+    ) -> tuple[ReinforceState, dict[str, Array]]:
+        """Returns the state after one iteration: a rollout, its returns, one gradient step, the statistics."""
+        rollout_key, key = jax.random.split(state.key)
+        stream, steps, rollout_metrics = self.collect(state.actor, state.stream, rollout_key)
         batch = self.batch(state, steps)
         scale = self.reward_scale(state)
-        targets = estimate(batch, state.mean_return / scale, self.config)
+        found = targets(batch, state.mean_return / scale, self.config)
         learning_rate = self.learning_rate(state.env_steps)
         has_value = self.config.baseline == "value"
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
-            *flatten_time((batch, targets)),
-            evaluate=self.evaluate,
+            *flatten_time((batch, found)),
+            evaluate=self.policy.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             config=self.config,
             value_coefficient=self.config.value_coefficient if has_value else None,
         )
-        error = scale * jnp.mean(targets.value) - state.mean_return
+        error = scale * jnp.mean(found.value) - state.mean_return
         mean_return = state.mean_return + _MEAN_RATE * error
-        state = self.finish(state, steps, params, opt_state, mean_return=mean_return)
+        state = self.finish(
+            state, steps, params, opt_state, stream=stream, key=key, mean_return=mean_return
+        )
         return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
 
     def reward_scale(self, state: ReinforceState) -> Float[Array, ""]:
@@ -138,9 +153,11 @@ class Reinforce(OnPolicy):
         return return_scale(state.return_statistics) if normalized else jnp.ones(())
 
 
-def estimate(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Targets:
-    """The weight of each action, and the returns-to-go G_t, [T, N] both. `Targets.value` is G_t also where there is no
-    value to learn it, and whatever the credit: the running mean of all G_t is made of it too.
+def targets(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Targets:
+    """Returns the weight of each action, and the returns-to-go G_t, [T, N] both.
+
+    `Targets.value` is G_t also where there is no value to learn it, and whatever the credit: the running mean of all
+    G_t is made of it too.
 
     Args:
       tail: stands for V(s') where the data or a time limit cut an episode, if the baseline is not a value.
@@ -158,7 +175,9 @@ def estimate(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Targe
     if config.credit == "trajectory":
         # The value of the first state is what predicts the whole return.
         first = _first_of_episode(batch)
-        weight, value = (jnp.take_along_axis(x, first, axis=0) for x in (weight, value))
+        weight, value = jax.tree.map(
+            lambda x: jnp.take_along_axis(x, first, axis=0), (weight, value)
+        )
     if config.baseline == "mean":
         weight = weight - mean_of_other_columns(weight, batch.mask)
     if has_value:
@@ -183,7 +202,7 @@ def update(
     batch: Batch,
     targets: Targets,
     *,
-    evaluate: Callable[[Params, Any, Any], Evaluation],
+    evaluate: Evaluate,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     config: ReinforceSettings,
@@ -223,8 +242,7 @@ def update(
         return policy_loss + value_coefficient * value_loss, metrics
 
     grads, metrics = jax.grad(loss, has_aux=True)(params)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+    params, opt_state = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
     return params, opt_state, {**metrics, "grad_norm": optax.tree.norm(grads)}
 
 
@@ -240,7 +258,7 @@ def gradient_noise(
     batch: Batch,
     tail: ScalarLike,
     *,
-    evaluate: Callable[[Params, Any, Any], Evaluation],
+    evaluate: Evaluate,
     config: ReinforceSettings,
 ) -> dict[str, GradientNoise]:
     """What each step of the derivation (`VARIANTS`) does to the noise of the policy gradient, on the same data.
@@ -251,7 +269,7 @@ def gradient_noise(
     return {
         name: _noise(gradient_estimates(params, batch, advantage, evaluate=evaluate))
         for name, advantage in (
-            (name, estimate(batch, tail, dataclasses.replace(config, **change)).advantage)
+            (name, targets(batch, tail, dataclasses.replace(config, **change)).advantage)
             for name, change in VARIANTS.items()
         )
     }
@@ -262,7 +280,7 @@ def gradient_estimates(
     batch: Batch,
     advantage: Float[Array, "T N"],
     *,
-    evaluate: Callable[[Params, Any, Any], Evaluation],
+    evaluate: Evaluate,
 ) -> Params:
     """The policy gradient that each column gives, leaves [N, ...]; their mean is the ascent direction of `update`."""
     mean_length = jnp.sum(batch.mask) / batch.mask.shape[1]

@@ -13,6 +13,9 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from agents.spaces import element
 from envs.base import Bad, Env, Running, advance, all_finite, reset, start_states, step
 
+# (raw observations [N, ...], key) to (raw actions [N, ...], log-probs [N])
+ActOnRaw = Callable[[Any, PRNGKeyArray], tuple[Any, Float[Array, " N"]]]
+
 
 @flax.struct.dataclass
 class Stream:
@@ -70,7 +73,7 @@ def start(env: Env, key: PRNGKeyArray, num_envs: int) -> Stream:
 
 def collect_steps(
     env: Env,
-    act: Callable[[Any, PRNGKeyArray], tuple[Any, Float[Array, " N"]]],
+    act: ActOnRaw,
     stream: Stream,
     key: PRNGKeyArray,
     num_steps: int,
@@ -188,7 +191,7 @@ def _bad_start(obs: Any) -> Array:
 
 def collect_episodes(
     env: Env,
-    act: Callable[[Any, PRNGKeyArray], tuple[Any, Float[Array, " N"]]],
+    act: ActOnRaw,
     running: Running,
     key: PRNGKeyArray,
     num_steps: int,

@@ -22,6 +22,7 @@ its step. alpha is the one before the step in all of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -29,13 +30,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import replay
 from agents.core import value_losses
 from agents.distributions import TanhNormal
 from agents.networks import ActionValue, Functional, SquashedActor
-from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState
+from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, Update
+from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element
 from envs.base import Env
@@ -71,6 +73,13 @@ class SACOptState(NamedTuple):
     log_alpha: Any
 
 
+class Networks(NamedTuple):
+    """The modules whose parameters a `SACParams` holds."""
+
+    actor: Functional
+    critic: Functional
+
+
 class SAC(OffPolicy):
     """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
 
@@ -87,24 +96,39 @@ class SAC(OffPolicy):
         )
         sizes = self.num_inputs, self.num_actions, config.hidden_sizes
         activation = config.activation
-        self.actor = Functional(lambda r: SquashedActor(*sizes, activation=activation, rngs=r))
-        self.critic = Functional(lambda r: ActionValue(*sizes, activation=activation, rngs=r))
+        self.networks = Networks(
+            Functional(lambda r: SquashedActor(*sizes, activation=activation, rngs=r)),
+            Functional(lambda r: ActionValue(*sizes, activation=activation, rngs=r)),
+        )
         self.optimizer = self.adam()
+
+    @property
+    def update(self) -> Update:
+        """The gradient step, `update` below, with the networks and settings of this learner."""
+        return functools.partial(
+            update,
+            networks=self.networks,
+            optimizer=self.optimizer,
+            target_entropy=self.target_entropy,
+            config=self.config,
+        )
 
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         actor_key, critic_key, key = jax.random.split(key, 3)
-        critics = self.critic.init_ensemble(critic_key, 2)
+        critics = self.networks.critic.init_ensemble(critic_key, 2)
         log_alpha = jnp.zeros(())
         if self.config.alpha is None:
             log_alpha = jnp.log(jnp.float32(self.config.initial_alpha))
-        params = SACParams(self.actor.init(actor_key), critics, critics, log_alpha)
+        params = SACParams(self.networks.actor.init(actor_key), critics, critics, log_alpha)
         opt_state = SACOptState(
             *(self.optimizer.init(p) for p in (params.actor, params.critics, params.log_alpha))
         )
         return self.begin(key, params, opt_state)
 
-    def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
-        """Rounds of acting and learning."""
+    def step(
+        self, state: OffPolicyState, data: None = None
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Returns the state after rounds of acting and learning."""
 
         def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
             return self._policy(state, obs).at(state.noise)
@@ -118,64 +142,81 @@ class SAC(OffPolicy):
         dist = self._policy(state, obs)
         return element(self.env.action_space, dist.mode() if deterministic else dist.sample(key))
 
-    def update(
-        self,
-        params: SACParams,
-        opt_state: SACOptState,
-        sample: replay.Sample,
-        key: PRNGKeyArray,
-        updates: Array,
-    ) -> tuple[SACParams, SACOptState, Array, dict[str, Array]]:
-        """One gradient step of critics, actor and temperature, in this order."""
-        next_key, now_key = jax.random.split(key)
-        obs, next_obs = sample.obs, sample.next_obs
-        fixed = self.config.alpha
-        alpha = jnp.exp(params.log_alpha) if fixed is None else jnp.float32(fixed)
-
-        next_action, next_logp = self.actor.module(params.actor)(next_obs).sample_and_log_prob(
-            next_key
-        )
-        next_q = self.critic.ensemble(params.targets, next_obs, next_action)
-        target = value_losses.soft_q_target(
-            sample.reward, next_q, next_logp, sample.terminated, sample.discount, alpha
-        )
-
-        def critic_loss(critics: Any) -> tuple[Array, Array]:
-            q = self.critic.ensemble(critics, obs, sample.action)
-            loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
-            return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
-
-        def actor_loss(actor: Any) -> tuple[Array, Array]:
-            new, logp = self.actor.module(actor)(obs).sample_and_log_prob(now_key)
-            q = jnp.min(self.critic.ensemble(critics, obs, new), axis=0)
-            return jnp.mean(alpha * logp - q), jnp.mean(logp)
-
-        (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
-        critics, critics_opt = self._apply(grads, opt_state.critics, params.critics)
-        (pi_loss, logp), grads = jax.value_and_grad(actor_loss, has_aux=True)(params.actor)
-        actor, actor_opt = self._apply(grads, opt_state.actor, params.actor)
-        log_alpha, alpha_opt = params.log_alpha, opt_state.log_alpha
-        if fixed is None:
-            slope = -alpha * (logp + self.target_entropy)  # of J_alpha, by log alpha
-            log_alpha, alpha_opt = self._apply(slope, alpha_opt, log_alpha)
-        targets = optax.incremental_update(critics, params.targets, self.config.tau)
-        metrics = {
-            "loss/critic": q_loss,
-            "loss/actor": pi_loss,
-            "q": jnp.mean(q),
-            "alpha": alpha,
-            "entropy": -logp,
-        }
-        return (
-            SACParams(actor, critics, targets, log_alpha),
-            SACOptState(actor_opt, critics_opt, alpha_opt),
-            jnp.mean(jnp.abs(q - target), axis=0),
-            metrics,
-        )
-
     def _policy(self, state: OffPolicyState, obs: Any) -> TanhNormal:
-        return self.actor.module(state.params.actor)(self.seen(state, obs))
+        return self.networks.actor.module(state.params.actor)(self.preprocess(state, obs))
 
-    def _apply(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-        updates, opt_state = self.optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
+
+def update(
+    params: SACParams,
+    opt_state: SACOptState,
+    sample: replay.Sample,
+    key: PRNGKeyArray,
+    updates: Array,
+    *,
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    target_entropy: float,
+    config: SACConfig,
+) -> tuple[SACParams, SACOptState, Float[Array, " B"], dict[str, Array]]:
+    """Returns parameters after one gradient step of critics, actor and temperature, in this order.
+
+    Args:
+      sample: B transitions with preprocessed observations and raw actions in [-1, 1].
+      updates: number of this gradient step; nothing depends on it here.
+
+    Returns:
+      params, opt_state, TD errors [B], metrics.
+    """
+    next_key, now_key = jax.random.split(key)
+    obs = sample.obs
+    alpha = jnp.exp(params.log_alpha) if config.alpha is None else jnp.float32(config.alpha)
+    target = targets(params, sample, next_key, alpha, networks)
+
+    def critic_loss(critics: Any) -> tuple[Array, Array]:
+        q = networks.critic.ensemble(critics, obs, sample.action)
+        loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
+        return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
+
+    def actor_loss(actor: Any) -> tuple[Array, Array]:
+        new, logp = networks.actor.module(actor)(obs).sample_and_log_prob(now_key)
+        q = jnp.min(networks.critic.ensemble(critics, obs, new), axis=0)
+        return jnp.mean(alpha * logp - q), jnp.mean(logp)
+
+    (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
+    critics, critics_opt = apply_gradients(optimizer, grads, opt_state.critics, params.critics)
+    (pi_loss, logp), grads = jax.value_and_grad(actor_loss, has_aux=True)(params.actor)
+    actor, actor_opt = apply_gradients(optimizer, grads, opt_state.actor, params.actor)
+    log_alpha, alpha_opt = params.log_alpha, opt_state.log_alpha
+    if config.alpha is None:
+        slope = -alpha * (logp + target_entropy)  # of J_alpha, by log alpha
+        log_alpha, alpha_opt = apply_gradients(optimizer, slope, alpha_opt, log_alpha)
+    target_critics = optax.incremental_update(critics, params.targets, config.tau)
+    metrics = {
+        "loss/critic": q_loss,
+        "loss/actor": pi_loss,
+        "q": jnp.mean(q),
+        "alpha": alpha,
+        "entropy": -logp,
+    }
+    return (
+        SACParams(actor, critics, target_critics, log_alpha),
+        SACOptState(actor_opt, critics_opt, alpha_opt),
+        jnp.mean(jnp.abs(q - target), axis=0),
+        metrics,
+    )
+
+
+def targets(
+    params: SACParams,
+    sample: replay.Sample,
+    key: PRNGKeyArray,
+    alpha: Float[Array, ""],
+    networks: Networks,
+) -> Float[Array, " B"]:
+    """Returns soft Q targets: reward, discounted smaller target critic, entropy of the next action."""
+    next_policy = networks.actor.module(params.actor)(sample.next_obs)
+    next_action, next_logp = next_policy.sample_and_log_prob(key)
+    next_q = networks.critic.ensemble(params.targets, sample.next_obs, next_action)
+    return value_losses.soft_q_target(
+        sample.reward, next_q, next_logp, sample.terminated, sample.discount, alpha
+    )

@@ -13,6 +13,7 @@ critic, no smoothing, no delay; its paper explores by noise that lasts (`noise_c
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -20,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import replay
 from agents.core import value_losses
 from agents.networks import MLP, ActionValue, Functional
-from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState
+from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, Update
+from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element
 from envs.base import Env
@@ -76,6 +78,17 @@ class TD3OptState(NamedTuple):
     critics: Any
 
 
+class Networks(NamedTuple):
+    """The modules whose parameters a `TD3Params` holds."""
+
+    actor: Functional
+    critic: Functional
+
+    def mu(self, actor: Any, obs: Array) -> Array:
+        """Returns the deterministic policy's raw actions, in (-1, 1)."""
+        return jnp.tanh(self.actor.module(actor)(obs))
+
+
 class TD3(OffPolicy):
     """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
 
@@ -88,29 +101,48 @@ class TD3(OffPolicy):
         assert isinstance(space, gymnasium.spaces.Box)
         inputs, actions, hidden = self.num_inputs, int(np.prod(space.shape)), config.hidden_sizes
         activation = config.activation
-        self.actor = Functional(
-            lambda r: MLP(inputs, hidden, actions, activation=activation, head_gain=0.01, rngs=r)
-        )
-        self.critic = Functional(
-            lambda r: ActionValue(inputs, actions, hidden, activation=activation, rngs=r)
+        self.networks = Networks(
+            Functional(
+                lambda r: MLP(
+                    inputs, hidden, actions, activation=activation, head_gain=0.01, rngs=r
+                )
+            ),
+            Functional(
+                lambda r: ActionValue(inputs, actions, hidden, activation=activation, rngs=r)
+            ),
         )
         self.actor_optimizer = self.adam(every=config.policy_delay)
         self.critic_optimizer = self.adam()
 
+    @property
+    def update(self) -> Update:
+        """The gradient step, `update` below, with the networks and settings of this learner."""
+        return functools.partial(
+            update,
+            networks=self.networks,
+            actor_optimizer=self.actor_optimizer,
+            critic_optimizer=self.critic_optimizer,
+            config=self.config,
+        )
+
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         actor_key, critic_key, key = jax.random.split(key, 3)
-        actor = self.actor.init(actor_key)
-        critics = self.critic.init_ensemble(critic_key, self.config.num_critics)
+        actor = self.networks.actor.init(actor_key)
+        critics = self.networks.critic.init_ensemble(critic_key, self.config.num_critics)
         opt_state = TD3OptState(
             self.actor_optimizer.init(actor), self.critic_optimizer.init(critics)
         )
         return self.begin(key, TD3Params(actor, critics, actor, critics), opt_state)
 
-    def step(self, state: OffPolicyState) -> tuple[OffPolicyState, dict[str, Array]]:
-        """Rounds of acting and learning."""
+    def step(
+        self, state: OffPolicyState, data: None = None
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Returns the state after rounds of acting and learning."""
 
         def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            return self._noisy(self._mu(state.params.actor, self.seen(state, obs)), state.noise)
+            return self._noisy(
+                self.networks.mu(state.params.actor, self.preprocess(state, obs)), state.noise
+            )
 
         return self.run(state, explore, self.update)
 
@@ -118,84 +150,96 @@ class TD3(OffPolicy):
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
         """Elements of the action space for raw observations [..., O]: mu(s), or that with Gaussian noise."""
-        action = self._mu(state.params.actor, self.seen(state, obs))
+        action = self.networks.mu(state.params.actor, self.preprocess(state, obs))
         noise = jnp.zeros(()) if deterministic else jax.random.normal(key, action.shape)
         return element(self.env.action_space, self._noisy(action, noise))
 
-    def update(
-        self,
-        params: TD3Params,
-        opt_state: TD3OptState,
-        sample: replay.Sample,
-        key: PRNGKeyArray,
-        updates: Array,
-    ) -> tuple[TD3Params, TD3OptState, Array, dict[str, Array]]:
-        """One gradient step of the critics, and at every `policy_delay`-th one of the actor."""
-        config = self.config
-        obs, next_obs = sample.obs, sample.next_obs
-
-        next_action = self._mu(params.target_actor, next_obs)
-        noise = config.target_noise * jax.random.normal(key, next_action.shape)
-        noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
-        next_action = jnp.clip(next_action + noise, -1.0, 1.0)
-        next_q = self.critic.ensemble(params.target_critics, next_obs, next_action)
-        target = value_losses.clipped_double_q_target(
-            sample.reward, next_q, sample.terminated, sample.discount
-        )
-
-        def critic_loss(critics: Any) -> tuple[Array, Array]:
-            q = self.critic.ensemble(critics, obs, sample.action)
-            loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
-            return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
-
-        def actor_loss(actor: Any) -> Array:
-            first = jax.tree.map(lambda x: x[0], critics)
-            return -jnp.mean(self.critic.module(first)(obs, self._mu(actor, obs)))
-
-        (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
-        critics, critics_opt = _apply(
-            self.critic_optimizer, grads, opt_state.critics, params.critics
-        )
-
-        def delayed(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
-            grads = jax.grad(actor_loss)(actor)
-            actor, actor_opt = _apply(self.actor_optimizer, grads, actor_opt, actor)
-            target_actor, target_critics = optax.incremental_update(
-                (actor, critics), (params.target_actor, params.target_critics), config.tau
-            )
-            return actor, actor_opt, target_actor, target_critics
-
-        def waiting(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
-            return actor, actor_opt, params.target_actor, params.target_critics
-
-        # The number of the step is the same for all seeds, but under vmap XLA cannot know: there both are computed.
-        due = (updates + 1) % config.policy_delay == 0
-        actor, actor_opt, target_actor, target_critics = jax.lax.cond(
-            due, delayed, waiting, params.actor, opt_state.actor
-        )
-        metrics = {"loss/critic": q_loss, "q": jnp.mean(q)}
-        return (
-            TD3Params(actor, critics, target_actor, target_critics),
-            TD3OptState(actor_opt, critics_opt),
-            jnp.mean(jnp.abs(q - target), axis=0),
-            metrics,
-        )
-
     def _noisy(self, action: Array, noise: Array) -> Array:
         return jnp.clip(action + self.config.exploration_noise * noise, -1.0, 1.0)
-
-    def _mu(self, actor: Any, obs: Array) -> Array:
-        return jnp.tanh(self.actor.module(actor)(obs))
-
-
-def _apply(
-    optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any
-) -> tuple[Any, Any]:
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
 
 
 class DDPG(TD3):
     """TD3 with its three additions switched off."""
 
     Config: ClassVar[type] = DDPGConfig
+
+
+def update(
+    params: TD3Params,
+    opt_state: TD3OptState,
+    sample: replay.Sample,
+    key: PRNGKeyArray,
+    updates: Array,
+    *,
+    networks: Networks,
+    actor_optimizer: optax.GradientTransformation,
+    critic_optimizer: optax.GradientTransformation,
+    config: TD3Config,
+) -> tuple[TD3Params, TD3OptState, Float[Array, " B"], dict[str, Array]]:
+    """Returns parameters after one gradient step of the critics, and at every `policy_delay`-th one of the actor.
+
+    Args:
+      sample: B transitions with preprocessed observations and raw actions in [-1, 1].
+      updates: number of this gradient step, from 0.
+
+    Returns:
+      params, opt_state, TD errors [B], metrics.
+    """
+    obs = sample.obs
+    target = targets(params, sample, key, networks, config)
+
+    def critic_loss(critics: Any) -> tuple[Array, Array]:
+        q = networks.critic.ensemble(critics, obs, sample.action)
+        loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
+        return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
+
+    def actor_loss(actor: Any) -> Array:
+        first = jax.tree.map(lambda x: x[0], critics)
+        return -jnp.mean(networks.critic.module(first)(obs, networks.mu(actor, obs)))
+
+    (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
+    critics, critics_opt = apply_gradients(
+        critic_optimizer, grads, opt_state.critics, params.critics
+    )
+
+    def delayed(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
+        grads = jax.grad(actor_loss)(actor)
+        actor, actor_opt = apply_gradients(actor_optimizer, grads, actor_opt, actor)
+        target_actor, target_critics = optax.incremental_update(
+            (actor, critics), (params.target_actor, params.target_critics), config.tau
+        )
+        return actor, actor_opt, target_actor, target_critics
+
+    def waiting(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
+        return actor, actor_opt, params.target_actor, params.target_critics
+
+    # The number of the step is the same for all seeds, but under vmap XLA cannot know: there both are computed.
+    due = (updates + 1) % config.policy_delay == 0
+    actor, actor_opt, target_actor, target_critics = jax.lax.cond(
+        due, delayed, waiting, params.actor, opt_state.actor
+    )
+    metrics = {"loss/critic": q_loss, "q": jnp.mean(q)}
+    return (
+        TD3Params(actor, critics, target_actor, target_critics),
+        TD3OptState(actor_opt, critics_opt),
+        jnp.mean(jnp.abs(q - target), axis=0),
+        metrics,
+    )
+
+
+def targets(
+    params: TD3Params,
+    sample: replay.Sample,
+    key: PRNGKeyArray,
+    networks: Networks,
+    config: TD3Config,
+) -> Float[Array, " B"]:
+    """Returns Q targets: reward, and the smaller target critic's value of the smoothed target action, discounted."""
+    next_action = networks.mu(params.target_actor, sample.next_obs)
+    noise = config.target_noise * jax.random.normal(key, next_action.shape)
+    noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
+    next_action = jnp.clip(next_action + noise, -1.0, 1.0)
+    next_q = networks.critic.ensemble(params.target_critics, sample.next_obs, next_action)
+    return value_losses.clipped_double_q_target(
+        sample.reward, next_q, sample.terminated, sample.discount
+    )

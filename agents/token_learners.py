@@ -45,7 +45,7 @@ class SFT(TokenPolicy):
     def init(self, key: PRNGKeyArray) -> TokenState:
         return TokenState(**self.start(key))
 
-    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+    def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         batch_key, key = jax.random.split(state.key)
         batch = self.expert_batch(batch_key, self.config.num_responses)
         rate = self.learning_rate(state.env_steps)
@@ -83,9 +83,9 @@ class TokenReinforce(TokenPolicy):
     def init(self, key: PRNGKeyArray) -> TokenState:
         return TokenState(**self.start(key))
 
-    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+    def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
-        targets = reinforce.estimate(written.batch, 0.0, self.config)
+        targets = reinforce.targets(written.batch, 0.0, self.config)
         return policy_gradient_step(self, state, written, targets, metrics, self.config)
 
 
@@ -114,7 +114,7 @@ class RLOO(TokenPolicy):
     def init(self, key: PRNGKeyArray) -> TokenState:
         return TokenState(**self.start(key))
 
-    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+    def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
         batch = written.batch
         scores = episode_returns(batch.reward, batch.mask, 1.0)
@@ -145,7 +145,7 @@ class Rejection(TokenPolicy):
     def init(self, key: PRNGKeyArray) -> TokenState:
         return TokenState(**self.start(key))
 
-    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+    def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
         # The others do not exist: neither in the sum nor in the number that it is divided by.
         batch = written.batch._replace(mask=written.batch.mask & written.correct)
@@ -193,7 +193,9 @@ class TokenPPO(TokenPolicy):
             kl_coefficient=jnp.asarray(self.config.kl_coefficient, jnp.float32), **self.start(key)
         )
 
-    def step(self, state: TokenPPOState) -> tuple[TokenPPOState, dict[str, Array]]:
+    def step(
+        self, state: TokenPPOState, data: None = None
+    ) -> tuple[TokenPPOState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
         config, batch = self.config, written.batch
         update_key, key = jax.random.split(state.key)
@@ -243,7 +245,7 @@ class TokenGRPO(TokenPolicy):
     def init(self, key: PRNGKeyArray) -> TokenState:
         return TokenState(**self.start(key))
 
-    def step(self, state: TokenState) -> tuple[TokenState, dict[str, Array]]:
+    def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
         config, batch = self.config, written.batch
         targets, spread = group_targets(batch, config.group_size, scale=config.scale_advantages)

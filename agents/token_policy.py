@@ -80,6 +80,8 @@ State = TypeVar("State", bound=TokenState)
 class TokenPolicy:
     """The part of a learner that writes. It calls nothing of its subclasses; they write `init` and `step`."""
 
+    warmup_steps = 0
+
     def __init__(self, config: Any, env: Any, *, critic: bool = False, group_size: int = 1):
         require(
             all(hasattr(env, name) for name in ("prompts", "solutions", "score")),
@@ -100,6 +102,16 @@ class TokenPolicy:
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
             optax.scale_by_adam(b2=0.99),
         )
+
+    def learned(self, state: TokenState) -> Params:
+        return state.params
+
+    def buffer_bytes(self) -> int:
+        return 0
+
+    def collect_only(self, state: State) -> State:
+        """Returns the state after the generation of an iteration, with nothing learned."""
+        return self.collect(state)[0]
 
     def start(self, key: PRNGKeyArray) -> dict[str, Any]:
         """The fields of the first `TokenState`: the policy has imitated the expert for a while."""

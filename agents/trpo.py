@@ -23,22 +23,27 @@ Whatever the data, an update does the same work: all loops have fixed lengths, n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
+from agents import optimisers, schedules
+from agents.algorithm import Distribution, Params, Value
+from agents.batch import Batch, Targets, flatten_time, random_order
 from agents.core import natural_gradient, policy_losses, returns, value_losses
-from agents.on_policy import OnPolicy, OnPolicyState, PolicyConfig, gae_targets
+from agents.on_policy import (
+    OnPolicy,
+    OnPolicyState,
+    Policy,
+    PolicyConfig,
+    actor_critic,
+    gae_targets,
+)
 from agents.settings import require
 from envs.base import Env
-
-Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,50 +97,64 @@ class TRPOConfig(PolicyConfig):
         )
 
 
-@flax.struct.dataclass
-class TRPOState(OnPolicyState):
-    """`opt_state` is the value function's alone."""
-
-
 class TRPO(OnPolicy):
-    """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
+    """TRPO of control: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
+
+    Args:
+      policy: the networks; None: `actor_critic`. Its parameters are a mapping with entries `actor` and `critic`.
+    """
 
     Config: ClassVar[type] = TRPOConfig
 
-    def __init__(self, config: TRPOConfig, env: Env):
-        super().__init__(config, env)
-        self.optimizer = self.adam()
+    def __init__(self, config: TRPOConfig, env: Env, policy: Policy | None = None):
+        policy = policy or actor_critic(config, env)
+        require(
+            policy.distribution is not None and policy.value is not None,
+            "TRPO needs a policy with a distribution and a value",
+        )
+        super().__init__(config, env, policy)
+        self.optimizer = optimisers.adam(config.max_grad_norm)
 
-    def init(self, key: PRNGKeyArray) -> TRPOState:
+    def init(self, key: PRNGKeyArray) -> OnPolicyState:
+        """Returns the first state; its `opt_state` is of the value function alone."""
         start = self.start(key)
-        return TRPOState(opt_state=self.optimizer.init(start["params"]["critic"]), **start)
+        return OnPolicyState(opt_state=self.optimizer.init(start["params"]["critic"]), **start)
 
-    def step(self, state: TRPOState) -> tuple[TRPOState, dict[str, Array]]:
-        """One iteration: a rollout, its targets, an update; then the statistics learn of the new data."""
-        state, (steps, rollout_metrics) = self.collect(state)
+    def step(
+        self, state: OnPolicyState, data: None = None
+    ) -> tuple[OnPolicyState, dict[str, Array]]:
+        """Returns the state after one iteration: a rollout, its targets, an update, the statistics."""
+        rollout_key, key = jax.random.split(state.key)
+        stream, steps, rollout_metrics = self.collect(state.actor, state.stream, rollout_key)
         batch = self.batch(state, steps)
-        targets = gae_targets(batch, self.config.gamma, self.config.gae_lambda)
-        update_key, key = jax.random.split(state.key)
+        update_key, key = jax.random.split(key)
         learning_rate, max_kl = self.learning_rate(state.env_steps), self.max_kl(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
             update_key,
-            *flatten_time((batch, targets)),
-            distribution=self.distribution,
-            value=self.value,
+            *flatten_time((batch, targets(batch, self.config))),
+            distribution=self.policy.distribution,
+            value=self.policy.value,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             max_kl=max_kl,
             config=self.config,
         )
-        state = self.finish(state, steps, params, opt_state, key=key)
+        state = self.finish(state, steps, params, opt_state, stream=stream, key=key)
         metrics |= {"learning_rate": learning_rate, "max_kl": max_kl}
         return state, {**rollout_metrics, **metrics}
 
     def max_kl(self, env_steps: Array) -> Float[Array, ""]:
-        share = self.left(env_steps) if self.config.max_kl_schedule == "linear" else 1.0
-        return jnp.asarray(self.config.max_kl * share)
+        config = self.config
+        return schedules.decayed(
+            config.max_kl, config.max_kl_schedule, env_steps, config.total_steps
+        )
+
+
+def targets(batch: Batch, config: TRPOConfig) -> Targets:
+    """Returns generalised advantages, and TD(lambda) targets for the value, [T, N] both."""
+    return gae_targets(batch, config.gamma, config.gae_lambda)
 
 
 def update(
@@ -145,8 +164,8 @@ def update(
     batch: Batch,
     targets: Targets,
     *,
-    distribution: Callable[[Params, Any], Any],
-    value: Callable[[Params, Any], Array],
+    distribution: Distribution,
+    value: Value,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     max_kl: Float[Array, ""],
@@ -198,7 +217,7 @@ def natural_step(
     batch: Batch,
     advantage: Float[Array, "T N"],
     *,
-    distribution: Callable[[Params, Any], Any],
+    distribution: Distribution,
     max_kl: Float[Array, ""],
     config: TRPOConfig,
 ) -> tuple[Params, dict[str, Array]]:
@@ -266,7 +285,7 @@ def fit_values(
     batch: Batch,
     target: Float[Array, "T N"],
     *,
-    value: Callable[[Params, Any], Array],
+    value: Value,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     config: TRPOConfig,
@@ -280,17 +299,15 @@ def fit_values(
     def gradient_step(carry, data):
         critic, opt_state = carry
         error, grads = jax.value_and_grad(loss)(critic, *data)
-        updates, opt_state = optimizer.update(grads, opt_state, critic)
-        critic = jax.tree.map(lambda p, u: p - learning_rate * u, critic, updates)
-        return (critic, opt_state), error
+        return optimisers.descend(critic, opt_state, grads, optimizer, learning_rate), error
 
-    def epoch(carry, key):
-        order = random_order(key, batch.mask.shape[1]).reshape(config.num_minibatches, -1)
-        data = minibatches((batch.obs, target, batch.mask), order)
-        return jax.lax.scan(gradient_step, carry, data)
-
-    (critic, opt_state), error = jax.lax.scan(
-        epoch, (params["critic"], opt_state), jax.random.split(key, config.value_epochs)
+    (critic, opt_state), error = optimisers.epochs(
+        gradient_step,
+        (params["critic"], opt_state),
+        (batch.obs, target, batch.mask),
+        key,
+        config.value_epochs,
+        config.num_minibatches,
     )
     return (
         critic,

@@ -235,10 +235,10 @@ def _run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
 
 def _memory(algo: Any, seeds: int) -> str | None:
     """What the replay buffer will take, said before it is taken."""
-    if not hasattr(algo, "memory"):
+    if algo.buffer_bytes() == 0:
         return None
     each = f" ({seeds} seeds)" if seeds > 1 else ""
-    return f"replay buffer: {human_bytes(seeds * algo.memory())}{each}"
+    return f"replay buffer: {human_bytes(seeds * algo.buffer_bytes())}{each}"
 
 
 def _first_flags(argv: Sequence[str]) -> argparse.Namespace:

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from agents.algorithm import CollectsApart, Learner
+
 MAX_CHUNK = 2048  # iterations
 
 
@@ -22,7 +24,7 @@ class Programs:
     evaluate(states, keys [seeds, N]) -> what the function `evaluate` makes of (algo, state, keys), leading axis seeds
     """
 
-    def __init__(self, algo: Any, seeds: int, evaluate: Callable[[Any, Any, Any], Any]):
+    def __init__(self, algo: Learner, seeds: int, evaluate: Callable[[Any, Any, Any], Any]):
         self.compile_s = 0.0
         step = _over_seeds(algo.step, seeds)
 
@@ -43,9 +45,9 @@ class Programs:
         self.init = self._compiled(_over_seeds(algo.init, seeds))
         self.chunk = self._compiled(chunk, donate=(0,))
         self.evaluate = self._compiled(_over_seeds(episodes, seeds))
-        if hasattr(algo, "collect"):
+        if isinstance(algo, CollectsApart):
             # The new state alone: the data of the rollout need not leave the program.
-            self.collect = self._compiled(_over_seeds(lambda s: algo.collect(s)[0], seeds))
+            self.collect = self._compiled(_over_seeds(algo.collect_only, seeds))
 
     def _compiled(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
         jitted, program = jax.jit(function, donate_argnums=donate), None

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents.algorithm import CollectsApart
 from experiments import checkpoints, evaluate, metrics, nonfinite, runs
 from experiments.console import Display
 from experiments.evaluator import evaluator
@@ -77,7 +78,7 @@ def total_iterations(total_steps: int, algo: Any) -> int:
 
 def env_steps(algo: Any, iterations: int) -> int:
     """Environment steps taken by the end of so many iterations, those of `algo.init` included."""
-    return getattr(algo, "warmup_steps", 0) + iterations * algo.iteration_steps
+    return algo.warmup_steps + iterations * algo.iteration_steps
 
 
 class _Loop:
@@ -163,7 +164,7 @@ class _Loop:
         first = self.rollout_share is None
         if (
             self.algo.env.on_host
-            or not hasattr(self.algo, "collect")
+            or not isinstance(self.algo, CollectsApart)
             or not (first or self.progress.iteration in self.marks)
         ):
             return
@@ -255,7 +256,7 @@ class _Loop:
         said = (
             nonfinite.spoiled_start(found, place)
             or nonfinite.hopeless(tally, found, place, over)
-            or nonfinite.broken(buffers, getattr(self.states, "params", None), place)
+            or nonfinite.broken(buffers, self.algo.learned(self.states), place)
         )
         self._warn_once("training", nonfinite.warning(found, place))
         if said is None:

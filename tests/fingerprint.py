@@ -2,6 +2,7 @@
 
     python -m tests.fingerprint record FILE      # of this tree
     python -m tests.fingerprint compare FILE     # against this tree: exit code 1 where a leaf differs
+    python -m tests.fingerprint compare FILE control/ppo tokens    # of these alone
 
 Compiled as tests are, which is faster. Bit for bit, so record and compare on one machine, in one environment: the guard
 of a change that must not change a number. Keys are leaves' paths, so that a renamed state field shows as one.
@@ -64,14 +65,18 @@ CONTROL = {
 }
 
 
-def fingerprints() -> dict[str, str]:
-    """The digest of each leaf, by "domain/algorithm/environment/step/number"."""
+def fingerprints(wanted: tuple[str, ...] = ("",)) -> dict[str, str]:
+    """Returns the digest of each leaf, by cell ("domain/algorithm/environment"), step and path; of cells that begin as
+    `wanted`."""
+    cells = [
+        (f"control/{name}/{env}/", kind, env)
+        for name, kind in ALGORITHMS.items()
+        for env in CONTROL[name]
+    ] + [(f"tokens/{name}/", kind, "tokens-sort") for name, kind in TOKEN_ALGORITHMS.items()]
     out: dict[str, str] = {}
-    for name, kind in ALGORITHMS.items():
-        for env in CONTROL[name]:
-            out |= _digests(f"control/{name}/{env}", kind, envs.make(env))
-    for name, kind in TOKEN_ALGORITHMS.items():
-        out |= _digests(f"tokens/{name}", kind, envs.make("tokens-sort"))
+    for name, kind, env in cells:
+        if name.startswith(wanted):
+            out |= _digests(name, kind, envs.make(env))
     return out
 
 
@@ -80,11 +85,11 @@ def _digests(name: str, kind: type, env: envs.Env) -> dict[str, str]:
     fields = config_type.__dataclass_fields__
     algo = kind(config_type(**{k: v for k, v in SMALL.items() if k in fields}), env)
     state = jax.jit(algo.init)(jax.random.key(0))
-    out = _leaves(f"{name}/init", state)
+    out = _leaves(f"{name}init", state)
     step = jax.jit(algo.step)
     for i in range(3):
         state, metrics = step(state)
-        out |= _leaves(f"{name}/step {i}", (state, metrics))
+        out |= _leaves(f"{name}step {i}", (state, metrics))
     print(name, file=sys.stderr)
     return out
 
@@ -101,12 +106,13 @@ def _digest(leaf: jax.Array) -> str:
     return hashlib.sha256(f"{x.dtype}{x.shape}".encode() + x.tobytes()).hexdigest()[:16]
 
 
-def main(what: str, file: str) -> int:
-    found = fingerprints()
+def main(what: str, file: str, *wanted: str) -> int:
+    found = fingerprints(wanted or ("",))
     if what == "record":
         Path(file).write_text(json.dumps(found, indent=1) + "\n")
         return 0
     stored = json.loads(Path(file).read_text())
+    stored = {name: x for name, x in stored.items() if name.startswith(wanted or ("",))}
     differ = sorted(
         name for name in stored.keys() | found.keys() if stored.get(name) != found.get(name)
     )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from agents.bandits import play, upper_confidence
+from agents.tabular.bandits import play, upper_confidence
 from envs.tabular.bandit import Bandit, draw_means
 from experiments.studies import figures
 

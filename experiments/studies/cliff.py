@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from agents.dynamic_programming import epsilon_soft, evaluate_policy, value_iteration
-from agents.tabular import SARSA, ExpectedSARSA, QLearning, TabularConfig
+from agents.tabular.dynamic_programming import epsilon_soft, evaluate_policy, value_iteration
+from agents.tabular.q_learning import SARSA, ExpectedSARSA, QLearning, TabularConfig
 from envs.tabular.toy_text import Grid, make_cliff_walking
 from experiments.studies import figures
 

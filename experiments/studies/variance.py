@@ -18,9 +18,9 @@ from agents.reinforce import (
     Reinforce,
     ReinforceConfig,
     ReinforceState,
-    estimate,
     first_episodes,
     gradient_noise,
+    targets,
 )
 from envs.base import Env
 from experiments.spec import make_env
@@ -135,12 +135,12 @@ def _measure(env: Env, episodes: int, state: ReinforceState, key: PRNGKeyArray) 
     start_key, rollout_key = jax.random.split(key)
     config = dataclasses.replace(_CONFIG, num_envs=episodes, num_steps=env.max_episode_steps)
     algo = Reinforce(config, env)
-    state = dataclasses.replace(state, stream=algo.init(start_key).stream, key=rollout_key)
-    state, (steps, _) = algo.collect(state)
+    collect_key, _ = jax.random.split(rollout_key)
+    _, steps, _ = algo.collect(state.actor, algo.init(start_key).stream, collect_key)
     batch = first_episodes(algo.batch(state, steps))
     tail = state.mean_return / algo.reward_scale(state)
-    to_go = estimate(batch, tail, config).value
-    noise = gradient_noise(state.params, batch, tail, evaluate=algo.evaluate, config=config)
+    to_go = targets(batch, tail, config).value
+    noise = gradient_noise(state.params, batch, tail, evaluate=algo.policy.evaluate, config=config)
     return {
         "length": jnp.sum(batch.mask) / episodes,
         "explained": explained_variance(batch.value, to_go, batch.mask),

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import agents.reinforce
-from agents.actor_critic import A2C, ActorCriticConfig, estimate, update
+from agents.actor_critic import A2C, ActorCriticConfig, targets, update
 from agents.batch import Batch, Evaluation, Targets, random_order
 from envs import probes
 
@@ -37,7 +37,9 @@ def train(env, config=SMALL, iterations=800, seed=0):
 
 
 def values(algo, state, *observations):
-    return np.asarray(algo.value(state.params, jnp.asarray(observations, jnp.float32)[:, None]))
+    return np.asarray(
+        algo.policy.value(state.params, jnp.asarray(observations, jnp.float32)[:, None])
+    )
 
 
 class TestProbes:
@@ -50,7 +52,9 @@ class TestProbes:
     @pytest.mark.parametrize("config", [SMALL, GAE])
     def test_reward_is_action(self, config):
         algo, state, _ = train(probes.RewardIsAction(), config)
-        assert algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(0.97)
+        assert algo.policy.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(
+            0.97
+        )
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.1)
 
     def test_continuous_action(self):
@@ -58,7 +62,7 @@ class TestProbes:
         np.testing.assert_allclose(
             algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True), 0.5, atol=0.1
         )
-        assert jnp.exp(algo.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
+        assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
     def test_reward_is_observation(self):
         algo, state, _ = train(probes.RewardIsObservation())
@@ -82,7 +86,7 @@ def a_batch(key, rows=9, columns=4):
     next_value = jnp.where(ends == 0, jnp.nan, next_value)
     action = jnp.zeros((rows, columns), jnp.int32)
     mask = jnp.ones((rows, columns), bool)
-    return Batch(reward, action, reward, value, next_value, reward, ends == 0, ends == 1, mask)
+    return Batch(reward, action, reward, reward, ends == 0, ends == 1, mask, value, next_value)
 
 
 class TestEstimate:
@@ -91,7 +95,7 @@ class TestEstimate:
         batch = a_batch(jax.random.key(0))
         assert batch.terminated.any()
         assert batch.truncated.any()
-        got = estimate(batch, dataclasses.replace(SMALL, n_step=n_step, gamma=0.9))
+        got = targets(batch, dataclasses.replace(SMALL, n_step=n_step, gamma=0.9))
         b = {name: np.asarray(x) for name, x in batch._asdict().items() if x is not None}
         target = np.zeros((9, 4))
         for t, n in np.ndindex(9, 4):
@@ -106,7 +110,7 @@ class TestEstimate:
 
     def test_gae_matches_an_independent_loop(self):
         batch = a_batch(jax.random.key(1))
-        got = estimate(batch, dataclasses.replace(GAE, gamma=0.9, gae_lambda=0.8))
+        got = targets(batch, dataclasses.replace(GAE, gamma=0.9, gae_lambda=0.8))
         b = {name: np.asarray(x) for name, x in batch._asdict().items() if x is not None}
         after = np.where(b["terminated"], 0.0, b["next_value"])
         delta = b["reward"] + 0.9 * after - b["value"]
@@ -125,12 +129,12 @@ class TestEstimate:
         ends = batch.terminated | batch.truncated
         batch = batch._replace(next_value=jnp.where(ends, batch.next_value, following))
         config = agents.reinforce.ReinforceConfig(gamma=0.5)
-        expected = agents.reinforce.estimate(batch, 0.0, config)
+        expected = agents.reinforce.targets(batch, 0.0, config)
         for ours in (
             dataclasses.replace(SMALL, n_step=9),
             dataclasses.replace(GAE, gae_lambda=1.0),
         ):
-            assert_close(estimate(batch, ours), expected, atol=1e-5)
+            assert_close(targets(batch, ours), expected, atol=1e-5)
 
 
 def categorical_problem(key, columns=24):
@@ -151,7 +155,7 @@ def categorical_problem(key, columns=24):
 
     now = evaluate(params, obs, action)
     flags = jnp.zeros((1, columns), bool)
-    batch = Batch(obs, action, now.logp, now.value, now.value, now.value, flags, flags, ~flags)
+    batch = Batch(obs, action, now.logp, now.value, flags, flags, ~flags, now.value, now.value)
     targets = Targets(*jax.random.normal(keys[4], (2, 1, columns)))
     return params, batch, targets, evaluate
 

@@ -267,7 +267,7 @@ def train(algo, iterations):
 def values(algo, state, *observations):
     """Of the best action."""
     obs = jnp.asarray(observations, jnp.float32)[:, None]
-    q = algo.network.module(state.params.online)(algo.seen(state, obs))
+    q = algo.network.module(state.params.online)(algo.preprocess(state, obs))
     return np.asarray(q).max(axis=-1).mean(axis=-1)
 
 

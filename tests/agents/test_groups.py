@@ -10,7 +10,7 @@ from envs import probes
 
 def batch(reward, mask):
     flags = jnp.zeros(mask.shape, bool)
-    return Batch(reward, reward, reward, reward, reward, reward, flags, flags, mask)
+    return Batch(reward, reward, reward, reward, flags, flags, mask, reward, reward)
 
 
 def test_starts_are_equal_inside_groups_and_differ_between_them():

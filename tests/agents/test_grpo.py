@@ -34,7 +34,9 @@ def train(env, config=SMALL, iterations=100, seed=0):
 class TestProbes:
     def test_reward_is_action(self):
         algo, state, metrics = train(probes.RewardIsAction())
-        assert algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(0.97)
+        assert algo.policy.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(
+            0.97
+        )
         assert metrics["frac_zero_std"][0] == 0.0
         assert metrics["frac_zero_std"][-1] == 1.0  # all do the right thing: nothing left to learn
 
@@ -43,7 +45,7 @@ class TestProbes:
         algo, state, _ = train(probes.RewardIsAction(continuous=True), config, 150)
         action = algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True)
         np.testing.assert_allclose(action, 0.5, atol=0.1)
-        assert jnp.exp(algo.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
+        assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
     def test_dr_grpo_with_a_reference(self):
         config = dataclasses.replace(
@@ -54,7 +56,9 @@ class TestProbes:
             normalize_returns=True,
         )
         algo, state, metrics = train(probes.RewardIsAction(), config)
-        p = float(jnp.exp(algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1))))
+        p = float(
+            jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)))
+        )
         # Held back by the reference: the best p has log(p / (1 - p)) = reward gap / coefficient at the most.
         assert 0.9 < p < 1.0
         assert metrics["kl_reference"][-1] > 0.1
@@ -83,9 +87,7 @@ def problem(key, off_policy=0.0):
     mask = jnp.arange(STEPS)[:, None] < length
     flags = jnp.zeros_like(mask)
     reward = jax.random.normal(keys[5], (STEPS, EPISODES))
-    batch = Batch(
-        obs, action, logp + off_policy * noise[0], reward, reward, reward, flags, flags, mask
-    )
+    batch = Batch(obs, action, logp + off_policy * noise[0], reward, flags, flags, mask)
     return params, batch._replace(ref_logp=logp + 0.5 * noise[1])
 
 
@@ -281,13 +283,13 @@ class TestState:
     def test_groups_share_the_start_and_nothing_else(self):
         algo = GRPO(SMALL, Walk())
         state = jax.jit(algo.init)(jax.random.key(0))
-        after, (episodes, metrics) = jax.jit(algo.collect)(state)
+        episodes, metrics, key = jax.jit(algo.collect)(state.actor, state.key)
         first = np.asarray(episodes.obs[0, :, 0]).reshape(-1, SMALL.group_size)
         np.testing.assert_array_equal(first, np.broadcast_to(first[:, :1], first.shape))
         assert len(set(first[:, 0].tolist())) == len(first)
         second = np.asarray(episodes.obs[1, :, 0])
         assert len(set(second.tolist())) == len(second)
-        assert not np.array_equal(jax.random.key_data(state.key), jax.random.key_data(after.key))
+        assert not np.array_equal(jax.random.key_data(state.key), jax.random.key_data(key))
         assert algo.iteration_steps == 32 * 10  # the environment's own limit
         assert metrics["train/env_steps_taken"] == np.sum(episodes.mask) < algo.iteration_steps
 
@@ -301,9 +303,9 @@ class TestState:
 
         @jax.jit
         def look(state):
-            state, (episodes, _) = algo.collect(state)
+            episodes, _, _ = algo.collect(state.actor, state.key)
             batch = algo.batch(state, episodes)
-            return batch, algo.evaluate(state.params, batch.obs, batch.action)
+            return batch, algo.policy.evaluate(state.params, batch.obs, batch.action)
 
         batch, again = look(state)
         difference = np.where(batch.mask, again.logp - batch.logp, 0.0)
@@ -331,7 +333,9 @@ class TestState:
             )
             algo = GRPO(config, probes.RewardIsAction(continuous=True))
             state = dataclasses.replace(algo.init(jax.random.key(0)), env_steps=jnp.asarray(half))
-            return algo.distribution(jax.jit(algo.step)(state)[0].params, jnp.zeros(1)).entropy()
+            return algo.policy.distribution(
+                jax.jit(algo.step)(state)[0].params, jnp.zeros(1)
+            ).entropy()
 
         linear = after_a_step(0.4, 1.0)
         np.testing.assert_allclose(linear, after_a_step(0.2, None), rtol=1e-6)

@@ -94,12 +94,14 @@ class TestNormalisation:
         mean, std = begun.obs_statistics.mean[0], np.sqrt(begun.obs_statistics.var[0])
         expected = (ran[-1]["mean_start"] - mean) / std
         np.testing.assert_allclose(metrics["mean_start"], expected, rtol=1e-4)
-        np.testing.assert_allclose(learner.seen(begun, mean + std * jnp.ones(1)), [1.0], rtol=1e-4)
+        np.testing.assert_allclose(
+            learner.preprocess(begun, mean + std * jnp.ones(1)), [1.0], rtol=1e-4
+        )
 
     def test_off_and_for_discrete_observations_nothing_changes(self, ran):
         learner, begun, state, _ = ran
         assert begun.obs_statistics.count == state.obs_statistics.count == 0
-        np.testing.assert_array_equal(learner.seen(state, jnp.full(1, 2.0)), [2.0])
+        np.testing.assert_array_equal(learner.preprocess(state, jnp.full(1, 2.0)), [2.0])
 
 
 class TestCounting:
@@ -218,7 +220,7 @@ class TestBuffer:
     def test_bytes(self, ran):
         learner, _, state, _ = ran
         leaves = jax.tree.leaves(state.buffer)
-        assert learner.memory() == sum(x.nbytes for x in leaves)
+        assert learner.buffer_bytes() == sum(x.nbytes for x in leaves)
 
     def test_priorities_learn_of_the_errors(self):
         _, begun, state, _ = begin_and_run(SMALL, probes.TruncationOnly(), prioritized=True)
@@ -250,7 +252,7 @@ class TestCopies:
             lambda k: learner.begin(k, jnp.zeros((), jnp.int32), None), jax.random.key(0)
         )
         program = jax.jit(iterations, donate_argnums=0).lower(state).compile()
-        assert program.memory_analysis().temp_size_in_bytes < learner.memory() / 100
+        assert program.memory_analysis().temp_size_in_bytes < learner.buffer_bytes() / 100
 
 
 @pytest.mark.parametrize(

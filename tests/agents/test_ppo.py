@@ -34,7 +34,7 @@ def train(env, config=SMALL, iterations=150, seed=0):
 
 def values(algo, state, *observations):
     obs = jnp.asarray(observations, jnp.float32)[:, None]
-    return np.asarray(algo.evaluate(state.params, obs, jnp.zeros(len(obs), jnp.int32)).value)
+    return np.asarray(algo.policy.evaluate(state.params, obs, jnp.zeros(len(obs), jnp.int32)).value)
 
 
 class TestProbes:
@@ -48,7 +48,9 @@ class TestProbes:
     def test_reward_is_action(self, objective):
         config = dataclasses.replace(SMALL, objective=objective)
         algo, state, _ = train(probes.RewardIsAction(), config)
-        assert algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(0.97)
+        assert algo.policy.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(
+            0.97
+        )
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.1)
 
     @pytest.mark.parametrize("objective", ["clip", "kl"])
@@ -58,7 +60,7 @@ class TestProbes:
         np.testing.assert_allclose(
             algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True), 0.5, atol=0.1
         )
-        assert jnp.exp(algo.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
+        assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
     def test_reward_is_observation(self):
         algo, state, _ = train(probes.RewardIsObservation())
@@ -98,7 +100,7 @@ def batch_and_network(key, columns=24):
     action = obs @ params["policy"] + jax.random.normal(keys[3], (1, columns, 2))
     now = evaluate(params, obs, action)
     flags = jnp.zeros((1, columns), bool)
-    batch = Batch(obs, action, now.logp, now.value, now.value, now.value, flags, flags, ~flags)
+    batch = Batch(obs, action, now.logp, now.value, flags, flags, ~flags, now.value, now.value)
     targets = Targets(*jax.random.normal(keys[4], (2, 1, columns)))
     return params, batch, targets, evaluate
 
@@ -258,9 +260,9 @@ class TestState:
 
         @jax.jit
         def look(state):
-            state, (steps, _) = algo.collect(state)
+            _, steps, _ = algo.collect(state.actor, state.stream, state.key)
             batch = algo.batch(state, steps)
-            return batch, algo.evaluate(state.params, batch.obs, batch.action)
+            return batch, algo.policy.evaluate(state.params, batch.obs, batch.action)
 
         batch, again = look(state)
         np.testing.assert_allclose(again.logp, batch.logp, atol=1e-6)
@@ -293,7 +295,7 @@ class TestState:
                 algo.init(jax.random.key(0)), env_steps=jnp.asarray(env_steps)
             )
             params = jax.jit(algo.step)(state)[0].params
-            return algo.distribution(params, jnp.zeros(1)).log_std
+            return algo.policy.distribution(params, jnp.zeros(1)).log_std
 
         half = after_a_step(0.4, 0.5, total // 4)
         np.testing.assert_allclose(half, after_a_step(0.2, None, total // 4), rtol=1e-6)

@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from agents.batch import Batch, Targets, random_order
+from agents import pqn
+from agents.batch import Batch, Evaluation, Targets, random_order
 from agents.pqn import PQN, PQNConfig, update
 from envs import probes
 
@@ -36,7 +37,7 @@ def train(env, config=SMALL, iterations=200):
 def values(algo, state, *observations):
     """Of the best action."""
     obs = jnp.asarray(observations, jnp.float32)[:, None]
-    return np.asarray(algo.q(state.params, obs)).max(axis=-1).mean(axis=-1)
+    return np.asarray(algo.policy.value(state.params, obs))
 
 
 class TestProbes:
@@ -93,10 +94,20 @@ def test_targets_against_a_slow_loop(trace):
     value = np.concatenate([other[:1], np.where(end > 0, other, best)[:-1]])
     zeros = jnp.zeros((9, 5))
     batch = Batch(
-        zeros, zeros, zeros, *map(jnp.asarray, (value, best, reward, terminated, truncated)), zeros == 0
-    )  # fmt: skip
+        obs=zeros,
+        action=zeros,
+        logp=zeros,
+        reward=jnp.asarray(reward),
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+        mask=zeros == 0,
+        value=jnp.asarray(value),
+        next_value=jnp.asarray(best),
+    )
     expected = slow_q_lambda(batch, best, 0.9, trace)
-    np.testing.assert_allclose(algo.estimate(batch).value, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        pqn.targets(batch, algo.config).value, expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_batch_holds_the_values_of_true_successors():
@@ -106,7 +117,7 @@ def test_a_batch_holds_the_values_of_true_successors():
     @jax.jit
     def collect(key):
         state = algo.init(key)
-        _, (steps, _) = algo.collect(state)
+        _, steps, _ = algo.collect(state.actor, state.stream, state.key)
         return state, algo.batch(state, steps)
 
     state, batch = collect(jax.random.key(0))
@@ -131,11 +142,12 @@ def test_an_update_is_epochs_of_minibatch_steps():
     params = {"w": rng.normal(size=(3, 4)), "v": rng.normal(size=(4, 2))}
     obs, action, target = rng.normal(size=(12, 3)), rng.integers(0, 2, 12), rng.normal(size=12)
 
-    def action_value(params, obs, action):
+    def evaluate(params, obs, action):
         x = obs @ params["w"]
         x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
         q = jax.nn.relu(x) @ params["v"]
-        return jnp.take_along_axis(q, action[..., None], -1)[..., 0]
+        value = jnp.take_along_axis(q, action[..., None], -1)[..., 0]
+        return Evaluation(jnp.zeros_like(value), jnp.zeros_like(value), value)
 
     def loss(params, rows):
         q = network(params, obs[rows])[np.arange(len(rows)), action[rows]]
@@ -147,11 +159,11 @@ def test_an_update_is_epochs_of_minibatch_steps():
         jnp.asarray(action)[None],
         row,
         row,
-        row,
-        row,
         ~real,
         ~real,
         real,
+        row,
+        row,
     )
     new, _, metrics = jax.jit(
         lambda params: update(
@@ -160,7 +172,7 @@ def test_an_update_is_epochs_of_minibatch_steps():
             jax.random.key(7),
             batch,
             Targets(row, jnp.asarray(target, jnp.float32)[None]),
-            action_value=action_value,
+            evaluate=evaluate,
             optimizer=optax.identity(),
             learning_rate=jnp.asarray(0.1),
             config=dataclasses.replace(SMALL, num_envs=3, num_epochs=2, num_minibatches=3),

@@ -8,17 +8,17 @@ from flax import nnx
 from gymnasium.spaces import Box, Discrete
 
 from agents.q_values import (
-    Choices,
+    ActionGrid,
     QNetwork,
     epsilon_greedy,
     greedy,
-    linear_schedule,
     value_of,
 )
+from agents.schedules import linear
 
 LOW, HIGH = np.array([-2.0, 0.1, -0.3], np.float32), np.array([1.0, 0.7, 5.0], np.float32)
-JOINTS = Choices(Box(LOW, HIGH), 4)
-BUTTONS = Choices(Discrete(5), 3)
+JOINTS = ActionGrid(Box(LOW, HIGH), 4)
+BUTTONS = ActionGrid(Discrete(5), 3)
 
 
 class TestChoices:
@@ -33,7 +33,7 @@ class TestChoices:
         np.testing.assert_allclose(np.diff(action, axis=0), 2 / 3, rtol=1e-5)
 
     def test_they_may_span_a_part_of_the_range(self):
-        narrow = Choices(JOINTS.space, 5, 0.6)
+        narrow = ActionGrid(JOINTS.space, 5, 0.6)
         choice = jnp.arange(5)[:, None] * jnp.ones(3, jnp.int32)
         action = np.asarray(narrow.action(choice))
         np.testing.assert_allclose(action[[0, 2, 4]], [[-0.6] * 3, [0.0] * 3, [0.6] * 3], atol=1e-6)
@@ -41,7 +41,7 @@ class TestChoices:
 
     @pytest.mark.parametrize("bins", [2, 3, 4, 101])
     def test_choice_undoes_action(self, bins):
-        choices = Choices(Box(LOW, HIGH), bins)
+        choices = ActionGrid(Box(LOW, HIGH), bins)
         choice = choices.random(jax.random.key(0), 200)
         np.testing.assert_array_equal(choices.choice(choices.action(choice)), choice)
         assert choices.choice(choices.action(choice)).dtype == jnp.int32
@@ -141,8 +141,8 @@ class TestEpsilonGreedy:
         np.testing.assert_allclose(counts, binomial, atol=0.03)
 
 
-def test_linear_schedule():
+def test_linear():
     now = np.array([0, 50, 100, 150])
-    values = [linear_schedule(1.0, 0.2, 100.0, jnp.asarray(t)) for t in now]
+    values = [linear(1.0, 0.2, 100.0, jnp.asarray(t)) for t in now]
     np.testing.assert_allclose(values, [1.0, 0.6, 0.2, 0.2], rtol=1e-6)
-    assert linear_schedule(1.0, 0.2, 0.0, jnp.asarray(1)) == pytest.approx(0.2)
+    assert linear(1.0, 0.2, 0.0, jnp.asarray(1)) == pytest.approx(0.2)

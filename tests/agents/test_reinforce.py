@@ -14,11 +14,11 @@ from agents.reinforce import (
     VARIANTS,
     Reinforce,
     ReinforceConfig,
-    estimate,
     first_episodes,
     gradient_estimates,
     gradient_noise,
     mean_of_other_columns,
+    targets,
     update,
 )
 from envs import probes
@@ -47,7 +47,9 @@ def train(env, config=SMALL, iterations=300, seed=0):
 
 
 def values(algo, state, *observations):
-    return np.asarray(algo.value(state.params, jnp.asarray(observations, jnp.float32)[:, None]))
+    return np.asarray(
+        algo.policy.value(state.params, jnp.asarray(observations, jnp.float32)[:, None])
+    )
 
 
 class TestProbes:
@@ -64,14 +66,16 @@ class TestProbes:
     def test_reward_is_action(self, credit, baseline):
         config = dataclasses.replace(SMALL, credit=credit, baseline=baseline)
         algo, state, _ = train(probes.RewardIsAction(), config)
-        assert algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(0.97)
+        assert algo.policy.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(
+            0.97
+        )
 
     def test_continuous_action(self):
         algo, state, _ = train(probes.RewardIsAction(continuous=True), iterations=600)
         np.testing.assert_allclose(
             algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True), 0.5, atol=0.1
         )
-        assert jnp.exp(algo.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
+        assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
     def test_reward_is_observation(self):
         algo, state, _ = train(probes.RewardIsObservation())
@@ -102,7 +106,7 @@ def a_batch(key, rows=12, columns=5):
     ends = jax.random.randint(keys[1], (rows, columns), 0, 8)
     mask = jax.random.bernoulli(keys[2], 0.8, (rows, columns))
     action = jnp.zeros((rows, columns), jnp.int32)
-    return Batch(reward, action, reward, value, next_value, reward, ends == 0, ends == 1, mask)
+    return Batch(reward, action, reward, reward, ends == 0, ends == 1, mask, value, next_value)
 
 
 class TestEstimate:
@@ -112,7 +116,7 @@ class TestEstimate:
         """Episodes column by column: cut at ends, the tail by its rule, then the baseline."""
         config = dataclasses.replace(SMALL, credit=credit, baseline=baseline, gamma=0.9)
         batch, tail = a_batch(jax.random.key(1)), 0.7
-        got = estimate(batch, tail, config)
+        got = targets(batch, tail, config)
 
         fields = ("reward", "value", "next_value", "terminated", "truncated", "mask")
         b = {name: np.asarray(getattr(batch, name)) for name in fields}
@@ -218,7 +222,7 @@ def sample_trajectories(n, gamma, seed=0):
     )
     value, reward = value.astype(jnp.float32), reward.astype(jnp.float32)
     never = jnp.zeros_like(stop)
-    return Batch(obs, action, reward, value, value, reward, stop, never, mask)
+    return Batch(obs, action, reward, reward, stop, never, mask, value, value)
 
 
 class TestGradient:
@@ -230,7 +234,7 @@ class TestGradient:
     def test_every_variant_is_unbiased(self, credit, baseline, gamma):
         config = dataclasses.replace(SMALL, credit=credit, baseline=baseline, gamma=gamma)
         batch = sample_trajectories(50_000, gamma)
-        advantage = estimate(batch, 0.0, config).advantage
+        advantage = targets(batch, 0.0, config).advantage
         grads = gradient_estimates(LOGITS, batch, advantage, evaluate=tabular_evaluate)
         grads = np.asarray(grads, float) * float(jnp.mean(batch.mask.sum(0)))  # sums over steps
         error = grads.mean(0) - np.asarray(exact_gradient(credit, gamma))
@@ -245,7 +249,7 @@ class TestGradient:
         pairs = jax.tree.map(
             lambda x: x if x is None else x.reshape(HORIZON, -1, 2).swapaxes(0, 1), batch
         )
-        advantage = jax.vmap(lambda b: estimate(b, 0.0, config).advantage)(pairs)
+        advantage = jax.vmap(lambda b: targets(b, 0.0, config).advantage)(pairs)
         advantage = advantage.swapaxes(0, 1).reshape(HORIZON, -1)
         grads = gradient_estimates(LOGITS, batch, advantage, evaluate=tabular_evaluate)
         grads = np.asarray(grads, float) * float(jnp.mean(batch.mask.sum(0)))
@@ -292,7 +296,7 @@ def linear_problem(key, columns=24):
     action = obs @ params["policy"] + jax.random.normal(keys[3], (1, columns, 2))
     now = evaluate(params, obs, action)
     flags = jnp.zeros((1, columns), bool)
-    batch = Batch(obs, action, now.logp, now.value, now.value, now.value, flags, flags, ~flags)
+    batch = Batch(obs, action, now.logp, now.value, flags, flags, ~flags, now.value, now.value)
     targets = Targets(*jax.random.normal(keys[4], (2, 1, columns)))
     return params, batch, targets, evaluate
 

@@ -105,9 +105,9 @@ class Case:
         self.algo = SAC(dataclasses.replace(SMALL, initial_alpha=ALPHA), Asymmetric())
         self.algo.optimizer = optax.sgd(RATE)
         keys = jax.random.split(jax.random.key(0), 8)
-        critics = jax.jit(self.algo.critic.init_ensemble, static_argnums=1)(keys[0], 2)
+        critics = jax.jit(self.algo.networks.critic.init_ensemble, static_argnums=1)(keys[0], 2)
         self.params = SACParams(
-            random_like(jax.jit(self.algo.actor.init)(keys[1]), 1),
+            random_like(jax.jit(self.algo.networks.actor.init)(keys[1]), 1),
             critics,
             random_like(critics, 2),
             jnp.log(jnp.float32(ALPHA)),
@@ -240,8 +240,8 @@ class TestPolicy:
     def test_log_prob_is_that_of_a_density_on_the_open_interval(self):
         """What the actor says of its samples, against the integral of that density and its distribution function."""
         algo = SAC(SMALL, probes.RewardIsAction(continuous=True))
-        params = random_like(jax.jit(algo.actor.init)(jax.random.key(0)), 3, 0.7)
-        dist = algo.actor.module(params)(jnp.ones((20_000, 1)))
+        params = random_like(jax.jit(algo.networks.actor.init)(jax.random.key(0)), 3, 0.7)
+        dist = algo.networks.actor.module(params)(jnp.ones((20_000, 1)))
         sample, logp = dist.sample_and_log_prob(jax.random.key(1))
         order = np.argsort(np.asarray(sample)[:, 0])
         a, density = np.asarray(sample, float)[order, 0], np.exp(np.asarray(logp, float)[order])
@@ -280,7 +280,7 @@ def values(algo, state, *observations):
     """Of the greedy action."""
     obs = jnp.asarray(observations, jnp.float32)[:, None]
     action = (algo.act(state, obs, jax.random.key(0), True) - algo.middle) / algo.half
-    return np.asarray(algo.critic.ensemble(state.params.critics, obs, action))
+    return np.asarray(algo.networks.critic.ensemble(state.params.critics, obs, action))
 
 
 class TestProbes:

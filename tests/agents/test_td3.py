@@ -102,8 +102,10 @@ class Case:
         self.algo = algo = algo_type(config, Asymmetric())
         algo.actor_optimizer = algo.critic_optimizer = optax.sgd(RATE)
         keys = jax.random.split(jax.random.key(0), 7)
-        actor = random_like(jax.jit(algo.actor.init)(keys[0]), 1)
-        critics = jax.jit(algo.critic.init_ensemble, static_argnums=1)(keys[1], config.num_critics)
+        actor = random_like(jax.jit(algo.networks.actor.init)(keys[0]), 1)
+        critics = jax.jit(algo.networks.critic.init_ensemble, static_argnums=1)(
+            keys[1], config.num_critics
+        )
         self.params = TD3Params(actor, critics, random_like(actor, 2), random_like(critics, 4, 0.2))
         terminated = jnp.arange(BATCH) % 4 == 0
         self.sample = Sample(
@@ -269,7 +271,7 @@ def values(algo, state, *observations):
     """Of the greedy action."""
     obs = jnp.asarray(observations, jnp.float32)[:, None]
     action = (algo.act(state, obs, jax.random.key(0), True) - algo.middle) / algo.half
-    return np.asarray(algo.critic.ensemble(state.params.critics, obs, action))
+    return np.asarray(algo.networks.critic.ensemble(state.params.critics, obs, action))
 
 
 class TestProbes:

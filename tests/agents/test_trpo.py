@@ -34,7 +34,9 @@ def train(env, config=SMALL, iterations=150, seed=0):
 
 
 def values(algo, state, *observations):
-    return np.asarray(algo.value(state.params, jnp.asarray(observations, jnp.float32)[:, None]))
+    return np.asarray(
+        algo.policy.value(state.params, jnp.asarray(observations, jnp.float32)[:, None])
+    )
 
 
 def assert_trust_region_is_kept(metrics, max_kl):
@@ -52,7 +54,9 @@ class TestProbes:
 
     def test_reward_is_action(self):
         algo, state, metrics = train(probes.RewardIsAction())
-        assert algo.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(0.97)
+        assert algo.policy.distribution(state.params, jnp.zeros(1)).log_prob(jnp.array(1)) > np.log(
+            0.97
+        )
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.05)
         taken = assert_trust_region_is_kept(metrics, SMALL.max_kl)
         # The policy ends all but deterministic, with a batch of equal rewards and nothing left to improve.
@@ -76,7 +80,7 @@ class TestProbes:
         algo, state, metrics = train(probes.RewardIsAction(continuous=True), iterations=60)
         action = algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True)
         np.testing.assert_allclose(action, 0.5, atol=0.1)
-        assert jnp.exp(algo.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
+        assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
         assert assert_trust_region_is_kept(metrics, SMALL.max_kl).mean() > 0.95
 
     def test_delayed_reward(self):
@@ -115,7 +119,7 @@ def problem(policy, seed=0, columns=24):
     action = policy(params, obs).sample(keys[4])
     v, flags = value(params, obs), jnp.zeros((1, columns), bool)
     logp = policy(params, obs).log_prob(action)
-    batch = Batch(obs, action, logp, v, v, v, flags, flags, ~flags)
+    batch = Batch(obs, action, logp, v, flags, flags, ~flags, v, v)
     return params, batch, Targets(*jax.random.normal(keys[5], (2, 1, columns)))
 
 

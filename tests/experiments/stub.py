@@ -36,6 +36,7 @@ class StubState:
 
 class Stub:
     Config: ClassVar[type] = StubConfig
+    warmup_steps = 0
 
     def __init__(self, config, env):
         self.config, self.env = config, env
@@ -44,7 +45,7 @@ class Stub:
     def init(self, key):
         return StubState(jnp.zeros(2), key, jnp.int32(0))
 
-    def step(self, state):
+    def step(self, state, data=None):
         key, use = jax.random.split(state.key)
         params = state.params + jax.random.normal(use, (2,))
         iteration = state.env_steps // self.iteration_steps
@@ -59,8 +60,14 @@ class Stub:
         }
         return StubState(params, key, state.env_steps + self.iteration_steps), metrics
 
-    def collect(self, state):
-        return state.replace(key=jax.random.split(state.key)[0]), None
+    def learned(self, state):
+        return state.params
+
+    def buffer_bytes(self):
+        return 0
+
+    def collect_only(self, state):
+        return state.replace(key=jax.random.split(state.key)[0])
 
     def act(self, state, obs, key, deterministic):
         return (obs[..., 0] + state.params[0] > 0).astype(jnp.int32)

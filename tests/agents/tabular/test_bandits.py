@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.bandits import Estimates, choose, learn, play, start, upper_confidence
+from agents.exploration import draw_epsilon_greedy
+from agents.tabular.bandits import Estimates, learn, play, start, upper_confidence
 from envs.tabular.bandit import Bandit, draw_means
 
 BANDITS, PULLS = 400, 400
@@ -36,7 +37,7 @@ def test_upper_confidence_by_hand():
 def test_choice():
     keys = jax.random.split(jax.random.key(0), 4000)
     scores = jnp.array([0.0, np.inf, np.inf, 1.0])
-    arms = jax.vmap(choose, (0, None, None))(keys, scores, 0.2)
+    arms = jax.vmap(draw_epsilon_greedy, (0, None, None))(keys, scores, 0.2)
     shares = np.bincount(arms, minlength=4) / 4000
     np.testing.assert_allclose(shares, [0.05, 0.45, 0.45, 0.05], atol=0.03)
 

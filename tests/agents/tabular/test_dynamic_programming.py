@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import envs
-from agents.dynamic_programming import (
+from agents.tabular.dynamic_programming import (
     DynamicProgrammingConfig,
     PolicyIteration,
     ValueIteration,

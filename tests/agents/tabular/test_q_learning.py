@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 
 import envs
-from agents.dynamic_programming import action_values, epsilon_soft, evaluate_policy, value_iteration
-from agents.tabular import (
+from agents.exploration import epsilon_greedy_probabilities
+from agents.tabular.dynamic_programming import (
+    action_values,
+    epsilon_soft,
+    evaluate_policy,
+    value_iteration,
+)
+from agents.tabular.q_learning import (
     SARSA,
     ExpectedSARSA,
     QLearning,
     TabularConfig,
     bootstrap_value,
-    epsilon_greedy,
     td_update,
 )
 from envs import probes
@@ -65,7 +70,7 @@ class TestPureFunctions:
     def test_epsilon_greedy(self):
         q = jnp.array([[1.0, 3.0, 3.0, 0.0], [5.0, 0.0, 0.0, 0.0]])
         expected = [[0.1, 0.4, 0.4, 0.1], [0.7, 0.1, 0.1, 0.1]]
-        np.testing.assert_allclose(epsilon_greedy(q, 0.4), expected, rtol=1e-6)
+        np.testing.assert_allclose(epsilon_greedy_probabilities(q, 0.4), expected, rtol=1e-6)
 
     def test_bootstrap_by_hand(self):
         q, action = jnp.array([[1.0, 3.0], [4.0, 0.0]]), jnp.array([0, 0])
@@ -116,7 +121,7 @@ def test_sarsa_finds_the_values_of_what_it_does(algorithm):
     expected = action_values(env.P, env.R, GAMMA, soft)
     np.testing.assert_allclose(state.q, expected, atol=0.1)
     # These are the values of the very policy that it follows, and not the optimal ones.
-    followed = evaluate_policy(env.P, env.R, GAMMA, epsilon_greedy(state.q, EPSILON))
+    followed = evaluate_policy(env.P, env.R, GAMMA, epsilon_greedy_probabilities(state.q, EPSILON))
     np.testing.assert_allclose(followed, soft, atol=1e-5)
     optimal, _, _ = value_iteration(env.P, env.R, GAMMA)
     assert np.max(np.abs(state.q - action_values(env.P, env.R, GAMMA, optimal))) > 0.2
@@ -168,7 +173,9 @@ class TestAlgorithm:
         )
         action = np.asarray(algo.act(state, obs, jax.random.key(1), False)).reshape(4, 2000)
         shares = np.stack([(action == a).mean(1) for a in range(3)], 1)
-        np.testing.assert_allclose(shares, epsilon_greedy(state.q, EPSILON), atol=0.04)
+        np.testing.assert_allclose(
+            shares, epsilon_greedy_probabilities(state.q, EPSILON), atol=0.04
+        )
 
     def test_bad_input(self):
         with pytest.raises(ValueError, match="a table needs Discrete"):

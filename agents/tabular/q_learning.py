@@ -20,24 +20,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from agents import rollout
+from agents import rollout, schedules
+from agents.exploration import draw_epsilon_greedy, epsilon_greedy_probabilities
 from agents.settings import Settings, require
 from agents.spaces import element
 from envs.base import Env
 
 Bootstrap = Literal["greedy", "sampled", "expected"]
-
-
-def epsilon_greedy(
-    q: Float[Array, "*batch A"], epsilon: float | Float[Array, ""]
-) -> Float[Array, "*batch A"]:
-    """Probabilities: epsilon shared by all actions, the rest by those of the highest value.
-
-    Ties are shared because a table starts with nothing else: the first of all would be tried again and again.
-    """
-    best = q == jnp.max(q, -1, keepdims=True)
-    greedy = best / jnp.sum(best, -1, keepdims=True)
-    return epsilon / q.shape[-1] + (1 - epsilon) * greedy
 
 
 def bootstrap_value(
@@ -56,7 +45,7 @@ def bootstrap_value(
         return jnp.max(q, -1)
     if kind == "sampled":
         return jnp.take_along_axis(q, action[:, None], -1)[:, 0]
-    return jnp.sum(epsilon_greedy(q, epsilon) * q, -1)
+    return jnp.sum(epsilon_greedy_probabilities(q, epsilon) * q, -1)
 
 
 def td_update(
@@ -132,6 +121,7 @@ class QLearning:
 
     Config: ClassVar[type] = TabularConfig
     bootstrap: ClassVar[Bootstrap] = "greedy"
+    warmup_steps = 0
 
     def __init__(self, config: TabularConfig, env: Env):
         spaces = (env.observation_space, env.action_space)
@@ -156,13 +146,13 @@ class QLearning:
             q=q,
             visits=jnp.zeros(self.shape, jnp.int32),
             stream=stream,
-            action=_draw(action_key, q[stream.obs], self.epsilon(env_steps)),
+            action=draw_epsilon_greedy(action_key, q[stream.obs], self.epsilon(env_steps)),
             key=key,
             env_steps=env_steps,
         )
 
-    def step(self, state: TDState) -> tuple[TDState, dict[str, Array]]:
-        """One iteration: `num_steps` times one step of every environment, and what the table learns of it."""
+    def step(self, state: TDState, data: None = None) -> tuple[TDState, dict[str, Array]]:
+        """Returns the state after `num_steps` times one step of every environment and one update of the table."""
         action_key, env_key, key = jax.random.split(state.key, 3)
         num_envs, num_steps = self.config.num_envs, self.config.num_steps
         env = self.env.at(state.env_steps)
@@ -184,15 +174,24 @@ class QLearning:
     def act(self, state: TDState, obs: Array, key: PRNGKeyArray, deterministic: bool) -> Array:
         """Elements of the action space for states [...]: the best by the table, or epsilon-greedy."""
         q = state.q[obs]
-        best = jnp.argmax(q, -1) if deterministic else _draw(key, q, self.epsilon(state.env_steps))
+        best = (
+            jnp.argmax(q, -1)
+            if deterministic
+            else draw_epsilon_greedy(key, q, self.epsilon(state.env_steps))
+        )
         return element(self.env.action_space, best)
 
     def epsilon(self, env_steps: Int[Array, ""]) -> Float[Array, ""]:
         """Share of random actions after `env_steps`."""
         config = self.config
-        span = max(1.0, config.epsilon_fraction * config.total_steps)
-        progress = jnp.minimum(env_steps / span, 1.0)
-        return config.epsilon_start + progress * (config.epsilon_end - config.epsilon_start)
+        span = config.epsilon_fraction * config.total_steps
+        return schedules.linear(config.epsilon_start, config.epsilon_end, span, env_steps)
+
+    def learned(self, state: TDState) -> Array:
+        return state.q
+
+    def buffer_bytes(self) -> int:
+        return 0
 
     def _one_step(
         self, env: Env, state: TDState, action_key: PRNGKeyArray, env_keys: Key[Array, " N"]
@@ -211,8 +210,8 @@ class QLearning:
         # The same random number for s' and for where the episode goes on: while it lasts the two are one state, so the
         # action that SARSA bootstraps from is the one then taken. At a time limit it is drawn at the true s'.
         next_q = state.q[seen.next_obs]
-        next_action = _draw(action_key, next_q, epsilon)
-        following = _draw(action_key, state.q[stream.obs], epsilon)
+        next_action = draw_epsilon_greedy(action_key, next_q, epsilon)
+        following = draw_epsilon_greedy(action_key, state.q[stream.obs], epsilon)
         bootstrap = bootstrap_value(next_q, next_action, epsilon, self.bootstrap)
         target = seen.reward + config.gamma * jnp.where(seen.terminated, 0.0, bootstrap)
         q, visits = td_update(
@@ -246,10 +245,3 @@ class ExpectedSARSA(QLearning):
     """Learns from the mean over the actions that could be taken next."""
 
     bootstrap = "expected"
-
-
-def _draw(
-    key: PRNGKeyArray, q: Float[Array, "*batch A"], epsilon: Float[Array, ""]
-) -> Int[Array, "*batch"]:
-    """One epsilon-greedy action for each row of values."""
-    return jax.random.categorical(key, jnp.log(epsilon_greedy(q, epsilon))).astype(jnp.int32)

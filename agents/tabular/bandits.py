@@ -1,6 +1,6 @@
 """Exploration against exploitation, one state and k arms. Sutton and Barto 2018, chapter 2.
 
-Scores say how much each arm is wanted; `choose` pulls one of the highest, at random among equals:
+Scores say how much each arm is wanted; one of the highest is pulled, at random among equals:
 
     epsilon-greedy  the estimates themselves, and any arm with probability epsilon
     UCB             estimate + c sqrt(ln t / pulls): the less it was tried, the more it may yet be worth
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from agents.tabular import epsilon_greedy
+from agents.exploration import draw_epsilon_greedy
 from envs.base import Env
 
 
@@ -54,13 +54,6 @@ def upper_confidence(
     return jnp.where(estimates.pulls > 0, estimates.mean + bonus, jnp.inf)
 
 
-def choose(
-    key: PRNGKeyArray, scores: Float[Array, " k"], epsilon: float | Float[Array, ""] = 0.0
-) -> Int[Array, ""]:
-    """An arm of the highest score; with probability epsilon, any."""
-    return jax.random.categorical(key, jnp.log(epsilon_greedy(scores, epsilon))).astype(jnp.int32)
-
-
 def play(
     env: Env,
     key: PRNGKeyArray,
@@ -88,7 +81,7 @@ def play(
         t, key = inputs
         initial_key, arm_key, env_key = jax.random.split(key, 3)
         scores = estimates.mean if score is None else score(estimates, t)
-        arm = choose(arm_key, scores, epsilon)
+        arm = draw_epsilon_greedy(arm_key, scores, epsilon)
         state = env.initial(initial_key)
         reward = env.reward(state, arm, env.transition(state, arm, env_key))
         return learn(estimates, arm, reward, step_size), (reward, arm)

@@ -150,6 +150,7 @@ class _Exact:
 
     Config: ClassVar[type] = DynamicProgrammingConfig
     iteration_steps = 1
+    warmup_steps = 0
 
     def __init__(self, config: DynamicProgrammingConfig, env: Env):
         tables = [getattr(env, name, None) for name in ("P", "R", "initial_distribution")]
@@ -171,6 +172,12 @@ class _Exact:
         """Greedy elements of the action space for states [...]; there is nothing random about them."""
         return element(self.env.action_space, state.policy[obs])
 
+    def learned(self, state: DynamicProgrammingState) -> Array:
+        return state.values
+
+    def buffer_bytes(self) -> int:
+        return 0
+
     def _metrics(self, old: Array, new: Array) -> dict[str, Array]:
         return {"value/start": self.start @ new, "value/change": jnp.max(jnp.abs(new - old))}
 
@@ -179,7 +186,7 @@ class ValueIteration(_Exact):
     """One sweep a step."""
 
     def step(
-        self, state: DynamicProgrammingState
+        self, state: DynamicProgrammingState, data: None = None
     ) -> tuple[DynamicProgrammingState, dict[str, Array]]:
         q = action_values(self.P, self.R, self.config.gamma, state.values)
         values = jnp.max(q, -1)
@@ -198,7 +205,7 @@ class PolicyIteration(_Exact):
             raise ValueError("policy iteration needs gamma < 1; value iteration does without")
 
     def step(
-        self, state: DynamicProgrammingState
+        self, state: DynamicProgrammingState, data: None = None
     ) -> tuple[DynamicProgrammingState, dict[str, Array]]:
         policy = jax.nn.one_hot(state.policy, self.R.shape[1])
         values = evaluate_policy(self.P, self.R, self.config.gamma, policy)

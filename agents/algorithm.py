@@ -1,0 +1,119 @@
+"""The contract of an algorithm, and the callables that learners are made of.
+
+An algorithm is three pure functions and a frozen config. Nothing is registered and nothing inherited: a class that has
+these attributes is an algorithm, and `tests/agents/test_contract.py` is the executable half of this page.
+
+    algo = PPO(PPOConfig(...), env)                # everything impossible is refused here, never inside `jit`
+    state = algo.init(key)                         # a frozen pytree
+    state, metrics = algo.step(state)              # one iteration; `jit` and `vmap` it
+    action = algo.act(state, obs, key, True)       # an element of the action space
+
+`agents.ALGORITHMS` names those that the commands offer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents.batch import Evaluation
+from envs.base import Env
+
+Params = Any
+State = Any
+Metrics = dict[str, Array]  # name to float scalar; the names are the same in every iteration
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """What the training loop needs of any algorithm, whether it acts step by step or writes responses."""
+
+    Config: ClassVar[type]  # a frozen dataclass; its fields are the command's flags
+    config: Any
+    env: Any
+    iteration_steps: int  # environment steps of one `step`
+    warmup_steps: int  # environment steps of `init`; 0 for most
+
+    def init(self, key: PRNGKeyArray) -> State:
+        """Returns the state from which training begins, after the warm-up if there is one."""
+
+    def step(self, state: State, data: Any = None) -> tuple[State, Metrics]:
+        """Returns the state after one iteration, a fixed amount of work, and its metrics.
+
+        Args:
+          data: what the algorithm learns from and does not own (a dataset); shared by all seeds, never saved with the
+            state. None for algorithms that make their own.
+        """
+
+    def learned(self, state: State) -> Any:
+        """Returns the part of the state that learning changes, which must stay finite: parameters, or tables."""
+
+    def buffer_bytes(self) -> int:
+        """Returns the size of the replay buffer of one seed, in bytes; 0 where there is none."""
+
+
+@runtime_checkable
+class Algorithm(Learner, Protocol):
+    """An algorithm of control."""
+
+    env: Env
+
+    def act(self, state: State, obs: Any, key: PRNGKeyArray, deterministic: bool) -> Array:
+        """Returns elements of the environment's action space [*batch, ...] for raw observations [*batch, ...].
+
+        Args:
+          deterministic: the best action by the policy, for evaluation; else a sample, as in training. Static under
+            `jit`.
+        """
+
+
+@runtime_checkable
+class CollectsApart(Protocol):
+    """An algorithm whose iteration begins with a rollout that can be run, and so timed, alone."""
+
+    def collect_only(self, state: State) -> State:
+        """Returns the state after the rollout of an iteration, with nothing learned."""
+
+
+@runtime_checkable
+class Act(Protocol):
+    """Chooses actions: (params, preprocessed obs [*batch, ...], env_steps [], key) to (raw actions, their log-probs).
+
+    `env_steps` is how far training has come, for exploration that depends on it. Raw: see `agents.spaces`.
+    """
+
+    def __call__(
+        self, params: Params, obs: Any, env_steps: Array, key: PRNGKeyArray
+    ) -> tuple[Array, Float[Array, "*batch"]]: ...
+
+
+@runtime_checkable
+class Mode(Protocol):
+    """Returns the best raw actions: (params, preprocessed obs [*batch, ...]) to [*batch, ...]."""
+
+    def __call__(self, params: Params, obs: Any) -> Array: ...
+
+
+@runtime_checkable
+class Evaluate(Protocol):
+    """Returns the policy's view of what was done: (params, obs [T, N, ...], action [T, N, ...]) to leaves [T, N].
+
+    It may mix along T (a transformer does), never along N.
+    """
+
+    def __call__(self, params: Params, obs: Any, action: Any) -> Evaluation: ...
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """Returns the distribution of raw actions (`agents.distributions`): (params, obs [*batch, ...])."""
+
+    def __call__(self, params: Params, obs: Any) -> Any: ...
+
+
+@runtime_checkable
+class Value(Protocol):
+    """Returns values of states: (params, obs [*batch, ...]) to [*batch]."""
+
+    def __call__(self, params: Params, obs: Any) -> Array: ...

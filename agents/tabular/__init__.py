@@ -1,0 +1,1 @@
+"""Tables in place of networks: bandits, temporal-difference control, dynamic programming."""

@@ -1,0 +1,204 @@
+"""The executable half of `agents/algorithm.py`: what every algorithm keeps to, whatever it learns by."""
+
+import dataclasses
+import functools
+import inspect
+from typing import get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from agents import ALGORITHMS, TOKEN_ALGORITHMS
+from agents.algorithm import Algorithm, CollectsApart, Learner
+
+SMALL = {
+    "total_steps": 512,
+    "num_envs": 4,
+    "num_steps": 8,
+    "num_minibatches": 2,
+    "num_epochs": 1,
+    "value_epochs": 1,
+    "hidden_sizes": (8,),
+    "warmup_steps": 16,
+    "buffer_size": 64,
+    "batch_size": 4,
+    "group_size": 2,
+    "update_ratio": 0.25,
+    "num_responses": 32,
+    "width": 8,
+    "layers": 1,
+    "heads": 2,
+    "kv_heads": 1,
+    "mlp_width": 8,
+    "imitation_steps": 1,
+    "imitation_responses": 4,
+}
+CONTROL_ENV = {  # where a few steps already differ in what they earn
+    "grpo": "Pendulum-v1",
+    "sac": "Pendulum-v1",
+    "td3": "Pendulum-v1",
+    "ddpg": "Pendulum-v1",
+    "q-learning": "CliffWalking-v1",
+    "sarsa": "CliffWalking-v1",
+    "expected-sarsa": "CliffWalking-v1",
+    "value-iteration": "FrozenLake-v1",
+    "policy-iteration": "FrozenLake-v1",
+}
+CASES = [("control", name) for name in ALGORITHMS] + [("tokens", name) for name in TOKEN_ALGORITHMS]
+
+
+def missing(algo: object, contract: type) -> list[str]:
+    """Returns one line for each part of the contract that an algorithm lacks."""
+    names = [name for name in dir(contract) if not name.startswith("_")]
+    names += [name for name in get_type_hints(contract) if name not in names]
+    lines = []
+    for name in sorted(names):
+        if not hasattr(algo, name):
+            lines.append(f"{name} is missing")
+        elif inspect.isfunction(getattr(contract, name, None)):
+            wanted = list(inspect.signature(getattr(contract, name)).parameters)[1:]
+            found = list(inspect.signature(getattr(algo, name)).parameters)
+            if found != wanted:
+                lines.append(f"{name} takes {', '.join(found)}, not {', '.join(wanted)}")
+    return lines
+
+
+def make(domain: str, name: str):
+    kind = (ALGORITHMS if domain == "control" else TOKEN_ALGORITHMS)[name]
+    fields = {field.name for field in dataclasses.fields(kind.Config)}
+    env = CONTROL_ENV.get(name, "CartPole-v1") if domain == "control" else "tokens-bandit"
+    return kind(kind.Config(**{k: v for k, v in SMALL.items() if k in fields}), envs.make(env))
+
+
+@functools.cache
+def ran(domain: str, name: str):
+    """The algorithm, its jitted step, its first state, and the states and metrics of three iterations."""
+    algo = make(domain, name)
+    step = jax.jit(algo.step)
+    state = first = jax.jit(algo.init)(jax.random.key(0))
+    states, rows = [], []
+    for _ in range(3):
+        state, metrics = step(state)
+        states.append(state)
+        rows.append(metrics)
+    return algo, step, first, states, rows
+
+
+def arrays(tree) -> list[np.ndarray]:
+    """Returns the leaves as NumPy arrays, keys by their data."""
+    return [
+        np.asarray(
+            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        )
+        for x in jax.tree.leaves(tree)
+    ]
+
+
+@pytest.mark.parametrize(("domain", "name"), CASES)
+class TestContract:
+    def test_nothing_is_missing(self, domain, name):
+        algo = make(domain, name)
+        assert missing(algo, Algorithm if domain == "control" else Learner) == []
+        assert algo.iteration_steps >= 1
+        assert algo.warmup_steps >= 0
+        assert algo.buffer_bytes() >= 0
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            algo.config.total_steps = 1
+
+    def test_metrics_are_scalars_of_the_same_names_and_finite(self, domain, name):
+        _, _, _, _, rows = ran(domain, name)
+        for row in rows:
+            assert row.keys() == rows[0].keys()
+            for what, x in row.items():
+                assert x.shape == (), what
+                assert jnp.issubdtype(x.dtype, jnp.floating), what
+                # Means over episodes are NaN where none ended.
+                assert jnp.isfinite(x) or what in ("train/return", "train/length"), what
+
+    def test_what_is_learned_changes_and_stays_finite(self, domain, name):
+        algo, _, first, states, _ = ran(domain, name)
+        before, after = arrays(algo.learned(first)), arrays(algo.learned(states[-1]))
+        assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+        assert all(np.isfinite(x).all() for x in after if np.issubdtype(x.dtype, np.floating))
+
+    def test_a_state_keeps_its_structure_and_types(self, domain, name):
+        _, _, first, states, _ = ran(domain, name)
+        assert jax.tree.structure(first) == jax.tree.structure(states[-1])
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(states[-1]), strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+    def test_the_same_state_gives_the_same_numbers_again(self, domain, name):
+        """So that a run resumed from a checkpoint goes on as if it had never been stopped."""
+        _, step, _, states, _ = ran(domain, name)
+        copy = jax.tree.map(jnp.copy, states[1])
+        for a, b in zip(arrays(step(copy)[0]), arrays(states[2]), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_steps_are_counted(self, domain, name):
+        algo, _, first, states, _ = ran(domain, name)
+        if name.endswith("-iteration"):
+            pytest.skip("no environment is stepped")
+        assert first.env_steps == algo.warmup_steps
+        assert states[-1].env_steps == algo.warmup_steps + 3 * algo.iteration_steps
+
+    def test_the_rollout_alone_learns_nothing(self, domain, name):
+        algo, _, first, _, _ = ran(domain, name)
+        if not isinstance(algo, CollectsApart):
+            pytest.skip("collects and learns step by step")
+        after = jax.jit(algo.collect_only)(first)
+        for a, b in zip(arrays(algo.learned(first)), arrays(algo.learned(after)), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_batch_of_seeds_is_the_seeds_one_by_one(name):
+    algo, step, first, _, _ = ran("control", name)
+    keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
+    states = jax.jit(jax.vmap(algo.init))(keys)
+    mapped, _ = jax.jit(jax.vmap(algo.step))(states)
+    single, _ = step(first)
+    for a, b in zip(arrays(algo.learned(mapped)), arrays(algo.learned(single)), strict=True):
+        np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_acts_on_single_observations_and_on_batches(name):
+    algo, _, first, _, _ = ran("control", name)
+    space = algo.env.action_space
+    obs = algo.env.observation(algo.env.initial(jax.random.key(0)))
+    many = jnp.broadcast_to(obs, (2, 3, *obs.shape))
+    act = jax.jit(algo.act, static_argnums=3)
+    for deterministic in (True, False):
+        one = np.asarray(act(first, obs, jax.random.key(1), deterministic))
+        assert space.contains(one if one.shape else one[()])
+        assert act(first, many, jax.random.key(1), deterministic).shape == (2, 3, *one.shape)
+    best = np.asarray(act(first, many, jax.random.key(2), True))
+    np.testing.assert_allclose(best, np.broadcast_to(best[0, 0], best.shape), rtol=1e-5, atol=1e-6)
+
+
+def test_a_wrong_algorithm_is_told_what_it_lacks():
+    class Wrong:
+        Config = ALGORITHMS["ppo"].Config
+        config = env = None
+        iteration_steps = 1
+
+        def init(self, key):
+            pass
+
+        def step(self, state):
+            pass
+
+        def act(self, state, obs, key, deterministic):
+            pass
+
+        def learned(self, state):
+            pass
+
+    assert missing(Wrong(), Algorithm) == [
+        "buffer_bytes is missing",
+        "step takes state, not state, data",
+        "warmup_steps is missing",
+    ]
