@@ -279,7 +279,8 @@ def train(env, config, iterations):
 def values(algo, state, *observations):
     """Of the greedy action."""
     obs = jnp.asarray(observations, jnp.float32)[:, None]
-    action = (algo.act(state, obs, jax.random.key(0), True) - algo.middle) / algo.half
+    low, high = algo.env.action_space.low, algo.env.action_space.high
+    action = 2 * (algo.act(state, obs, jax.random.key(0), True) - low) / (high - low) - 1
     return np.asarray(algo.networks.critic.ensemble(state.params.critics, obs, action))
 
 
