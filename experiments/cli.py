@@ -211,7 +211,8 @@ def prepare(
     )
     environment = make_env(spec.env, spec.env_kwargs)
     if domain == "control":
-        require_sound(spec.env, environment)
+        for line in require_sound(spec.env, environment):
+            print(f"warning: {line}", file=sys.stderr)
     spec, rounded = _whole_iterations(spec, environment)
     if stored:
         _refuse_contradiction(flags, spec.config, stored.config)

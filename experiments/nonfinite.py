@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Bad
+from envs import base
+from envs.base import Bad, Env
 from experiments import metrics
 
 ENOUGH = 1000  # steps in a row that are not finite: there is nothing to learn from
@@ -136,6 +138,29 @@ def _nonfinite_seeds(params: Any) -> list[int]:
     floats = [x for x in leaves if np.issubdtype(x.dtype, np.floating)]
     bad = [~np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in floats]
     return np.flatnonzero(np.any(bad, axis=0)).tolist() if bad else []
+
+
+def infos_warning(means: dict[str, np.ndarray], env: Env) -> str | None:
+    """The line about infos of the environment whose means [iterations, seeds] are not finite."""
+    odd = [name for name, x in means.items() if not np.isfinite(x).all()]
+    odd = [name for name in odd if not name.startswith(("train/", "loss/"))]
+    # Only then: tracing an environment may take seconds.
+    infos = [name for name in odd if name in _infos(env)] if odd else []
+    if not infos:
+        return None
+    verb = "is" if len(infos) == 1 else "are"
+    return f"info {', '.join(infos)} {verb} not finite: no number in the rows of such steps"
+
+
+def _infos(env: Env) -> set[str]:
+    """The names of the environment's infos."""
+
+    def info(key):
+        running, _ = base.reset(env, key)
+        action = jax.tree.map(jnp.asarray, env.action_space.sample())
+        return base.advance(env, key, running, action)[1].info
+
+    return set(jax.eval_shape(info, jax.random.key(0)))
 
 
 def episodes_warning(bad: np.ndarray, on_host: bool) -> str | None:

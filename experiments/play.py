@@ -15,11 +15,12 @@ import jax
 import numpy as np
 import tyro
 
-from experiments import evaluate, spec, video
+from experiments import evaluate, nonfinite, spec, video
 from experiments.console import Display
 from experiments.exits import run_main
 from experiments.flags import parse_flags
 from experiments.frame_rate import frame_rate
+from experiments.user_env import located
 from experiments.whole import write_whole
 
 
@@ -79,6 +80,10 @@ def play(argv: Sequence[str]) -> int:
         f"policy of env step {steps}: return {np.mean(episodes.returns):.1f} ± {np.std(episodes.returns):.1f}, "
         f"survival {np.mean(episodes.survived):.0%} of {flags.episodes} episodes"
     )
+    spoiled = nonfinite.episodes_warning(episodes.bad, algo.env.on_host)
+    if spoiled:
+        display.warn(spoiled)
+    frame_rate(algo.env)  # raises ValueError where nothing can be shown at it
     if not record:
         display.say(f"{spec.short_name(stored.env)} has nothing to show")
         return 0
@@ -89,11 +94,21 @@ def play(argv: Sequence[str]) -> int:
         _view(*bodies, 1 / (frame_rate(algo.env) or 1.0))
     else:
         stem = flags.out or flags.run / "play"
-        for path in write_whole(
-            lambda fresh: video.write(algo.env, states, rewards, fresh, display.say), stem
-        ):
+        for path in _write(algo.env, states, rewards, stem, display):
             display.say(str(path))
     return 0
+
+
+def _write(env: Any, states: Any, rewards: np.ndarray, stem: Path, display: Display) -> list[Path]:
+    """The video's files, whole. Raises ValueError in one line where drawing fails: it may be anybody's."""
+    try:
+        return write_whole(
+            lambda fresh: video.write(env, states, rewards, fresh, display.say), stem
+        )
+    except OSError:
+        raise  # of the disk
+    except Exception as error:
+        raise ValueError(f"no video: {located(error, Path.cwd())}") from error
 
 
 def _view(model: Any, qpos: np.ndarray, period: float) -> None:

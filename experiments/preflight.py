@@ -1,13 +1,13 @@
 """The cheap part of the checks, before each training in somebody's own environment: about a second, nothing is written.
 
-Of an environment from a file the checks of shapes and types in `check.py` and a few random steps; of one that
-Gymnasium makes a few steps of its own. `python -m experiments.envs --check` looks closer.
+Of an environment in JAX the checks of shapes and types in `check.py` and a few random steps; of one that Gymnasium
+makes a few steps of its own. `python -m experiments.envs --check` looks closer.
 """
 
 from __future__ import annotations
 
+import inspect
 import shlex
-import warnings
 from pathlib import Path
 
 import gymnasium
@@ -18,12 +18,12 @@ from envs.base import Bad, Env
 from envs.callback import HostError
 from envs.host import Host, HostEnv
 from envs.mujoco_env import MujocoEnv
-from experiments import check, nonfinite, user_env
+from experiments import check, nonfinite
 from experiments.check_spaces import run_within_bounds
 from experiments.check_tools import Note, Problem, random_run
 from experiments.frame_rate import frame_rate
 
-STEPS = 32  # random ones, of each of some environments from a file
+STEPS = 32  # random ones, of each of some environments in JAX
 HOST_STEPS = 8  # of one environment on the host
 _BY_SHAPE = (
     "it is an environment",
@@ -40,25 +40,37 @@ _BY_SHAPE = (
 )
 
 
-def require_sound(name: str, env: Env) -> None:
-    """Raises ValueError in one line where learning in `env`, called `name`, would fail or learn from nothing; warns of
-    what happens now and then. Registered environments are passed over: tests have looked at them."""
-    if isinstance(env, HostEnv) and name.startswith(envs.HOST_PREFIX):
-        _require_sound_host(name, env.evaluation_host)
-    elif user_env.is_file(name):
-        _require_sound_file(name, env)
+def require_sound(name: str, env: Env) -> list[str]:
+    """Lines about what happens now and then in `env`, called `name`, or may be meant.
+
+    Raises ValueError in one line where learning would fail or learn from nothing. This package's own environments are
+    passed over: tests have looked at them.
+    """
+    if isinstance(env, HostEnv):
+        return _require_sound_host(name, env.evaluation_host)
+    if type(env).__module__.partition(".")[0] != envs.__name__:
+        return _require_sound_code(name, env)
+    return []
 
 
-def _require_sound_file(name: str, env: Env) -> None:
-    path, _, attribute = user_env.absolute(name).rpartition(":")
+def _require_sound_code(name: str, env: Env) -> list[str]:
+    """Of an environment that somebody wrote, in a file or registered under a name."""
+    kind = type(env)
     looks = [c for c in check.CHECKS if c[0] in _BY_SHAPE]
     looks += [("pictures", _frame_rate, False), ("first steps", _first_steps, False)]
-    for finding in check.check(env, Path(path).parent, looks):
-        if finding.problem:
-            closer = f"python -m experiments.envs --check {shlex.quote(name)}"
-            raise ValueError(f"{attribute}: {finding.problem} ({closer} looks closer)")
-        if finding.note:
-            warnings.warn(f"{attribute}: {finding.note}", stacklevel=2)
+    findings = check.check(env, _folder(kind), looks)
+    for problem in (f.problem for f in findings if f.problem):
+        closer = f"python -m experiments.envs --check {shlex.quote(name)}"
+        raise ValueError(f"{kind.__name__}: {problem} ({closer} looks closer)")
+    return [f"{kind.__name__}: {f.note}" for f in findings if f.note]
+
+
+def _folder(kind: type) -> Path:
+    """Where a class is written, to name lines there."""
+    try:
+        return Path(inspect.getfile(kind)).parent
+    except (TypeError, OSError):  # it came from no file
+        return Path.cwd()
 
 
 def _frame_rate(env: Env) -> None:
@@ -85,7 +97,7 @@ def _first_steps(env: Env) -> None:
         )
 
 
-def _require_sound_host(name: str, host: Host) -> None:
+def _require_sound_host(name: str, host: Host) -> list[str]:
     """Steps one environment of the host, in NumPy alone. Shapes and types are looked at by the host itself."""
     rng, none = np.random.default_rng(0), np.zeros(1, np.uint32)
     bad, outside = np.zeros(HOST_STEPS, np.uint8), None
@@ -103,10 +115,8 @@ def _require_sound_host(name: str, host: Host) -> None:
     if bad.all():
         raise ValueError(f"{said} any of its first {HOST_STEPS} steps of random actions")
     if said:
-        share = f"{np.count_nonzero(bad)} of {HOST_STEPS}"
-        warnings.warn(f"{said} {share} first steps of random actions", stacklevel=2)
-    if outside:
-        warnings.warn(f"{name}: {outside}", stacklevel=2)
+        said = f"{said} {np.count_nonzero(bad)} of {HOST_STEPS} first steps of random actions"
+    return [*filter(None, [said, outside and f"{name}: {outside}"])]
 
 
 def _random_action(space: gymnasium.Space, rng: np.random.Generator) -> np.ndarray:

@@ -259,6 +259,7 @@ class _Loop:
             or nonfinite.broken(buffers, self.algo.learned(self.states), place)
         )
         self._warn_once("training", nonfinite.warning(found, place))
+        self._warn_once("infos", nonfinite.infos_warning(buffers, self.algo.env))
         if said is None:
             self.progress.tally = tally
             return

@@ -111,6 +111,9 @@ class Spoiled(probes.DelayedReward):
     def terminal(self, state):
         return jnp.zeros((), bool)
 
+    def info(self, state, action, next_state):
+        return {"odd": jnp.where(self.part == "info", jnp.nan, 1.0), "even": jnp.float32(2.0)}
+
 
 class Looker(stub.Stub):
     """Takes ten steps of each environment an iteration, and learns nothing of them."""
@@ -179,6 +182,15 @@ def test_a_finite_run_says_nothing(run, capsys):
     summary, _ = run("none", 3)
     assert capsys.readouterr().err == ""
     assert summary["train_nonfinite"] == summary["eval_nonfinite"] == 0
+
+
+def test_an_info_that_is_not_finite_is_named_and_harms_nothing(run, capsys):
+    summary, folder = run("info", 1)
+    said = capsys.readouterr().err
+    assert said == "warning: info odd is not finite: no number in the rows of such steps\n"
+    assert summary["train_nonfinite"] == summary["eval_nonfinite"] == 0
+    rows = runs.read_rows(folder / "metrics.jsonl")
+    assert {(row["odd"], row["even"], row["train/return"]) for row in rows} == {(None, 2.0, 5.0)}
 
 
 def test_a_reward_that_is_never_finite_is_an_error(run):

@@ -59,6 +59,27 @@ def test_drawing_that_fails_does_not_fail_the_run(tmp_path, capsys):
     assert (tmp_path / "run" / "summary.json").exists()
 
 
+def test_drawing_that_fails_is_one_line(tmp_path):
+    run(tmp_path, MINE.format(draws="return 1 / 0"))
+    with pytest.raises(ValueError, match=r"\Ano video: .*mine.py, line 11: ZeroDivisionError"):
+        play.play(["run", "--episodes", "2"])
+    assert not list((tmp_path / "run").glob("play*"))
+
+
+LATE = """
+    def observation(self, state):
+        return jnp.where(state[1] == 2, jnp.nan, state[0])
+"""
+
+
+def test_observations_that_are_not_finite_are_said(tmp_path, capsys):
+    run(tmp_path, GREY.replace("import numpy", "import jax.numpy as jnp\nimport numpy") + LATE)
+    capsys.readouterr()
+    assert play.play(["run", "--episodes", "2"]) == 0
+    said = capsys.readouterr().err
+    assert "evaluation: observation is not finite, which ended 2 of 2 episodes" in said
+
+
 def test_of_a_run_that_is_none(tmp_path):
     with pytest.raises(ValueError, match="is not a run"):
         play.play([str(tmp_path)])

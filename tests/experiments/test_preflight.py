@@ -121,10 +121,9 @@ SAID = {
 
 
 @pytest.mark.parametrize(("words", "lines"), SAID.items(), ids=[w or "nothing" for w in SAID])
-def test_what_happens_now_and_then_or_may_be_meant_is_a_warning(named, recwarn, words, lines):
+def test_what_happens_now_and_then_or_may_be_meant_is_a_warning(named, words, lines):
     name = named(lines)
-    preflight.require_sound(name, make_env(name, {}))
-    said = [str(w.message) for w in recwarn if w.category is UserWarning]
+    said = preflight.require_sound(name, make_env(name, {}))
     assert len(said) == bool(words)
     assert all(words in line for line in said)
 
@@ -134,7 +133,7 @@ def test_a_rounded_cosine_is_within_its_bounds(named):
         "observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)\n"
         "def observation(self, s): return jnp.full(2, 1.0000002)"
     )
-    preflight.require_sound(name, make_env(name, {}))
+    assert preflight.require_sound(name, make_env(name, {})) == []
 
 
 class Odd(gymnasium.Env):
@@ -186,13 +185,19 @@ def test_gym_environments_are_refused_in_one_line(odd, options, words):
         ({"obs": 1.5, "when": 3}, "observation[0] was 1.5, but its space goes from -1 to 1"),
     ],
 )
-def test_gym_environments_are_warned_of(odd, recwarn, options, words):
-    preflight.require_sound("gym:TestOdd-v1", odd(**options))
-    said = [str(w.message) for w in recwarn if w.category is UserWarning]
+def test_gym_environments_are_warned_of(odd, options, words):
+    said = preflight.require_sound("gym:TestOdd-v1", odd(**options))
     assert len(said) == (words is not None)
     assert all(words in line for line in said)
 
 
-def test_registered_environments_are_passed_over(monkeypatch):
+def test_one_that_somebody_registered_is_looked_at(named):
+    """By whatever name it goes."""
+    env = make_env(named("def observation(self, s): return jnp.zeros(3)"), {})
+    with pytest.raises(ValueError, match=r"\AOne: observation has shape .*--check 'my cart' looks"):
+        preflight.require_sound("my cart", env)
+
+
+def test_environments_of_this_package_are_passed_over(monkeypatch):
     monkeypatch.setattr(preflight.check, "check", None)
-    preflight.require_sound("CartPole-v1", envs.make("CartPole-v1"))
+    assert preflight.require_sound("CartPole-v1", envs.make("CartPole-v1")) == []
