@@ -71,10 +71,9 @@ def element(space: gymnasium.Space, raw: Any) -> Array:
 
 def _scale(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     """Middle and half width of each coordinate's range, float32; 0 and 1 where there is no range."""
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     bounded = has_range(space)
-    middle = np.where(bounded, (high + low) / 2, 0.0)
-    half = np.where(bounded, (high - low) / 2, 1.0)
+    low, high = (np.where(bounded, x.astype(np.float64), 0.0) for x in (space.low, space.high))
+    middle, half = (high + low) / 2, np.where(bounded, (high - low) / 2, 1.0)
     return middle.astype(np.float32), half.astype(np.float32)
 
 

@@ -120,3 +120,9 @@ class TestActions:
     def test_bounded_boxes_and_numbers_pass(self):
         spaces.require_bounds("Learner", env_with(Box(-3.0, 1.0, (2,), np.float32)))
         spaces.require_bounds("Learner", env_with(Discrete(2)))
+
+
+def test_actions_without_bounds_stay_as_they_are():
+    """Without a word from NumPy about the sum of two infinities."""
+    space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    np.testing.assert_array_equal(spaces.element(space, np.array([3.0, -0.5])), [3.0, -0.5])
