@@ -87,8 +87,8 @@ def collect_steps(
 
     Returns:
       The stream further on, the steps, and metrics: `train/return` and `train/length` over the `train/episodes`
-      that ended (NaN if none did), `train/nonfinite` steps, which they were (see `nonfinite`), and the mean of each of
-      the environment's infos.
+      that ended (0, of 0 episodes, if none did), `train/nonfinite` steps, which they were (see `nonfinite`), and the mean
+      of each of the environment's infos.
     """
     bank_key, act_key, env_key = jax.random.split(key, 3)
     resets = start_states(env, bank_key, env.reset_bank) if env.reset_bank else None
@@ -150,7 +150,8 @@ def summarise(metrics: StepMetrics) -> dict[str, Array]:
     info = {name: x for name, x in info.items() if name != "nonfinite"}
 
     def mean_over_episodes(x):
-        return jnp.sum(jnp.where(done, x, 0.0)) / episodes  # 0 / 0 = NaN: no episode ended
+        # 0 of no episodes, never NaN: the switch that finds NaN (JAX_DEBUG_NANS) would stop every run.
+        return jnp.sum(jnp.where(done, x, 0.0)) / jnp.maximum(episodes, 1)
 
     return {
         "train/return": mean_over_episodes(episode_return),

@@ -30,7 +30,7 @@ class Programs:
 
         def chunk(states, n):
             shapes = jax.eval_shape(step, states)[1]
-            buffers = {k: jnp.full((MAX_CHUNK, *x.shape), jnp.nan) for k, x in shapes.items()}
+            buffers = {k: jnp.zeros((MAX_CHUNK, *x.shape)) for k, x in shapes.items()}
 
             def body(i, carry):
                 states, buffers = carry

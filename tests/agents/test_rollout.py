@@ -62,10 +62,14 @@ def test_discounted_return_starts_anew_with_each_episode():
     np.testing.assert_allclose(steps.discounted_return[:, 0], expected)
 
 
-def test_without_a_finished_episode_the_return_is_nan_and_counts_nothing():
-    _, _, metrics = collect(Counter(), num_steps=2)
+def test_without_a_finished_episode_the_return_counts_nothing_and_is_no_nan():
+    with jax.debug_nans(True):  # which stops where a NaN comes out
+        _, _, metrics = collect(Counter(), num_steps=2)
     assert metrics["train/episodes"] == 0
-    assert np.isnan(metrics["train/return"])
+    assert metrics["train/return"] == 0
+    row = {name: [[float(x)], [2.0 * (name == "train/episodes")]] for name, x in metrics.items()}
+    row["train/return"][1] = [7.0]
+    assert aggregate(row, 0)["train/return"] == 7  # of the two that ended in the next iteration
 
 
 def test_a_stream_goes_on_where_it_stopped():

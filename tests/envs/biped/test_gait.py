@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import jax
 import mujoco
 import numpy as np
@@ -7,6 +10,7 @@ from envs.biped import gait, walker
 from envs.biped.walker import CORNERS, WEIGHT, WalkerState
 from envs.physics import PhysicsState
 
+RESULTS = Path(__file__).parents[3] / "results"
 MODEL = walker.load_model()
 PERIOD = 0.025
 RIGHT, LEFT = 0, 1
@@ -64,6 +68,35 @@ def test_walking_by_hand():
     assert report["max_lateral"] == report["max_yaw"] == report["max_roll"] == 0
     assert report["cost_of_transport"] == 0
     assert gait.walks(report)
+
+
+@pytest.mark.parametrize("down", [2, 3, 4])
+def test_sliding_on_chattering_feet_is_no_walking(down):
+    """Feet that lose and find contact in turn, every 50 to 100 ms, while the robot slides on at 0.4 m/s."""
+    right = np.tile(np.arange(2 * down) < down, 400 // (2 * down))
+    report = analyse(episode(right, ~right))
+    assert report["alternation"] == 1
+    assert report["duty_right"] == report["duty_left"] == pytest.approx(0.5, abs=0.01)
+    assert report["distance"] > 3
+    assert report["flight"] < 0.01
+    assert not gait.walks(report)
+
+
+def test_swings_of_an_eighth_of_a_second_are_walking():
+    right = steps("#####.....", 40)
+    assert gait.walks(analyse(episode(right, ~right)))
+
+
+def test_the_published_walkers_still_walk():
+    records = json.loads((RESULTS / "walker" / "runs.json").read_text())
+    gaits = [seed["gait"] for run in records for seed in run["summary"]["per_seed"]]
+    assert len(gaits) >= 5
+    table = json.loads((RESULTS / "walker-algorithms" / "records.json").read_text())["records"]
+    gaits += [record["report"]["gait"] for record in table if "gait" in record["report"]]
+    for measures in gaits:
+        numbers = {name: float(x) for name, x in measures.items() if x is not None}
+        assert gait.walks(numbers) == measures["walks"]
+    assert len({measures["walks"] for measures in gaits}) == 2
 
 
 def test_running_flies():
@@ -245,11 +278,13 @@ WALKING = {
     "duty_right": 0.3,
     "duty_left": 0.7,
     "flight": 0.199,
+    "touchdowns_per_second": 9.5,
 }
 
 
 def test_the_yardstick():
-    """survival >= 95%, distance >= 3 m, alternation >= 0.9, duty 0.3 to 0.7 on each foot, flight < 20%."""
+    """survival >= 95%, distance >= 3 m, alternation >= 0.9, duty 0.3 to 0.7 on each foot, flight < 20%, swings of
+    more than 0.105 s (of a second's time that the two feet are off the ground, in nine and a half swings)."""
     assert gait.walks(WALKING)
     assert gait.walks(WALKING | {"duty_right": 0.7, "duty_left": 0.3})
 
@@ -266,6 +301,7 @@ def test_the_yardstick():
         {"duty_left": 0.299},
         {"duty_left": 0.701},
         {"flight": 0.2},
+        {"touchdowns_per_second": 9.6},
     ],
     ids=str,
 )
