@@ -17,18 +17,29 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from agents import normalize
-from envs.base import Env
+from envs.base import Env, require_32_bits
 
+MOST_ENTRIES = 2**20  # of a Discrete space, of which each has a number of its own in a batch
 _UNBOUNDED = 1e6  # bounds this far out are no range that exploration could span
 
 
 def num_inputs(space: gymnasium.Space) -> int:
     """Inputs of a network that sees `space` through `encode`. Raises ValueError for spaces it cannot see."""
+    require_32_bits(space, "observations")
     if isinstance(space, gymnasium.spaces.Discrete):
+        _require_few(space, "an observation", "shown to a network as so many numbers")
         return int(space.n)
     if isinstance(space, gymnasium.spaces.Box):
         return int(np.prod(space.shape))
     raise ValueError(f"networks here need Box or Discrete observations, got {space}")
+
+
+def _require_few(space: gymnasium.spaces.Discrete, what: str, reason: str) -> None:
+    if space.n > MOST_ENTRIES:
+        raise ValueError(
+            f"{what} of {space} is {reason}, and networks here take at most {MOST_ENTRIES}: give it as a Box of a few "
+            "numbers"
+        )
 
 
 def encode(space: gymnasium.Space, obs: Any) -> Float[Array, "*batch inputs"]:
@@ -86,6 +97,9 @@ def has_range(space: gymnasium.spaces.Box) -> np.ndarray:
 def require_actions(learner: str, env: Env, *kinds: type[gymnasium.Space]) -> None:
     """Raises ValueError unless the environment's actions are of one of the kinds, and of a shape that learners know."""
     space = env.action_space
+    require_32_bits(space, "actions")
+    if isinstance(space, gymnasium.spaces.Discrete):
+        _require_few(space, "an action", "chosen among as many outputs of a network")
     names = " or ".join(kind.__name__ for kind in kinds)
     if not isinstance(space, kinds):
         raise ValueError(f"{learner} needs {names} actions, got {space}")

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from envs.xla import require_single_precision
+
 State = TypeVar("State")
 
 
@@ -106,6 +108,25 @@ class Env(Generic[State]):
         return self
 
 
+def require_32_bits(space: gymnasium.Space, what: str) -> None:
+    """Raises ValueError, about `what` ("the actions of X"), for a space of whole numbers beyond 32 bits, of which JAX
+    would keep the last 32."""
+    widest = np.iinfo(np.int32)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        low, high = int(space.start), int(space.start) + int(space.n) - 1
+    elif isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.integer):
+        if space.dtype.itemsize <= widest.dtype.itemsize or not space.low.size:
+            return
+        low, high = int(space.low.min()), int(space.high.max())
+    else:
+        return
+    if low < widest.min or high > widest.max:
+        raise ValueError(
+            f"{what} are {space.dtype} and go beyond 32 bits, which JAX does not hold here: from {low} to {high}; "
+            "wrap the environment (see gymnasium.wrappers) and register the result"
+        )
+
+
 class Running(NamedTuple):
     """An episode under way."""
 
@@ -135,7 +156,8 @@ class Bad(enum.IntFlag):
 
 
 def reset(env: Env, key: PRNGKeyArray) -> tuple[Running, PyTree[Array]]:
-    """Starts an episode: (running, first observation)."""
+    """Starts an episode: (running, first observation). Raises ValueError where JAX computes with 64 bits."""
+    require_single_precision()
     state = env.initial(key)
     return Running(state, jnp.zeros((), jnp.int32)), env.observation(state)
 

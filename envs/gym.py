@@ -7,19 +7,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import numbers
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.experimental.functional import FuncEnv
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
+from jaxtyping import PRNGKeyArray
 
 import envs
 from envs import base
 from envs.physics.render import FRAME_SIZE
+from envs.xla import require_unforked
 
 _BANK_STEPS = 128  # steps between two draws of a vector environment's bank of start states
 _ENDLESS = 2**31 - 1  # steps: a time limit that is none; what counts them has 32 bits
@@ -84,13 +90,18 @@ class _View:
             raise ValueError(
                 f"reset takes no options, got {names}: an environment has its own when it is made"
             )
+        require_unforked()
         super().reset(seed=seed)  # type: ignore[misc]
         if seed is not None or self._key is None:
-            self._key = jax.random.key(int(self.np_random.integers(2**31)))  # type: ignore[attr-defined]
-        self._running, self._key, obs = self._programs[0](self.env, self._key)
+            self._key = _key(self.np_random)  # type: ignore[attr-defined]
+        return self._start(self._programs[0])
+
+    def _start(self, program: Callable, *arguments: Any) -> tuple[Any, dict]:
+        self._running, self._key, obs = program(self.env, self._key, *arguments)
         return _native(self.observation_space, obs), {}  # type: ignore[attr-defined]
 
     def _advance(self, action, *arguments: Any) -> Any:
+        require_unforked()
         self._require_reset("step")
         action = _checked(action, self.action_space)  # type: ignore[attr-defined]
         self._running, self._key, *shown = self._programs[1](
@@ -149,11 +160,34 @@ class GymVectorEnv(_View, VectorEnv):
         self._bank: Any = None
         self._age = 0  # steps since the reset
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None):
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict | None = None,
+    ):
+        """As of a single environment; or from one seed for each environment, whose first state follows from its seed
+        as that of a single environment does (None: from what chance has in store). Raises ValueError for another
+        number of seeds than environments."""
         self._age = 0
-        return super().reset(seed=seed, options=options)
+        if seed is None or isinstance(seed, numbers.Integral):
+            return super().reset(seed=seed, options=options)  # type: ignore[arg-type]
+        seeds = [None if x is None else operator.index(x) for x in seed]
+        if len(seeds) != self.num_envs:
+            raise ValueError(
+                f"{len(seeds)} seeds for {self.num_envs} environments: give one for each, or a single number"
+            )
+        super().reset(options=options)
+        chance = self.np_random
+        keys = [chance if x is None else np_random(x)[0] for x in seeds]
+        keys = [_key(generator) for generator in keys]
+        if None not in seeds:  # then all that follows depends on them alone
+            self._np_random = np.random.default_rng(seeds)
+            self._key = _key(self._np_random)
+        return self._start(_seeded_reset, jnp.stack(keys))
 
     def step(self, actions):
+        require_unforked()
         if self.env.reset_bank and self._running is not None and self._age % _BANK_STEPS == 0:
             self._bank, self._key = _bank(self.env, self._key)
         self._age += 1
@@ -234,6 +268,13 @@ def _vector_reset(env, key, num_envs):
 
 
 @jax.jit
+def _seeded_reset(env, key, keys):
+    """Each environment as `_reset` starts it from its own of the keys [N]."""
+    running, _, obs = jax.vmap(_reset, (None, 0))(env, keys)
+    return running, key, obs
+
+
+@jax.jit
 def _vector_step(env, key, running, actions, bank):
     key, step_key = jax.random.split(key)
     keys = jax.random.split(step_key, actions.shape[0])
@@ -247,6 +288,10 @@ def _vector_step(env, key, running, actions, bank):
 def _bank(env, key):
     key, bank_key = jax.random.split(key)
     return base.start_states(env, bank_key, env.reset_bank), key
+
+
+def _key(generator: np.random.Generator) -> PRNGKeyArray:
+    return jax.random.key(int(generator.integers(2**31)))
 
 
 def _checked(action, space: gymnasium.Space) -> np.ndarray:

@@ -41,7 +41,14 @@ from jaxtyping import Array, PRNGKeyArray
 
 from envs.base import Env
 from envs.callback import HostError, host_call, one_line
-from envs.host_values import Observations, all_finite, as_seen, to_number
+from envs.host_values import (
+    Observations,
+    all_finite,
+    as_seen,
+    of_reset,
+    of_step,
+    to_number,
+)
 from envs.options import require_count
 
 _KEPT = 1024  # environments that a training run's host keeps besides the newest batch
@@ -203,7 +210,7 @@ class Host:
             self._fresh(number, start)
         slot = self.slots[number]
         with self._reported("step", number):
-            obs, reward, terminated, truncated, _ = slot.env.step(action)
+            obs, reward, terminated, truncated, _ = of_step(slot.env.step(action))
             out.obs[i] = out.start_obs[i] = self._observations.checked(obs)
             out.reward[i] = to_number(reward)
             finite = all_finite(out.obs[i]) and math.isfinite(out.reward[i])
@@ -214,7 +221,7 @@ class Host:
         # What is not finite ends an episode, see `envs.base.advance`.
         if out.terminated[i] or out.truncated[i] or not finite:
             with self._reported("reset", number):
-                out.start_obs[i] = self._observations.first(slot.env.reset()[0])
+                out.start_obs[i] = self._observations.first(of_reset(slot.env.reset()))
             slot.t = 0
 
     def _fresh(self, number: int, seed):
@@ -226,7 +233,7 @@ class Host:
         slot.call, slot.t = self.calls, 0
         self.slots.move_to_end(number)
         with self._reported("reset", number):
-            return self._observations.first(slot.env.reset(seed=int(seed))[0])
+            return self._observations.first(of_reset(slot.env.reset(seed=int(seed))))
 
     def _take(self) -> gymnasium.Env:
         if self._free:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-_WIDEST = np.iinfo(np.int32)
+from envs.base import require_32_bits
 
 
 def as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discrete:
@@ -18,22 +18,17 @@ def as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discr
     Raises ValueError, about the `what` ("actions") of an environment, for a space that is neither Box nor Discrete, or
     holds integers of more than 32 bits.
     """
-    if isinstance(space, Discrete):
-        return space
-    advice = "wrap it (see gymnasium.wrappers) and register the result"
-    if not isinstance(space, Box):
+    if not isinstance(space, Box | Discrete):
         raise ValueError(
             f"the {what} of {gymnasium_id} are {type(space).__name__}: only Box and Discrete spaces "
-            f"can be used; {advice}"
+            "can be used; wrap it (see gymnasium.wrappers) and register the result"
         )
+    require_32_bits(space, f"the {what} of {gymnasium_id}")
+    if isinstance(space, Discrete):
+        return space
     dtype: Any = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
-    if np.issubdtype(dtype, np.integer) and dtype.itemsize > _WIDEST.dtype.itemsize:
-        if (space.low < _WIDEST.min).any() or (space.high > _WIDEST.max).any():
-            raise ValueError(
-                f"the {what} of {gymnasium_id} are {space.dtype} and go beyond 32 bits, which JAX "
-                f"does not hold: {advice}"
-            )
-        dtype = _WIDEST.dtype
+    if np.issubdtype(dtype, np.integer) and dtype.itemsize > 4:
+        dtype = np.dtype(np.int32)
     with np.errstate(over="ignore"):  # beyond float32: no bound
         return Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype)
 
@@ -53,7 +48,7 @@ class Observations:
 
     def checked(self, obs: Any) -> np.ndarray:
         """`obs`, which can be assigned to an array of the dtype. Raises ValueError where that would change it in shape
-        or value, but for floats, which are rounded."""
+        or value, but for floats, which are rounded, or where it is not in a Discrete space."""
         obs = np.asarray(obs)
         if obs.shape != self._shape:
             raise ValueError(
@@ -93,6 +88,33 @@ def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
     bounds = np.iinfo(dtype)
     whole = values.dtype == bool or np.issubdtype(values.dtype, np.integer)
     return whole and bool(((bounds.min <= values) & (values <= bounds.max)).all())
+
+
+def of_reset(result: Any) -> Any:
+    """The observation. Raises TypeError where `reset` did not return (observation, info)."""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
+        return result[0]
+    raise TypeError(
+        f"its reset returned {_outline(result)}, where Gymnasium wants (observation, info)"
+        + ("" if isinstance(result, tuple) else ": the observation alone is Gym's way before 0.26")
+    )
+
+
+def of_step(result: Any) -> tuple:
+    """Raises TypeError where `step` did not return (observation, reward, terminated, truncated, info)."""
+    if isinstance(result, tuple) and len(result) == 5:
+        return result
+    old = isinstance(result, tuple) and len(result) == 4
+    raise TypeError(
+        f"its step returned {_outline(result)}, where Gymnasium wants (observation, reward, terminated, truncated, "
+        "info)" + (": four values with one `done` are Gym's way before 0.26" if old else "")
+    )
+
+
+def _outline(result: Any) -> str:
+    if isinstance(result, tuple):
+        return f"{len(result)} values"
+    return f"one value of type {type(result).__name__}"
 
 
 def to_number(reward: Any) -> float:

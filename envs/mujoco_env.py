@@ -96,7 +96,8 @@ class MujocoEnv(Env[PhysicsState]):
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
         """Every finite number: what is not finite is never shown."""
-        shape = jax.eval_shape(lambda k: self.observation(self.initial(k)), jax.random.key(0)).shape
+        # The key is made in there, so that nothing is computed: a forked process could not.
+        shape = jax.eval_shape(lambda: self.observation(self.initial(jax.random.key(0)))).shape
         largest = np.finfo(np.float32).max
         return gymnasium.spaces.Box(-largest, largest, shape, np.float32)
 

@@ -22,6 +22,16 @@ from jax.extend.random import threefry2x32_p
 from jax.interpreters import mlir
 from jaxtyping import Array, UInt32
 
+try:
+    from jax._src.xla_bridge import backends_are_initialized as _at_work
+except (
+    ImportError
+):  # JAX promises no such function: then any forked process counts as one that cannot compute
+
+    def _at_work() -> bool:
+        return True
+
+
 _FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
@@ -54,4 +64,32 @@ def threefry2x32(
     return x1, x2
 
 
+def require_single_precision() -> None:
+    """Raises ValueError where JAX computes with 64 bits: environments and learners are written for 32."""
+    if jax.config.jax_enable_x64:
+        raise ValueError(
+            "this package is for JAX with 32 bits, and jax_enable_x64 is on: unset JAX_ENABLE_X64, or "
+            'jax.config.update("jax_enable_x64", False)'
+        )
+
+
+def require_unforked() -> None:
+    """Raises RuntimeError in a process that was forked from one in which JAX was at work: its threads are not here,
+    and the first computation would wait for them for ever."""
+    if _forked_at_work:
+        raise RuntimeError(
+            "JAX does not survive a fork, and was at work in the process that this one was forked from: start worker "
+            'processes afresh, say gymnasium.make_vec("envs:stride/...", num_envs=..., vectorization_mode="async", '
+            'vector_kwargs={"context": "spawn"}), or leave out vectorization_mode'
+        )
+
+
+def _note_fork() -> None:
+    global _forked_at_work
+    _forked_at_work = _forked_at_work or _at_work()
+
+
+_forked_at_work = False
+if hasattr(os, "register_at_fork"):  # not on Windows, where no process is forked
+    os.register_at_fork(after_in_child=_note_fork)
 _configure()

@@ -30,7 +30,8 @@ def envpool(task, num_envs):
     """EnvPool: C++ environments on all cores."""
     import envpool  # type: ignore[import-not-found]
 
-    threads = len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone
+    threads = len(affinity(0)) if affinity else os.cpu_count() or 1
     pool = envpool.make_gymnasium(task, num_envs=num_envs, num_threads=threads, seed=0)
     pool.reset()
     space = pool.action_space

@@ -15,6 +15,7 @@ import jax
 import envs
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
 from envs.base import Env
+from envs.xla import require_single_precision
 from experiments import checkpoints, kinds, runs, schema, user_env
 from experiments import trust as trusting
 from experiments.suggest import suggestion
@@ -76,6 +77,7 @@ def make_env(name: str, kwargs: dict[str, Any]) -> Env:
 
     Raises ValueError with one line where there is none, or what is there is no environment.
     """
+    require_single_precision()
     factory = env_factory(name)
     try:
         inspect.signature(factory).bind(**kwargs)

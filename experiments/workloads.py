@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from mujoco.rollout import Rollout
 
 from envs import base
 from envs.biped.walker import make_walker
+from envs.cores import usable_cores
 from envs.physics import Backend, make_engine
 from envs.physics.clock import stop_clock
 from experiments.evaluator import evaluator
@@ -49,7 +49,7 @@ def raw_physics(env: Any, num_envs: int, stripped: bool = False) -> Callable[[],
     initial[:, 1:] = np.concatenate([start.qpos, start.qvel], axis=1)
     states = np.zeros((num_envs, substeps, size))
     sensors = np.zeros((num_envs, substeps, model.nsensordata))
-    data = [mujoco.MjData(model) for _ in range(len(os.sched_getaffinity(0)))]
+    data = [mujoco.MjData(model) for _ in range(usable_cores())]
     pool = Rollout(nthread=len(data))
     models = [model] * num_envs
     rng = np.random.default_rng(0)

@@ -26,6 +26,8 @@ from agents.settings import Settings, require
 from agents.spaces import element
 from envs.base import Env
 
+_MOST_ENTRIES = 2**27  # of a table: a gigabyte, with the counts of visits
+
 Bootstrap = Literal["greedy", "sampled", "expected"]
 
 
@@ -132,6 +134,11 @@ class QLearning:
         require(
             bool(spaces[0].start == 0),  # type: ignore[attr-defined]
             f"a table needs observations counted from 0, got {spaces[0]}",
+        )
+        entries = int(spaces[0].n) * int(spaces[1].n)  # type: ignore[attr-defined]
+        require(
+            entries <= _MOST_ENTRIES,
+            f"a table of {spaces[0]} by {spaces[1]} has {entries} entries: at most {_MOST_ENTRIES} are held here",
         )
         self.config, self.env = config, env
         self.shape = (int(spaces[0].n), int(spaces[1].n))  # type: ignore[attr-defined]

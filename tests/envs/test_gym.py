@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import warnings
@@ -272,6 +273,74 @@ def test_vector_seeds(vector):
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert len(np.unique(first, axis=0)) == N
+
+
+def test_a_list_of_seeds(vector, single):
+    """One for each environment, which starts as a single one does from that seed, wherever it stands."""
+    first, _ = vector.reset(seed=[7, 1, 7, 3])
+    for obs, seed in zip(first, [7, 1, 7, 3], strict=True):
+        np.testing.assert_array_equal(obs, single.reset(seed=seed)[0])
+    actions = np.random.default_rng(0).uniform(-1, 1, (N, 6)).astype(np.float32)
+    steps = [vector.step(actions)[0] for _ in range(3)]
+    again, _ = vector.reset(seed=(7, 1, np.int64(7), 3))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(steps, [vector.step(actions)[0] for _ in range(3)])
+    after = vector.reset()[0]
+    vector.reset(seed=[7, 1, 7, 3])
+    np.testing.assert_array_equal(after, vector.reset()[0])
+
+
+def test_a_list_of_seeds_with_chance_in_it(vector):
+    first, _ = vector.reset(seed=[4, None, 4, None])
+    second, _ = vector.reset(seed=[4, None, 4, None])
+    np.testing.assert_array_equal(first[[0, 2]], second[[0, 2]])
+    assert not np.array_equal(first[1], second[1])
+    assert not np.array_equal(first[1], first[3])
+    assert np.isfinite(vector.reset(seed=[None] * N)[0]).all()
+
+
+@pytest.mark.parametrize("seeds", [[1], [], list(range(N + 1))])
+def test_another_number_of_seeds_is_refused(vector, seeds):
+    vector.reset(seed=0)
+    with pytest.raises(ValueError, match=f"{len(seeds)} seeds for {N} environments"):
+        vector.reset(seed=seeds)
+
+
+_FORKED = """
+import os, signal, sys
+import envs, jax.numpy as jnp
+from envs import gym
+
+jnp.ones(3).sum().block_until_ready()
+for name in envs.names():
+    child = os.fork()
+    if not child:
+        signal.alarm(30)  # a computation would wait for ever
+        try:
+            if name.startswith("probe-") or sys.argv[1] == "single":
+                gym.make_gym(name).reset(seed=0)
+            else:
+                gym.make_gym_vector(name, 2).reset(seed=[0, 1])
+        except RuntimeError as error:
+            os._exit(7 if 'vector_kwargs={"context": "spawn"}' in str(error) else 8)
+        os._exit(9)
+    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process is forked here")
+@pytest.mark.parametrize("view", ["single", "vector"])
+def test_async_vector_env_says_what_a_fork_does(view):
+    """In a forked process, at once, in place of waiting for ever."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORKED, view],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    codes = dict(line.rsplit(" ", 1) for line in run.stdout.splitlines())
+    assert codes == dict.fromkeys(envs.names(), "7")
 
 
 def test_vector_steps_are_those_of_the_core(vector):

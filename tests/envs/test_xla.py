@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from envs import xla
+import envs
+from envs import base, xla
+from envs.classic.cartpole import CartPole
+from envs.cores import usable_cores
 
 ORTHOGONAL = """
 import envs, jax
@@ -78,3 +81,28 @@ def test_batched_qr_does_not_hang():
         timeout=120,
     )
     assert run.stdout.strip() == "done", run.stderr
+
+
+@pytest.fixture
+def wide():
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def test_64_bit_jax(wide):
+    """Refused where an environment is made, and where one that was made before is used."""
+    for use in (
+        lambda: envs.make("CartPole-v1"),
+        lambda: envs.make("gym:CartPole-v1"),
+        lambda: jax.eval_shape(lambda key: base.reset(CartPole(), key), jax.random.key(0)),
+    ):
+        with pytest.raises(ValueError, match="for JAX with 32 bits, and jax_enable_x64 is on"):
+            use()
+
+
+def test_usable_cores_where_the_system_tells_nothing_of_a_process(monkeypatch):
+    """As on macOS and Windows."""
+    assert usable_cores() >= 1
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()

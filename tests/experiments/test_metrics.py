@@ -24,9 +24,12 @@ def test_rows_weigh_returns_by_episodes_and_sum_counts():
     assert row["time/rollout_s"] == pytest.approx(0.6)
 
 
-def test_without_an_ended_episode_the_return_is_null():
-    row = metrics.aggregate({"train/return": [[math.nan]], "train/episodes": [[0.0]]}, 0)
+@pytest.mark.parametrize("of_none", [math.nan, 0.0])
+def test_without_an_ended_episode_the_return_is_null(of_none):
+    row = metrics.aggregate({"train/return": [[of_none]], "train/episodes": [[0.0]]}, 0)
     assert row == {"train/return": None, "train/episodes": 0.0}
+    later = {"train/return": [[of_none], [7.0]], "train/episodes": [[0.0], [2.0]]}
+    assert metrics.aggregate(later, 0)["train/return"] == 7
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 10, 11, 499, 500, 999, 1000, 1001, 5003])
