@@ -1,11 +1,13 @@
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
 import envs
 from agents import spaces
+from envs import probes
 from envs.callback import host_failure
 from envs.host_values import Observations, as_seen
 
@@ -53,13 +55,13 @@ def test_what_32_bits_hold_passes(space):
 
 
 def test_a_discrete_space_that_no_network_could_see_is_refused():
-    class Env:
+    class Many(probes.ConstantReward):
         action_space = Discrete(2**20 + 1)
 
     with pytest.raises(ValueError, match=r"observation of Discrete\(2097152\) .* at most 1048576"):
         spaces.num_inputs(Discrete(2**21))
     with pytest.raises(ValueError, match=r"an action of Discrete\(1048577\) .* at most 1048576"):
-        spaces.require_actions("PPO", Env(), Discrete)
+        spaces.require_actions("PPO", Many(), Discrete)
     assert spaces.num_inputs(Discrete(2**20)) == 2**20
 
 
@@ -115,7 +117,7 @@ def test_an_environment_of_the_old_gym(registered, options, message):
     env = envs.make("gym:TestOld-v0", **options)
 
     def play(key):
-        return env.transition(env.initial(key), 0, key)
+        return env.transition(env.initial(key), jnp.int32(0), key)
 
     with pytest.raises(Exception, match="TestOld-v0 failed in") as error:
         jax.block_until_ready(play(jax.random.key(0)))
