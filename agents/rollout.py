@@ -87,8 +87,8 @@ def collect_steps(
 
     Returns:
       The stream further on, the steps, and metrics: `train/return` and `train/length` over the `train/episodes`
-      that ended (0, of 0 episodes, if none did), `train/nonfinite` steps, which they were (see `nonfinite`), and the mean
-      of each of the environment's infos.
+      that ended (0, of 0 episodes, if none did), `train/nonfinite` steps, which they were (see `nonfinite`), and the
+      mean of each of the environment's infos.
     """
     bank_key, act_key, env_key = jax.random.split(key, 3)
     resets = start_states(env, bank_key, env.reset_bank) if env.reset_bank else None

@@ -69,7 +69,10 @@ def test_an_observation_outside_its_discrete_space_is_refused():
     checked = Observations(Discrete(3, start=2), Discrete(3, start=2)).checked
     assert [checked(np.int64(x)) for x in (2, 4)] == [2, 4]
     for outside in (1, 5, 2**32 + 2):
-        with pytest.raises(ValueError, match=f"its observation is {outside}, but its Discrete space goes from 2 to 4"):
+        with pytest.raises(
+            ValueError,
+            match=f"its observation is {outside}, but its Discrete space goes from 2 to 4",
+        ):
             checked(np.int64(outside))
 
 
