@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-import numbers
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -170,8 +169,8 @@ class GymVectorEnv(_View, VectorEnv):
         as that of a single environment does (None: from what chance has in store). Raises ValueError for another
         number of seeds than environments."""
         self._age = 0
-        if seed is None or isinstance(seed, numbers.Integral):
-            return super().reset(seed=seed, options=options)  # type: ignore[arg-type]
+        if seed is None or isinstance(seed, int | np.integer):
+            return super().reset(seed=seed, options=options)
         seeds = [None if x is None else operator.index(x) for x in seed]
         if len(seeds) != self.num_envs:
             raise ValueError(
@@ -179,10 +178,10 @@ class GymVectorEnv(_View, VectorEnv):
             )
         super().reset(options=options)
         chance = self.np_random
-        keys = [chance if x is None else np_random(x)[0] for x in seeds]
-        keys = [_key(generator) for generator in keys]
-        if None not in seeds:  # then all that follows depends on them alone
-            self._np_random = np.random.default_rng(seeds)
+        keys = [_key(chance if x is None else np_random(x)[0]) for x in seeds]
+        given = [x for x in seeds if x is not None]
+        if len(given) == len(seeds):  # then all that follows depends on them alone
+            self._np_random = np.random.default_rng(given)
             self._key = _key(self._np_random)
         return self._start(_seeded_reset, jnp.stack(keys))
 

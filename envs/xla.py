@@ -66,7 +66,7 @@ def threefry2x32(
 
 def require_single_precision() -> None:
     """Raises ValueError where JAX computes with 64 bits: environments and learners are written for 32."""
-    if jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         raise ValueError(
             "this package is for JAX with 32 bits, and jax_enable_x64 is on: unset JAX_ENABLE_X64, or "
             'jax.config.update("jax_enable_x64", False)'
