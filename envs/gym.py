@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gymnasium
@@ -162,7 +162,7 @@ class GymVectorEnv(_View, VectorEnv):
     def reset(
         self,
         *,
-        seed: int | Sequence[int | None] | None = None,
+        seed: int | np.integer | Iterable[Any] | None = None,
         options: dict | None = None,
     ):
         """As of a single environment; or from one seed for each environment, whose first state follows from its seed
@@ -170,7 +170,7 @@ class GymVectorEnv(_View, VectorEnv):
         number of seeds than environments."""
         self._age = 0
         if seed is None or isinstance(seed, int | np.integer):
-            return super().reset(seed=seed, options=options)
+            return super().reset(seed=None if seed is None else int(seed), options=options)
         seeds = [None if x is None else operator.index(x) for x in seed]
         if len(seeds) != self.num_envs:
             raise ValueError(
