@@ -177,7 +177,7 @@ def nonfinite(bad: Array) -> dict[str, Array]:
     return {
         "train/nonfinite": steps.astype(jnp.float32),
         **{
-            f"nonfinite/{part.name.lower()}": jnp.sum((flat & part) != 0).astype(jnp.float32)
+            f"nonfinite/{str(part.name).lower()}": jnp.sum((flat & part) != 0).astype(jnp.float32)
             for part in Bad
         },
         "nonfinite/first": jnp.where(steps > 0, first + 1, 0).astype(jnp.float32),

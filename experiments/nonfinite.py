@@ -67,11 +67,9 @@ def counted(tally: Tally, found: Found) -> Tally:
     streak = np.asarray(tally.streak or np.zeros_like(taken[0]))
     for now, bad in zip(taken, steps, strict=True):
         streak = np.where(bad >= now, streak + now, 0)
-    sums = (
-        np.asarray(old or np.zeros_like(taken[0])) + new.sum(axis=0)
-        for old, new in ((tally.taken, taken), (tally.nonfinite, steps))
-    )
-    return Tally(*(x.tolist() for x in sums), streak.tolist())
+    before = (np.asarray(x or np.zeros_like(taken[0])) for x in (tally.taken, tally.nonfinite))
+    sums = [old + new.sum(axis=0) for old, new in zip(before, (taken, steps), strict=True)]
+    return Tally(sums[0].tolist(), sums[1].tolist(), streak.tolist())
 
 
 def shares(tally: Tally) -> list[float]:
@@ -185,7 +183,7 @@ def percent(share: float) -> str:
 
 def _earliest(found: Found, name: str) -> tuple[int, int] | None:
     """(iteration, seed) of the first that is above 0."""
-    where = np.argwhere(found[name] > 0) if found else []
+    where: Any = np.argwhere(found[name] > 0) if found else []
     return (int(where[0][0]), int(where[0][1])) if len(where) else None
 
 
