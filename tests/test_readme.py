@@ -32,7 +32,9 @@ def registry(monkeypatch):
 def test_the_environment_of_ones_own_can_be_learned():
     exec(compile(python_block("class Cart"), "README.md", "exec"), {"__name__": "readme"})
     env = envs.make("cart")
-    config = PPOConfig(total_steps=300 * 512, num_envs=16, num_steps=32, learning_rate=1e-3)
+    # A short horizon: with 0.99 some seeds first learn to leave the line, which ends an episode's costs.
+    settings = {"num_envs": 16, "num_steps": 32, "learning_rate": 1e-3, "gamma": 0.95}
+    config = PPOConfig(total_steps=300 * 512, **settings)
     algo = PPO(config, env)
     state = jax.jit(algo.init)(jax.random.key(0))
     _, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, None, 300))(state)
