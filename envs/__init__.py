@@ -19,7 +19,7 @@ from envs import xla  # must come before any device is used
 if TYPE_CHECKING:
     from envs.base import Env
 
-__all__ = ["factory", "make", "names", "register"]
+__all__ = ["factory", "make", "names", "register", "register_with_gymnasium"]
 
 TOKENS_PREFIX = "tokens-"  # "tokens-sort-4" is a token task, its size behind its name
 HOST_PREFIX = "gym:"  # "gym:LunarLander-v3" is Gymnasium's own environment, stepped on the host
@@ -102,16 +102,19 @@ def names() -> list[str]:
     return sorted(_FACTORIES)
 
 
-def _register_with_gymnasium(gymnasium_id: str, name: str, max_episode_steps: int | None) -> None:
-    if gymnasium_id in gymnasium.registry:
-        return
-    gymnasium.register(
-        id=gymnasium_id,
-        entry_point="envs.gym:make_gym",
-        vector_entry_point="envs.gym:make_gym_vector",
-        max_episode_steps=max_episode_steps,
-        kwargs={"name": name},
-    )
+def register_with_gymnasium() -> None:
+    """Registers every environment here with Gymnasium, under `stride/`. Importing this package does it; a second call
+    changes nothing. The target of the entry point `gymnasium.envs`."""
+    for name, limit in _TIME_LIMITS.items():
+        gymnasium_id = f"stride/{'Walker-v0' if name == 'walker' else name}"
+        if gymnasium_id not in gymnasium.registry:
+            gymnasium.register(
+                id=gymnasium_id,
+                entry_point="envs.gym:make_gym",
+                vector_entry_point="envs.gym:make_gym_vector",
+                max_episode_steps=limit,
+                kwargs={"name": name},
+            )
 
 
 # Steps; the environments' own `max_episode_steps`, said here too so that nothing need be imported.
@@ -140,6 +143,4 @@ _TIME_LIMITS: dict[str, int | None] = {
     **{name: None for name in _FACTORIES if name.startswith(TOKENS_PREFIX)},
 }
 
-for _name, _limit in _TIME_LIMITS.items():
-    _id = "Walker-v0" if _name == "walker" else _name
-    _register_with_gymnasium(f"stride/{_id}", _name, _limit)
+register_with_gymnasium()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ import numpy as np
 from experiments.shadows import refuse_shadows
 
 refuse_shadows()
+
+try:
+    __version__ = importlib.metadata.version("stride-rl")
+except importlib.metadata.PackageNotFoundError:  # run from a clone, without an installation
+    __version__ = "unknown"
 
 
 def load(

@@ -93,17 +93,17 @@ def all_records() -> list[dict[str, Any]]:
 
 
 def text(found: list[dict[str, Any]]) -> str:
-    """The table, what is below its goal, and what has not been run. Medians over seeds."""
+    """The table (environments in rows), what is below its goal, and what has not been run. Medians over seeds."""
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for r in found:
         cells.setdefault((r["env"], r["algo"]), []).append(r)
     lines = [
-        "| | " + " | ".join(_short(env) for env in _ENVS) + " |",
-        "|---" * (len(_ENVS) + 1) + "|",
+        "| | " + " | ".join(f"`{algo}`" for algo in CONTROL) + " |",
+        "|---" * (len(CONTROL) + 1) + "|",
     ]
-    for algo in CONTROL:
-        shown = [_cell(env, algo, cells.get((env, algo))) for env in _ENVS]
-        lines.append(f"| `{algo}` | " + " | ".join(shown) + " |")
+    for env in _ENVS:
+        shown = [_cell(env, algo, cells.get((env, algo))) for algo in CONTROL]
+        lines.append(f"| {_short(env)} | " + " | ".join(shown) + " |")
     below = [
         f"{algo} on {_short(env)} {_number(value)} (asked {_number(goal)})"
         for env, algo, goal, value in _judged(cells)
@@ -175,7 +175,7 @@ def _median(seeds: list[dict[str, Any]]) -> float:
 def _cell(env: str, algo: str, seeds: list[dict[str, Any]] | None) -> str:
     if seeds:
         return f"{_number(_median(seeds))} ({len(seeds)})"
-    return "·" if fits(env, algo) else "refused"
+    return "·" if fits(env, algo) else "-"
 
 
 def fits(env: str, algo: str) -> bool:

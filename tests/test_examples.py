@@ -1,0 +1,98 @@
+"""The examples of the documentation run, and do what they say."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import envs
+from agents.algorithm import Algorithm
+from experiments import cli, evaluator
+from experiments import envs as envs_command
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+
+
+@pytest.fixture(autouse=True)
+def as_a_script(monkeypatch):
+    """An example may import its neighbours, as it may when it is run as a script."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield
+    for name in set(sys.modules) - before:
+        if str(EXAMPLES) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def example(name):
+    return importlib.import_module(name)
+
+
+def test_train_from_python():
+    algo, states, metrics = example("train_from_python").train(iterations=3, seeds=2)
+    assert metrics["train/return"].shape == (2, 3)
+    np.testing.assert_array_equal(states.env_steps, 3 * algo.iteration_steps)
+
+
+def test_own_network():
+    returns = example("own_network").train(iterations=12)
+    assert np.mean(returns[-3:]) > 1.5 * np.mean(returns[:3])
+
+
+def test_own_environment():
+    returns = np.asarray(example("own_environment").train(iterations=60))
+    assert np.nanmean(returns[-10:]) > np.nanmean(returns[:10]) + 20.0
+
+
+def test_own_robot_passes_its_checks_and_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
+    source = (EXAMPLES / "my_robot.py").read_text()
+    assert source.count("\n") <= 60
+    Path("my_robot.py").write_text(source)
+    assert envs_command.command(["--check", "my_robot.py:MyRobot"]) == 0
+    assert "FAIL" not in capsys.readouterr().out
+    flags = "--env my_robot.py:MyRobot --effort-weight 0.1 --max-episode-steps 20 --total-steps 64"
+    flags += " --num-envs 4 --num-steps 8 --num-epochs 1 --num-minibatches 2 --out run"
+    assert cli.main(flags.split()) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["env"] == f"{tmp_path / 'my_robot.py'}:MyRobot"
+    assert config["env_kwargs"]["effort_weight"] == 0.1
+    assert Path("run/video.gif").exists()
+
+
+def test_load_policy(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
+    flags = "--env CartPole-v1 --algo a2c --total-steps 128 --num-envs 4 --num-steps 8 --no-video"
+    assert cli.main([*flags.split(), "--out", str(tmp_path / "run")]) == 0
+    total = example("load_policy").episode(tmp_path / "run", "stride/CartPole-v1")
+    assert 1.0 <= total <= 500.0
+
+
+def test_sweep_coefficient():
+    returns = example("sweep_coefficient").sweep([0.0, 5.0], iterations=8)
+    assert returns.shape == (2, 8)
+    assert np.nanmean(returns[0]) > np.nanmean(returns[1])  # effort costs
+
+
+def test_own_task():
+    correct = example("own_task").train(iterations=4)
+    assert correct.shape == (4,)
+    assert np.all(np.isfinite(correct))
+
+
+def test_own_reward():
+    reward, correct = example("own_reward").train(iterations=4)
+    assert np.all(reward >= 0.0)
+    assert reward[-1] > correct[-1] - 1.0
+
+
+def test_own_algorithm():
+    module = example("own_algorithm")
+    algo = module.RandomSearch(module.RandomSearchConfig(), envs.make("CartPole-v1"))
+    assert isinstance(algo, Algorithm)
+    best = module.train(iterations=3)
+    assert best[-1] >= 50.0
