@@ -17,6 +17,10 @@ from jaxtyping import Array, Bool, Float, Shaped
 # From here on old data fade as in an exponential average, and int32 cannot overflow in `merge`.
 MAX_COUNT = 1_000_000_000
 
+REWARD_BOUND = 100.0  # scales of the return that a reward counts at most
+UNSEEN_BOUND = 10.0  # and while all returns are alike
+EPSILON = 1e-8  # added to variances, so that constant entries can be divided by their deviation
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +74,30 @@ def normalize(
 
 
 def std(stats: RunningStatistics) -> Float[Array, "..."]:
-    """sqrt(var + 1e-8), so that constant entries can be divided by it; 1 before two samples."""
-    return jnp.where(stats.count < 2, 1.0, jnp.sqrt(jnp.maximum(stats.var, 0.0) + 1e-8))
+    """sqrt(var + EPSILON); 1 before two samples."""
+    return jnp.where(stats.count < 2, 1.0, jnp.sqrt(jnp.maximum(stats.var, 0.0) + EPSILON))
+
+
+def return_scale(statistics: RunningStatistics) -> Float[Array, ""]:
+    """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
+    rewards would be blown up without bound."""
+    return jnp.maximum(std(statistics), 0.1 * jnp.abs(statistics.mean))
+
+
+def scaled_reward(
+    statistics: RunningStatistics, reward: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """Rewards in units of `return_scale`, within +-REWARD_BOUND, and within +-UNSEEN_BOUND as long as no return has
+    differed from the others.
+
+    The first reward after a long nothing would count 10,000 otherwise: the scale is the square root of the constant
+    that keeps it from 0. Where rewards are rare but known (MountainCarContinuous' flag counts up to 79) the bounds
+    change nothing. Before there are two returns the scale is 1, and rewards pass as they are.
+    """
+    no_spread = (statistics.count >= 2) & (statistics.var <= EPSILON)
+    known = jnp.where(statistics.count < 2, jnp.inf, REWARD_BOUND)
+    bound = jnp.where(no_spread, UNSEEN_BOUND, known)
+    return jnp.clip(reward / return_scale(statistics), -bound, bound)
 
 
 def _of_batch(batch, mask, event_ndim):

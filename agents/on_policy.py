@@ -241,10 +241,10 @@ class PolicyLearner:
         return encode(space, obs)
 
     def scaled_reward(self, state: OnPolicyState, reward: Array) -> Array:
-        """Returns rewards as the learner sees them."""
+        """Returns rewards as the learner sees them: with `normalize_returns`, scaled and bounded."""
         if not self.config.normalize_returns:
             return reward
-        return reward / return_scale(state.return_statistics)
+        return normalize.scaled_reward(state.return_statistics, reward)
 
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         config = self.config
@@ -338,9 +338,3 @@ def gae_targets(batch: Batch, gamma: float, gae_lambda: float) -> Targets:
         batch.mask,
     )
     return Targets(advantage, advantage + batch.value)
-
-
-def return_scale(statistics: normalize.RunningStatistics) -> Float[Array, ""]:
-    """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
-    rewards would be blown up without bound."""
-    return jnp.maximum(normalize.std(statistics), 0.1 * jnp.abs(statistics.mean))

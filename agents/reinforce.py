@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
-from agents import optimisers
+from agents import normalize, optimisers
 from agents.algorithm import Evaluate, Params
 from agents.batch import Batch, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
@@ -43,7 +43,6 @@ from agents.on_policy import (
     Policy,
     PolicyConfig,
     actor_critic,
-    return_scale,
 )
 from agents.settings import Settings, require
 from envs.base import Env
@@ -150,7 +149,7 @@ class Reinforce(OnPolicy):
     def reward_scale(self, state: ReinforceState) -> Float[Array, ""]:
         """What the rewards of a batch were divided by."""
         normalized = self.config.normalize_returns
-        return return_scale(state.return_statistics) if normalized else jnp.ones(())
+        return normalize.return_scale(state.return_statistics) if normalized else jnp.ones(())
 
 
 def targets(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Targets:
