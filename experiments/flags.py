@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import os
 import re
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+from agents.settings import shortened
+from experiments.suggest import flag_suggestion, quoted
 
 # A field cannot have a keyword's name.
 _KEYWORDS = {"imports": "import"}
@@ -62,9 +64,9 @@ def dashed(name: str) -> str:
 
 def _unknown(flag: str, arguments: type) -> str:
     if not flag.startswith("-"):
-        return f"unexpected argument {flag!r}"
-    near = difflib.get_close_matches(dashed(flag), _flag_names(arguments), n=1)
-    return f"unknown flag {flag}: " + (f"did you mean {near[0]}?" if near else "see --help")
+        return f"unexpected argument {quoted(flag)}"
+    known = flag_suggestion(dashed(flag), _flag_names(arguments))
+    return f"unknown flag {shortened(flag)}: {known}"
 
 
 def _flag_names(arguments: type) -> list[str]:
@@ -98,18 +100,24 @@ def _unboxed(text: str) -> str:
 
 
 def _not_whole(found: re.Match[str]) -> str:
-    said = f"{found[1]} is not a whole number"
+    said = f"{shortened(found[1])} is not a whole number"
     try:
         value = float(found[1].strip("'"))
     except ValueError:
         return said
-    return f"{said} in digits: write {value:.0f}" if value.is_integer() else said
+    is_short = value.is_integer() and abs(value) < 1e15
+    return f"{said} in digits: write {value:.0f}" if is_short else said
 
 
 # What Python says of a value that is none, and what that means.
 _PLAINLY: dict[str, Any] = {
     r"invalid literal for int\(\) with base 10: ('.*')": _not_whole,
-    r"could not convert string to float: ('.*')": r"\1 is not a number",
+    r"Exceeds the limit \(\d+ digits\) for integer string conversion: value has (\d+) digits.*": (
+        r"a number of \1 digits is beyond all bounds"
+    ),
+    r"could not convert string to float: ('.*')": lambda found: (
+        f"{shortened(found[1])} is not a number"
+    ),
     r"no type matching \{None\}\|\{(.*)\} could be instantiated from \[(.*)\]\.?": r"wanted None or \1, got \2",
     r"Could not find valid parse for arguments: \[(.*)\]": r"\1 is not what it takes; see --help",
 }

@@ -27,6 +27,14 @@ def test_every_command_exists():
         assert importlib.util.find_spec(module), module
 
 
+def test_every_command_runs_in_the_environment_that_the_first_one_activates():
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    commands = [line.partition(" #")[0] for block in blocks for line in block.splitlines()]
+    assert commands[0].startswith("python3 -m venv .venv && . .venv/bin/activate && pip install")
+    assert {command.split()[0] for command in commands} == {"python", "python3"}
+    assert README.count(".venv/bin/") == README.count(". .venv/bin/activate")
+
+
 def test_commands_fit_the_page():
     for block in re.findall(r"```\w+\n(.*?)```", README, re.S):
         assert max(map(len, block.splitlines())) <= MOST
