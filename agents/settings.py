@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 COUNT_LIMIT = 2**31  # what counts, on any device, has 32 bits
-MOST_LAYERS = 256  # each layer is compiled apart: a thousand of them take an hour
+MOST_LAYERS = 100  # each layer is compiled apart: a thousand of them take an hour
 # Of single precision, in which everything is computed.
 _LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 _SHOWN = 80  # characters of a value in a message

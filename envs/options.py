@@ -10,10 +10,15 @@ from typing import Any
 from envs.base import Env
 
 
+_COUNT_LIMIT = 2**31  # what counts has 32 bits
+
+
 def require_count(name: str, value: Any) -> None:
-    """Raises ValueError unless the value is an integer of at least 1."""
+    """Raises ValueError unless the value is an integer of at least 1 that fits into 32 bits."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    if value >= _COUNT_LIMIT:
+        raise ValueError(f"{name} must be below {_COUNT_LIMIT}, got {value}")
 
 
 def check_options(env: Env) -> None:

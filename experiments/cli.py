@@ -10,34 +10,31 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
-from agents.off_policy import human_bytes
-from experiments import checkpoints, kinds, options, runs, schema, tracking, trust, user_env
+from experiments import checkpoints, kinds, limits, options, runs, schema, tracking, trust, user_env
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
 from experiments.exits import BAD_INPUT as BAD_INPUT  # other commands look for these two here
-from experiments.exits import FAILED, INTERRUPTED, OF_HOST, fail, fail_host
+from experiments.exits import FAILED, INTERRUPTED, OF_HOST, fail, fail_host, leave
 from experiments.exits import run_main as run_main
 from experiments.finish import conclude
 from experiments.flags import ImportFlag, dashed, parse_flags
 from experiments.locks import alone
 from experiments.preflight import require_sound
 from experiments.presets import preset
+from experiments.programs import Programs
 from experiments.runner import (
     NonFiniteError,
     RunInterruptedError,
     env_steps,
-    total_iterations,
     train,
 )
 from experiments.spec import (
-    TOKENS,
     Domain,
     Spec,
     algorithm,
@@ -48,16 +45,11 @@ from experiments.spec import (
     make_env,
     read_run,
     short_name,
-    token_env,
 )
+from experiments.which import WHICH, help_on_any, learners
 
-_FREE = (
-    "out",
-    "resume",
-    "video",
-    "track",
-    "trust",
-)  # flags of a run that may change when it is resumed
+# Flags of a run that may change when it is resumed.
+_FREE = ("out", "resume", "video", "track", "trust")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,20 +81,21 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
     with contextlib.ExitStack() as held:
         try:
             folder, spec, algo, flags, note = prepare(argv, env, domain)
+            programs = limits.traced_programs(spec, algo)
             folder = _take(folder, spec, flags, held)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError, OverflowError) as error:
             return fail(error)
         except SystemExit as done:  # --help
             return int(done.code or 0)
         except KeyboardInterrupt:
             return INTERRUPTED
         display = Display()
-        for line in (note, _memory(algo, flags.seeds), f"run folder: {folder}"):
+        for line in (note, limits.replay_memory(algo, flags.seeds), f"run folder: {folder}"):
             if line:
                 display.say(line)
         program = "tokens" if domain == "tokens" else env or "train"
         to_go_on = f"to go on: python -m experiments.{program} --resume {runs.quoted(folder)}"
-        return _train(folder, spec, algo, flags, display, to_go_on)
+        return _train(folder, spec, algo, programs, flags, display, to_go_on)
 
 
 def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack) -> Path:
@@ -131,17 +124,28 @@ def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack)
 
 
 def _train(
-    folder: Path, spec: Spec, algo: Any, flags: RunFlags, display: Display, to_go_on: str
+    folder: Path,
+    spec: Spec,
+    algo: Any,
+    programs: Programs,
+    flags: RunFlags,
+    display: Display,
+    to_go_on: str,
 ) -> int:
     """Trains in a folder that is this process's own, and returns the exit code."""
     try:
         track = tracking.start(flags.track, folder, spec)
-        finished = train(folder, spec, algo, display, bool(flags.resume), track)
+        finished = train(folder, spec, algo, display, bool(flags.resume), track, programs)
         conclude(folder, spec, algo, finished, flags.video, display)
-    except (RunInterruptedError, KeyboardInterrupt) as stopped:
+    except RunInterruptedError as stopped:
         display.close()
         display.say(f"stopped; {to_go_on}")
-        return 128 + getattr(stopped, "signum", signal.SIGINT)
+        code = 128 + stopped.signum
+        return leave(code) if stopped.at_work else code
+    except KeyboardInterrupt:
+        display.close()
+        display.say(f"stopped; {to_go_on}")
+        return INTERRUPTED
     except NonFiniteError as error:
         display.close()
         return fail(error, FAILED)
@@ -185,7 +189,7 @@ def prepare(
     argv = _by_own_name(argv)
     first = _first_flags(argv)
     stored, kept = None, {}
-    which = _WHICH[domain]
+    which = WHICH[domain]
     asked = getattr(first, which.flag)
     if asked is None and first.resume is None:
         asked = which.default
@@ -203,6 +207,8 @@ def prepare(
     name = stored.env if stored else full_name(given) if given else None
     algo_name = stored.algo if stored else first.algo or which.algo
     if name is None:
+        if {"-h", "--help"} & set(argv):
+            help_on_any(RunFlags(algo=algo_name), domain)
         raise ValueError("which environment? give --env NAME, or --env FILE.py:NAME for your own")
     run = _run_flags(stored, kept) if stored else RunFlags(algo=algo_name)
     execute(first.imports)
@@ -213,7 +219,7 @@ def prepare(
     if domain == "control":
         for line in require_sound(spec.env, environment):
             print(f"warning: {line}", file=sys.stderr)
-    spec, rounded = _whole_iterations(spec, environment)
+    spec, rounded = limits.whole_iterations(spec, environment)
     if stored:
         _refuse_contradiction(flags, spec.config, stored.config)
     folder = Path(first.resume or flags.out or "")
@@ -232,14 +238,6 @@ def _run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
         video=kept.get("video", True),
         track=kept.get("track", "none"),
     )
-
-
-def _memory(algo: Any, seeds: int) -> str | None:
-    """What the replay buffer will take, said before it is taken."""
-    if algo.buffer_bytes() == 0:
-        return None
-    each = f" ({seeds} seeds)" if seeds > 1 else ""
-    return f"replay buffer: {human_bytes(seeds * algo.buffer_bytes())}{each}"
 
 
 def _first_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -283,7 +281,7 @@ def _parse(
     if which is not None:
         parts.insert(0, ("which", which))
     arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])
-    description = f"Trains {algo} on {short_name(env)}."
+    description = f"Trains {algo} on {short_name(env)}. {learners(domain)}"
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
@@ -304,47 +302,8 @@ def _parse(
 
 def parse_run(argv: Sequence[str], env: str, algo: str, domain: Domain) -> None:
     """Raises ValueError where a command line for a new run cannot be read, without building anything."""
-    which = _WHICH[domain]
+    which = WHICH[domain]
     _parse(argv, RunFlags(algo=algo), env, None, which(which.shown(env)), domain)
-
-
-@dataclasses.dataclass(frozen=True)
-class _WhichEnv:
-    flag: ClassVar[str] = "env"
-    algo: ClassVar[str] = "ppo"  # without --algo
-    default: ClassVar[str | None] = None  # without the flag itself
-
-    env: str
-    """the environment: a name (python -m experiments.envs lists them), FILE.py:NAME, or gym:ID"""
-
-    @staticmethod
-    def env_name(given: str) -> str:
-        return given
-
-    @staticmethod
-    def shown(env: str) -> str:
-        return env
-
-
-@dataclasses.dataclass(frozen=True)
-class _WhichTask:
-    flag: ClassVar[str] = "task"
-    algo: ClassVar[str] = "grpo"
-    default: ClassVar[str | None] = "sort"
-
-    task: str
-    """the task: sort, add, reverse, countdown, graph-path, bandit, with a size if wanted (sort-4); or FILE.py:NAME"""
-
-    @staticmethod
-    def env_name(given: str) -> str:
-        return token_env(given)
-
-    @staticmethod
-    def shown(env: str) -> str:
-        return env.removeprefix(TOKENS)
-
-
-_WHICH: dict[str, Any] = {"control": _WhichEnv, "tokens": _WhichTask}
 
 
 def _check(run: RunFlags) -> None:
@@ -354,27 +313,7 @@ def _check(run: RunFlags) -> None:
             raise ValueError(f"--{name} is empty: the name of a folder is wanted")
     if run.trust and run.resume is None:
         raise ValueError("--trust goes with --resume: a new run executes the files you name")
-    if run.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {run.seeds}")
-    if run.seed < 0 or run.seed + run.seeds > 2**31:
-        raise ValueError(f"--seed must be between 0 and 2147483647, got {run.seed}")
-
-
-def _whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
-    """The total rounded up to whole iterations, and a line that says so."""
-    algo = algorithm(spec.algo, spec.domain)(spec.config, env)
-    asked = spec.config.total_steps
-    total = env_steps(algo, total_iterations(asked, algo))
-    if total >= 2**31:
-        raise ValueError(f"--total-steps must be below 2147483648, got {total}")
-    if total == asked:
-        return spec, None
-    warmup = env_steps(algo, 0)
-    note = f"{asked} steps rounded up to {total}: iterations of {algo.iteration_steps} steps"
-    note += f" after {warmup} of warm-up" if warmup else ""
-    return dataclasses.replace(
-        spec, config=dataclasses.replace(spec.config, total_steps=total)
-    ), note
+    limits.require_seeds(run.seed, run.seeds)
 
 
 def _refuse_another(name: str, given: str | None, stored: Spec, folder: Path) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import jax
 
+from agents.settings import shortened
 from envs.callback import HostError, host_failure
 from experiments import streams
 from experiments.checkpoints import DamagedCheckpointError
 
+_LONG_WORD, _LONG_LINE = 300, 1500  # characters
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
-OF_HOST = (HostError, jax.errors.JaxRuntimeError, ValueError)  # as which its failures arrive
+# As which failures of the host arrive.
+OF_HOST = (HostError, jax.errors.JaxRuntimeError, ValueError, MemoryError)
 
 
 def run_main(body: Callable[[], int | None]) -> None:
@@ -35,8 +40,11 @@ def run_main(body: Callable[[], int | None]) -> None:
 
 
 def fail_host(error: Exception) -> int:
-    """One line where it was the environment, stepped on the host, that failed; else `error` is raised again."""
+    """One line where the environment failed that is stepped on the host, or where memory has run out; else `error` is
+    raised again."""
     said = host_failure(error)
+    if said is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+        said = f"out of memory: {str(error).splitlines()[0]}"
     if said is None:
         raise error
     return fail(HostError(said), code=FAILED)
@@ -48,5 +56,15 @@ def fail(error: Exception, code: int = BAD_INPUT) -> int:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     # Blanks inside a line stay: a command to be copied may hold a name with two of them.
-    print("error: " + re.sub(r"\s*[\n\r]\s*", " ", text.strip()), file=sys.stderr)
+    line = re.sub(r"\s*[\n\r]\s*", " ", text.strip())
+    # What a user has given is not repeated in full where it is very long.
+    line = re.sub(rf"\S{{{_LONG_WORD},}}", lambda word: shortened(word[0], _LONG_WORD), line)
+    print("error: " + shortened(line, _LONG_LINE), file=sys.stderr)
     return code
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with an exit code, though a thread of its may be at work, for which Python would wait."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -10,10 +10,8 @@ evaluations are bound to absolute numbers of iterations.
 from __future__ import annotations
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +23,14 @@ from agents.algorithm import CollectsApart
 from experiments import checkpoints, evaluate, metrics, nonfinite, runs
 from experiments.console import Display
 from experiments.evaluator import evaluator
-from experiments.programs import MAX_CHUNK, Programs
+from experiments.programs import MAX_CHUNK, Programs, programs_of
 from experiments.progress import Progress
-from experiments.signals import Stop
+from experiments.signals import RunInterruptedError, Stop, Worker
 from experiments.spec import Spec, initial_keys, load_state
 from experiments.tracking import Track
 
 CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
 CHECKPOINT_SECONDS = 10.0  # and at most a chunk and an evaluation more
-
-
-class RunInterruptedError(Exception):
-    """The run was asked to stop; a checkpoint has been saved."""
-
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
 
 
 class NonFiniteError(Exception):
@@ -61,14 +51,15 @@ def train(
     display: Display,
     resume: bool = False,
     track: Track = lambda seed_index, rows: None,
+    programs: Programs | None = None,
 ) -> Finished:
-    """Trains to the end, from the start or from `folder`'s newest usable checkpoint.
+    """Trains to the end, from the start or from `folder`'s newest usable checkpoint. `programs`: None: new ones.
 
     Raises RunInterruptedError on SIGINT or SIGTERM, NonFiniteError where learning broke down.
     """
-    with Stop() as stop, ThreadPoolExecutor(1) as worker:
-        # Signals reach Python only while the main thread is in Python: it waits, another one computes.
-        return _Loop(folder, spec, algo, display, stop, worker, track).run(resume)
+    programs = programs or programs_of(spec, algo)
+    with Stop() as stop, Worker(stop) as worker:
+        return _Loop(folder, spec, algo, display, stop, worker, track, programs).run(resume)
 
 
 def total_iterations(total_steps: int, algo: Any) -> int:
@@ -84,11 +75,11 @@ def env_steps(algo: Any, iterations: int) -> int:
 class _Loop:
     """The loop's variables, held together."""
 
-    def __init__(self, folder, spec, algo, display, stop, worker, track):
+    def __init__(self, folder, spec, algo, display, stop, worker, track, programs):
         self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
         self.track = track
         self.stop, self.worker = stop, worker
-        self.programs = Programs(algo, spec.seeds, evaluator(spec.domain).run)
+        self.programs = programs
         self.total = total_iterations(spec.config.total_steps, algo)
         self.row_every = metrics.row_iterations(self.total)
         self.marks = metrics.evaluation_marks(self.total)
@@ -321,7 +312,11 @@ class _Loop:
         raise RunInterruptedError(self.stop.received)
 
     def _call(self, program: Callable, *arguments: Any) -> Any:
-        return self.worker.submit(lambda: jax.block_until_ready(program(*arguments))).result()
+        return self.worker.run(
+            lambda: jax.block_until_ready(program(*arguments)),
+            # Before the first checkpoint nothing can be lost, and while a program is built only some seconds can.
+            at_once=lambda: self.states is None or self.programs.is_building,
+        )
 
     def _now(self) -> float:
         """Seconds of this run so far, those before a resume included."""

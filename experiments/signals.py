@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
+GRACE_SECONDS = 20.0  # what lasts longer after a signal is given up
+_POLL_SECONDS = 0.2  # between two looks for signals
 _SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 if sys.platform == "win32":
     _SIGNALS += (signal.SIGBREAK,)  # as which a suite there passes on what it got
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+
+Result = TypeVar("Result")
+
+
+class RunInterruptedError(Exception):
+    """The run was asked to stop; a checkpoint has been saved.
+
+    With `at_work` it was given up instead: another thread still builds or runs a program, and only the end of the
+    process can stop that thread. Checkpoints from before are whole.
+    """
+
+    def __init__(self, signum: int, at_work: bool = False):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        self.at_work = at_work
 
 
 class Stop:
@@ -42,3 +64,34 @@ def _say(text: str) -> None:
     """To stderr, past Python's buffers, which a handler may find half written. Whoever read it may be gone."""
     with contextlib.suppress(OSError):
         os.write(2, text.encode())
+
+
+class Worker:
+    """A thread that runs programs for the main one, which signals reach only while it is in Python."""
+
+    def __init__(self, stop: Stop):
+        self._stop = stop
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        at_work = isinstance(error, RunInterruptedError) and error.at_work
+        self._thread.shutdown(wait=not at_work, cancel_futures=True)
+
+    def run(self, program: Callable[[], Result], at_once: Callable[[], bool]) -> Result:
+        """The program's result.
+
+        Raises RunInterruptedError where a signal arrives and `at_once` says that there is nothing to wait for, or the
+        program goes on for GRACE_SECONDS.
+        """
+        running = self._thread.submit(program)
+        give_up_at = math.inf
+        while not wait([running], _POLL_SECONDS).done:
+            if self._stop.received is None:
+                continue
+            give_up_at = min(give_up_at, time.monotonic() + GRACE_SECONDS)
+            if at_once() or time.monotonic() > give_up_at:
+                raise RunInterruptedError(self._stop.received, at_work=True)
+        return running.result()

@@ -121,10 +121,10 @@ def test_what_no_program_can_hold_is_refused_by_every_setting(name, value, unche
             "update_ratio x total_steps, the gradient steps, must be below 2147483648",
         ),
         (lambda: OffPolicyConfig(update_ratio=4096.0), "update_ratio x total_steps"),
-        (lambda: TokenConfig(layers=1_000_000), "layers must be at most 256, got 1000000"),
+        (lambda: TokenConfig(layers=1_000_000), "layers must be at most 100, got 1000000"),
         (
             lambda: OnPolicyConfig(hidden_sizes=(8,) * 1000),
-            "hidden_sizes must be of at most 256 layers, got 1000",
+            "hidden_sizes must be of at most 100 layers, got 1000",
         ),
         (
             lambda: OffPolicyConfig(hidden_sizes=(-1,) * 1000),
