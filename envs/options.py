@@ -9,7 +9,6 @@ from typing import Any
 
 from envs.base import Env
 
-
 _COUNT_LIMIT = 2**31  # what counts has 32 bits
 
 

@@ -15,7 +15,7 @@ from experiments import memory
 from experiments.evaluator import evaluator
 from experiments.flags import dashed
 from experiments.programs import Programs, programs_of
-from experiments.runner import env_steps, total_iterations
+from experiments.progress import env_steps, total_iterations
 from experiments.spec import Spec, algorithm
 
 # (spec, algorithm, its programs) to bytes.

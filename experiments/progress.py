@@ -23,3 +23,13 @@ class Progress:
     def restored(cls, stored: dict[str, Any]) -> Progress:
         """From a checkpoint, be it from before there was a tally."""
         return cls(**{**stored, "tally": nonfinite.Tally(**stored.get("tally", {}))})
+
+
+def total_iterations(total_steps: int, algo: Any) -> int:
+    """Whole iterations, rounded up, after the steps taken before learning starts."""
+    return max(1, -(-(total_steps - env_steps(algo, 0)) // algo.iteration_steps))
+
+
+def env_steps(algo: Any, iterations: int) -> int:
+    """Environment steps taken by the end of so many iterations, those of `algo.init` included."""
+    return algo.warmup_steps + iterations * algo.iteration_steps

@@ -24,7 +24,7 @@ from experiments import checkpoints, evaluate, metrics, nonfinite, runs
 from experiments.console import Display
 from experiments.evaluator import evaluator
 from experiments.programs import MAX_CHUNK, Programs, programs_of
-from experiments.progress import Progress
+from experiments.progress import Progress, env_steps, total_iterations
 from experiments.signals import RunInterruptedError, Stop, Worker
 from experiments.spec import Spec, initial_keys, load_state
 from experiments.tracking import Track
@@ -60,16 +60,6 @@ def train(
     programs = programs or programs_of(spec, algo)
     with Stop() as stop, Worker(stop) as worker:
         return _Loop(folder, spec, algo, display, stop, worker, track, programs).run(resume)
-
-
-def total_iterations(total_steps: int, algo: Any) -> int:
-    """Whole iterations, rounded up, after the steps taken before learning starts."""
-    return max(1, -(-(total_steps - env_steps(algo, 0)) // algo.iteration_steps))
-
-
-def env_steps(algo: Any, iterations: int) -> int:
-    """Environment steps taken by the end of so many iterations, those of `algo.init` included."""
-    return algo.warmup_steps + iterations * algo.iteration_steps
 
 
 class _Loop:
