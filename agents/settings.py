@@ -117,14 +117,15 @@ def number_fault(number: Any) -> str | None:
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         return None
     if isinstance(number, numbers.Integral):
-        if abs(number) < COUNT_LIMIT:
+        if abs(int(number)) < COUNT_LIMIT:
             return None
-        return f"below {COUNT_LIMIT}" if number > 0 else f"above -{COUNT_LIMIT}"
-    if not math.isfinite(number):
+        return f"below {COUNT_LIMIT}" if int(number) > 0 else f"above -{COUNT_LIMIT}"
+    size = abs(float(number))
+    if not math.isfinite(size):
         return "finite"
-    if abs(number) > _LARGEST:
+    if size > _LARGEST:
         return f"at most {_LARGEST:.1e} in size, the largest number of single precision"
-    if number and abs(number) < _SMALLEST:
+    if 0 < size < _SMALLEST:
         return f"0 or at least {_SMALLEST:.1e} in size, the smallest number of single precision"
     return None
 

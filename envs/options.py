@@ -16,7 +16,7 @@ def require_count(name: str, value: Any) -> None:
     """Raises ValueError unless the value is an integer of at least 1 that fits into 32 bits."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    if value >= _COUNT_LIMIT:
+    if int(value) >= _COUNT_LIMIT:
         raise ValueError(f"{name} must be below {_COUNT_LIMIT}, got {value}")
 
 
