@@ -134,10 +134,7 @@ def _show(
     display.table(
         f"final {flags.metric}: IQM (nominal 95% interval)",
         [
-            (
-                f"{called.get(row[0], row[0])}, {row[1]}",
-                f"{row[3] or '-'} ({f'{row[5]} to {row[6]}' if row[5] else 'no interval'}), {row[7]} seeds",
-            )
+            (f"{called.get(row[0], row[0])}, {row[1]}", _in_short(row))
             for row in rows
             if row[2] in ("final", "normalised_final")
         ],
@@ -145,6 +142,12 @@ def _show(
     for note in notes:
         display.warn(note)
     display.say(str(flags.out))
+
+
+def _in_short(row: tuple[Any, ...]) -> str:
+    interval = f"{row[5]} to {row[6]}" if row[5] else "no interval"
+    count, _, diverged = str(row[7]).partition(",")
+    return f"{row[3] or '-'} ({interval}), {count} seeds" + (f",{diverged}" if diverged else "")
 
 
 def chosen(curves: list[Curve], **wanted: Sequence[str]) -> list[Curve]:

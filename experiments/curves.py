@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.schema import LARGEST
+
 NAME = "NAME"  # field of a curve: what somebody called its source; settings are not in capitals
 NEAR = 0.95  # of the steps of the longest seed, with which another counts as having ended, too
 
@@ -26,6 +28,7 @@ class Curve:
     source: Path = Path()
     diverged: bool = False  # what came after the last value here was not finite
     planned: float | None = None  # steps of the whole run; None: not known
+    alone: bool = False  # a score without steps
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -38,7 +41,7 @@ class Curve:
     @property
     def brief(self) -> bool:
         """From a record, which lacks settings at their defaults."""
-        return self.source.suffix == ".json"
+        return self.source.suffix == ".json" and not self.alone
 
 
 def measured(
@@ -52,11 +55,12 @@ def measured(
 def cleaned(curve: Curve) -> tuple[Curve | None, list[str]]:
     """In the order of steps, each of them once and with finite values; None where no point is left, and none was lost
     to a value that was not finite. Where such a one is the last, the curve has diverged."""
-    finite = np.flatnonzero(np.isfinite(curve.steps) & np.isfinite(curve.value))
+    finite_value = np.abs(curve.value) <= LARGEST  # NaN is not
+    finite = np.flatnonzero(np.isfinite(curve.steps) & finite_value)
     order = finite[np.argsort(curve.steps[finite], kind="stable")]
     kept = order[np.diff(curve.steps[order], append=np.inf) > 0]
     where, notes = f"{curve.source}, {curve.name}", []
-    lost = curve.steps[np.isfinite(curve.steps) & ~np.isfinite(curve.value)]
+    lost = curve.steps[np.isfinite(curve.steps) & ~finite_value]
     end = curve.steps[order[-1]] if len(order) else -np.inf
     diverged = curve.diverged or bool(len(lost) and lost.max() >= end)
     if len(finite) < len(curve.steps):

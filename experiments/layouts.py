@@ -102,4 +102,4 @@ def of_folder(folder: Path, from_sb3: bool = False) -> Identity:
 
 
 def _says_nothing(name: str) -> bool:
-    return name.casefold() in _GENERAL or not name
+    return name.casefold() in _GENERAL or not re.search(r"[^\W\d_]", name)

@@ -33,7 +33,7 @@ def _ends(name: str, end: str) -> bool:
 
 def label_runs(configs: list[dict[str, Any]]) -> list[str]:
     """What tells the runs apart: environment, algorithm, seeds, and the settings in which they differ."""
-    flat = []
+    flat: list[dict[str, Any]] = []
     for c in configs:
         told = {"env": c["env"], "algo": c["algo"]}
         flat.append({**told, **c["env_kwargs"], **c["config"], "seed": c["seed"], **told})

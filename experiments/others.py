@@ -116,6 +116,9 @@ def of_csv(path: Path, tags: Sequence[str], identity: Identity | None) -> list[S
         rows = list(reader)
     if not names:
         raise ValueError(f"{path} is empty")
+    for number, row in enumerate(rows, 2):
+        if None in row:
+            raise ValueError(f"{path}, line {number}: more cells than the header has")
     of_wandb = [(name, found) for name in names if (found := _OF_WANDB.fullmatch(name))]
     env, algo, seed = (_first(names, of) for of in (_ENV, _ALGO, _SEED))
     steps, value = _first(names, STEPS), _first(names, (*tags, *VALUES))
@@ -238,7 +241,7 @@ def _of_runs(
         points.setdefault(where, []).append(
             (_figure(row[steps], at), time, _figure(row[value], at))
         )
-    return [Series(Identity(*where), of, value) for where, of in points.items()]  # type: ignore[arg-type]
+    return [Series(Identity(*where), of, value) for where, of in points.items()]
 
 
 def _of_scores(

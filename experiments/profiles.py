@@ -126,7 +126,7 @@ def normalised(
 def rows(together: Together) -> list[Row]:
     """Env "all", in which each environment weighs the same; the optimality gap is that of final scores below 1, and a
     mean by nature. No interval where an environment has a single seed."""
-    found = []
+    found: list[Row] = []
     for name, measure in MEASURES.items():
         for label, strata in normalised(together, measure).items():
             pooled = statistics.pooled(strata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,15 +54,14 @@ def record(folder: Path) -> list[dict[str, Any]]:
         rows = run.rows[i]
         batches = summary.get("eval_batches", FINAL_BATCHES)  # older runs do not tell
         evaluations = _evaluations(rows, report["eval_episodes"], batches)
+        known = [e for e in evaluations if e[1] is not None]
         figures = {
             "final": {
                 "mean": report["eval_return_mean"],
                 "std": report["eval_return_std"],
                 "episodes": report["eval_episodes"],
             },
-            "best": max(
-                (e for e in evaluations if e[1] is not None), key=lambda e: e[1], default=None
-            ),
+            "best": max(known, key=operator.itemgetter(1), default=None),
             "train_return_last_100": last_episodes(rows),
             "evaluations": evaluations,
             "train_curve": thinned(rows),

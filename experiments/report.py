@@ -162,7 +162,7 @@ def described(curves: Iterable[Curve]) -> Iterator[Run]:
     for at, of_source in found.items():
         if at in folders:
             yield _of_folder(at, at.relative_to(top).as_posix(), of_source[0])
-        elif at.suffix == ".json":
+        elif of_source[0].brief:
             yield from _of_records(at, of_source)
 
 

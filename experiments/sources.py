@@ -286,7 +286,8 @@ def _of_series(path: Path, series: Iterable[others.Series], wanted: Wanted) -> F
         of_seed = {**one.identity.fields, **wanted.fields({})}
         found.notes.extend([one.identity.note] if one.identity.note else [])
         found.notes.extend(_renamed(path, one.tag, wanted.metric))
-        found.curves.append(measured(of_seed, one.points, True, path))
+        curve = measured(of_seed, one.points, True, path)
+        found.curves.append(dataclasses.replace(curve, alone=one.tag == "score"))
     return found
 
 

@@ -30,7 +30,8 @@ Rows = list[dict[str, Any]]
 
 _FIGURE = Maybe(Number())  # null: it was not finite, or there was none
 _SEEDS = Whole(1, 2**20)
-_MADE_BY = {
+_Fields = dict[str, schema.Kind]
+_MADE_BY: _Fields = {
     "commit": Maybe(TEXT),
     "versions": Maybe(TableOf(Maybe(TEXT))),
     "machine": Maybe(Table({"cpu": TEXT, "cores": Whole(0), "device": TEXT})),
@@ -52,7 +53,7 @@ _GAIT = Table(
     dict.fromkeys(("walks", "alternation", "flight", "duty_right", "duty_left"), _MEASURE),
     others=_MEASURE,
 )
-_EVALUATION = {
+_EVALUATION: _Fields = {
     "eval_return_mean": _FIGURE,
     "eval_return_std": _FIGURE,
     "eval_episodes": Number(1),
@@ -60,7 +61,7 @@ _EVALUATION = {
 _OF_TOKENS = dict.fromkeys(
     ("pass_at_1", "pass_at_8", "pass_at_1_start", "pass_at_8_start", "kl_to_reference"), Number()
 )
-_MAYBE_GAIT = {"survival_rate": _FIGURE, "distance_m": _FIGURE, "gait": Maybe(_GAIT)}
+_MAYBE_GAIT: _Fields = {"survival_rate": _FIGURE, "distance_m": _FIGURE, "gait": Maybe(_GAIT)}
 _REPORT = Table({"seed": Whole(), **_EVALUATION}, _MAYBE_GAIT, others=_MEASURE)  # of a seed
 _TOKEN_REPORT = Table({**_OF_TOKENS})
 SUMMARY = Table(
@@ -80,7 +81,7 @@ METRICS = Table({"env_steps": Whole(0)}, others=_FIGURE)  # a row of metrics.jso
 
 _POINT = Row((Whole(0), _FIGURE))
 _EVALUATED = Row((Whole(0), _FIGURE, Number(1)))  # with the number of episodes
-_CURVES = {  # what curves are made of
+_CURVES: _Fields = {  # what curves are made of
     "env": NAME,
     "algo": NAME,
     "seed": Whole(),
@@ -90,7 +91,7 @@ _CURVES = {  # what curves are made of
     "evaluations": ListOf(Either((_EVALUATED, _POINT))),
     "train_curve": ListOf(_POINT),
 }
-_TABLES = {  # what tables want besides
+_TABLES: _Fields = {  # what tables want besides
     "run": Table({"seed": Whole(), "seeds": _SEEDS}),
     "final": Table({"mean": _FIGURE, "std": _FIGURE, "episodes": Number(1)}),
     "best": Maybe(Either((_EVALUATED, _POINT))),
@@ -180,7 +181,7 @@ def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[
         raise ValueError(f"there is no {path}") from None
     if _FILE.fault(content, ""):
         raise ValueError(f"{path} holds no records as experiments.suite writes them")
-    optional = {"env_kwargs": SETTINGS, **_MADE_BY}
+    optional: _Fields = {"env_kwargs": SETTINGS, **_MADE_BY}
     kind = Table({**_CURVES, **_TABLES}, optional) if whole else Table(_CURVES, optional)
     for i, record in enumerate(content["records"]):
         if fault := kind.fault(record, ""):

@@ -174,3 +174,17 @@ def test_flags_that_cannot_be_measured_leave_no_file(argv, tmp_path, monkeypatch
     assert len(message) == 1
     assert argv[0] in message[0] or argv[1] in message[0]
     assert not figures.exists()
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "package.json"
+    path.write_text('{"mine": 1}')
+    monkeypatch.setattr("sys.argv", ["bench", "--tokens", "--json", str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        bench.main()
+    assert stopped.value.code == cli.BAD_INPUT
+    assert "package.json was not written by this command" in capsys.readouterr().err
+    assert path.read_text() == '{"mine": 1}'
+    for published in ("classic", "learners", "mujoco", "mujoco-threads", "tokens"):
+        text = (Path(__file__).parents[2] / f"results/bench/{published}.json").read_text()
+        assert bench._is_ours(text)

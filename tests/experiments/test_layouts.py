@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import layouts
+from experiments import layouts, report
 from experiments.compare import compare
 from experiments.sources import METRIC, read
 from tests.experiments.test_compare import make_run, series, table
@@ -80,6 +80,7 @@ def test_event_files_say_what_they_are_of(folder, tag, expected):
         "X/ppo/old_0",
         "lightning_logs/version_0",
         "copied/tensorboard/seed_0",
+        "2024/01/02",
     ],
 )
 def test_other_folders_are_refused_by_name(folder, tmp_path):
@@ -371,6 +372,25 @@ def test_a_seed_that_diverged_or_stopped_short_is_marked_and_not_scored(tmp_path
         assert rows["X", "b", metric]["seeds"] == "3, 1 diverged"
     assert rows["X", "b", "optimality_gap"]["mean"] == "inf"
     assert rows["X", "a", "steps_to_threshold"]["seeds"] == "1 of 3"  # it did get there
+
+
+def test_scores_alone_are_on_the_page_too(tmp_path):
+    (tmp_path / "a.json").write_text('{"A": [[1, 2], [3, 4]]}')
+    content = report.gather([tmp_path / "a.json"], ["env", "algo"], METRIC)
+    assert content["envs"][0]["groups"][0]["final"]["iqm"] == 2
+    assert content["runs"] == []
+
+
+def test_cells_beyond_the_header_are_told_of(tmp_path):
+    (tmp_path / "a.csv").write_text("env,algo,seed,env_steps,value\nX,a,0,0,1,9\n")
+    with pytest.raises(ValueError, match=r"a\.csv, line 2: more cells than the header has"):
+        of("a.csv")
+
+
+def test_values_whose_sums_would_not_be_finite_have_diverged(tmp_path):
+    name = series(tmp_path / "x.csv", a_0={0: 1, 10: 1e308}, a_1={0: 1, 10: 2})
+    assert compare([name, "--out", "out"]) == 0
+    assert table(tmp_path / "out/scores.csv")["X", "a", "final"]["seeds"] == "2, 1 diverged"
 
 
 def test_a_header_alone_is_told_of(tmp_path):

@@ -86,3 +86,11 @@ def test_of_a_run_that_is_none(tmp_path):
     runs.create(tmp_path / "run", stub.spec().to_json())
     with pytest.raises(ValueError, match="no index 4"):
         play.play(["run", "--seed-index", "4"])
+
+
+@pytest.mark.parametrize("name", ["thesis.mp4", "thesis.gif"])
+def test_a_video_of_somebody_else_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"{name} exists already and is not overwritten"):
+        play.play(["run", "--out", "thesis"])
+    assert (tmp_path / name).read_text() == "mine"
