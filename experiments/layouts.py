@@ -81,8 +81,8 @@ def of_folder(folder: Path, from_sb3: bool = False) -> Identity:
     at = folder.resolve()
     names = [at.name, *(parent.name for parent in at.parents), "", ""]
     name, above, top = names[:3]
-    if found := by_name(name):
-        return found
+    if named := by_name(name):
+        return named
     seed = _SEED.fullmatch(name)
     if seed and not any(_says_nothing(x) for x in (above, top)):
         return Identity(top, above, seed[1])

@@ -32,13 +32,13 @@ def _ends(name: str, end: str) -> bool:
 
 
 def label_runs(configs: list[dict[str, Any]]) -> list[str]:
-    """What tells the runs apart: environment, algorithm, seeds, and the settings in which they differ."""
+    """Labels that tell runs apart: environment, algorithm, seeds, and the settings in which they differ."""
     flat: list[dict[str, Any]] = []
     for c in configs:
-        told = {"env": c["env"], "algo": c["algo"]}
-        flat.append({**told, **c["env_kwargs"], **c["config"], "seed": c["seed"], **told})
-    names = dict.fromkeys(name for c in flat for name in c)
-    differing = [n for n in names if len({str(c.get(n)) for c in flat}) > 1]
+        names = {"env": c["env"], "algo": c["algo"]}
+        flat.append({**names, **c["env_kwargs"], **c["config"], "seed": c["seed"], **names})
+    every = dict.fromkeys(name for c in flat for name in c)
+    differing = [n for n in every if len({str(c.get(n)) for c in flat}) > 1]
     if len({(c["env"], c["algo"]) for c in flat}) == len(flat):
         # Learners of different kinds differ in dozens of settings that say nothing more.
         differing = [n for n in differing if n in ("env", "algo")]
