@@ -1,5 +1,7 @@
 """Steps that are not finite: what a run says of them, and when it is refused."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -115,6 +117,13 @@ class Spoiled(probes.DelayedReward):
         return {"odd": jnp.where(self.part == "info", jnp.nan, 1.0), "even": jnp.float32(2.0)}
 
 
+@flax.struct.dataclass
+class Looked:
+    stream: Any
+    key: Any
+    params: Any = flax.struct.field(default_factory=lambda: jnp.zeros(2))
+
+
 class Looker(stub.Stub):
     """Takes ten steps of each environment an iteration, and learns nothing of them."""
 
@@ -123,20 +132,22 @@ class Looker(stub.Stub):
         self.iteration_steps = 10 * config.num_envs
 
     def init(self, key):
-        stream = rollout.start(self.env, key, self.config.num_envs)
-        return {"stream": stream, "key": key, "params": jnp.zeros(2)}
+        return Looked(rollout.start(self.env, key, self.config.num_envs), key)
 
-    def collect(self, state):
-        key, use = jax.random.split(state["key"])
+    def step(self, state, data=None):
+        key, use = jax.random.split(state.key)
 
         def act(obs, key):
             return jnp.zeros(obs.shape[0], jnp.int32), jnp.zeros(obs.shape[0])
 
-        stream, _, metrics = rollout.collect_steps(self.env, act, state["stream"], use, 10, 0.9)
-        return {**state, "stream": stream, "key": key}, metrics
+        stream, _, metrics = rollout.collect_steps(self.env, act, state.stream, use, 10, 0.9)
+        return Looked(stream, key), metrics
 
-    def step(self, state):
-        return self.collect(state)
+    def learned(self, state):
+        return state.params
+
+    def collect_only(self, state):
+        return self.step(state)[0]
 
     def act(self, state, obs, key, deterministic):
         return jnp.zeros(obs.shape[0], jnp.int32)
