@@ -36,6 +36,11 @@ class Sampling(Settings):
         """These three alone, of settings that have them among others."""
         return Sampling(self.temperature, self.top_k, self.top_p)
 
+    @property
+    def untruncated(self) -> Sampling:
+        """The same temperature over the whole vocabulary."""
+        return Sampling(self.temperature)
+
 
 class Generated(NamedTuple):
     tokens: Array  # [N, R] int32; behind the end of a response: padding
@@ -83,7 +88,7 @@ def generate(
     """Responses of at most `response_length` tokens; each ends with `stop`, if that is drawn before.
 
     Args:
-      prompt: `pad` on the left.
+      prompt: `pad` on the left, P >= 1; `pad` alone is the empty prompt.
       stop: the token that ends a response; None: all have full length.
       cached: False computes everything again for every token. It is there to be compared with.
     """
@@ -141,8 +146,10 @@ def token_positions(prompt: Int[Array, "N P"], pad: int) -> Int[Array, "N P"]:
     """0, 1, 2 ... from the first real token on; -1 for the padding before it.
 
     Padding is what comes before the first token that is none, so that `pad` inside a prompt would count as a token.
+    The last place of a prompt always counts: an empty prompt is one token `pad`, on which the response begins. With
+    none it would have nothing to attend to, and attention to nothing is attention to everything.
     """
-    begun = jnp.cumsum(prompt != pad, axis=1) > 0
+    begun = (jnp.cumsum(prompt != pad, axis=1) > 0).at[:, -1].set(True)
     return jnp.cumsum(begun, axis=1).astype(jnp.int32) - 1
 
 

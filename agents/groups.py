@@ -34,6 +34,19 @@ def group_targets(
     return Targets(advantage), {"frac_zero_std": no_spread}
 
 
+def leave_one_out_targets(batch: Batch, group_size: int) -> tuple[Targets, dict[str, Array]]:
+    """Each episode's return less the mean of the others of its group, at all of its steps; and `frac_zero_std`.
+
+    Arguments as of `group_targets`.
+    """
+    scores = episode_returns(batch.reward, batch.mask, 1.0)
+    advantage = returns.leave_one_out_advantages(scores, group_size)
+    advantage = jnp.where(batch.mask, advantage, 0.0)
+    groups = scores.reshape(-1, group_size)
+    no_spread = jnp.mean(jnp.max(groups, axis=1) == jnp.min(groups, axis=1), dtype=scores.dtype)
+    return Targets(advantage), {"frac_zero_std": no_spread}
+
+
 def episode_returns(
     reward: Float[Array, "T N"], mask: Bool[Array, "T N"], discount: float
 ) -> Float[Array, " N"]:

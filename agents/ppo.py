@@ -277,10 +277,15 @@ def value_loss(
 
 
 def clip_fractions(new: Evaluation, batch: Batch, config: PPOSettings) -> dict[str, Array]:
-    """Returns the share of steps whose ratio the clip range cuts."""
+    """Returns the share of steps whose ratio the clip range cuts, and on which side."""
     ratio = policy_losses.importance_ratio(new.logp, batch.logp)
     low = high = config.clip_ratio
-    return {"clip_fraction": policy_losses.clip_fraction(ratio, low, high, batch.mask).total}
+    clipped = policy_losses.clip_fraction(ratio, low, high, batch.mask)
+    return {
+        "clip_fraction": clipped.total,
+        "clip_fraction_low": clipped.low,
+        "clip_fraction_high": clipped.high,
+    }
 
 
 def kl_after(

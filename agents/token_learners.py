@@ -22,13 +22,14 @@ from jaxtyping import Array, PRNGKeyArray
 
 from agents import grpo, ppo, reinforce
 from agents.batch import Targets
-from agents.core import kl, returns
+from agents.core import kl
 from agents.core.policy_losses import Aggregation
-from agents.groups import episode_returns, group_targets
+from agents.groups import group_targets, leave_one_out_targets
 from agents.on_policy import gae_targets
 from agents.settings import require
-from agents.token_policy import TokenPolicy, TokenState
-from agents.token_settings import RewardConfig, TokenConfig
+from agents.token_data import TokenState, Written
+from agents.token_policy import TokenPolicy
+from agents.token_settings import ResponseConfig, RewardConfig, TokenConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class SFT(TokenPolicy):
     """Supervised fine-tuning: imitation of the expert, and nothing else."""
 
     Config: ClassVar[type] = SFTConfig
+    imitates: ClassVar[bool] = True
 
     def init(self, key: PRNGKeyArray) -> TokenState:
         return TokenState(**self.start(key))
@@ -116,20 +118,21 @@ class RLOO(TokenPolicy):
 
     def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
-        batch = written.batch
-        scores = episode_returns(batch.reward, batch.mask, 1.0)
-        advantage = returns.leave_one_out_advantages(scores, self.config.group_size)
-        targets = Targets(jnp.where(batch.mask, advantage, 0.0), jnp.zeros_like(batch.reward))
-        return policy_gradient_step(self, state, written, targets, metrics)
+        targets, spread = leave_one_out_targets(written.batch, self.config.group_size)
+        return policy_gradient_step(self, state, written, targets, {**metrics, **spread})
 
 
 @dataclasses.dataclass(frozen=True)
-class RejectionConfig(TokenConfig):
+class RejectionConfig(ResponseConfig):
     group_size: int = 8
     """responses to the same prompt"""
 
     def __post_init__(self):
         super().__post_init__()
+        require(
+            self.cut_responses != "penalise",
+            "cut_responses penalise changes nothing here: only what was right is learnt from; take keep or mask",
+        )
         self.require_at_least_one("group_size")
         require_whole_groups(self)
 
@@ -148,9 +151,8 @@ class Rejection(TokenPolicy):
     def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         state, (written, metrics) = self.collect(state)
         # The others do not exist: neither in the sum nor in the number that it is divided by.
-        batch = written.batch._replace(mask=written.batch.mask & written.correct)
-        ones = jnp.where(batch.mask, 1.0, 0.0)
-        kept = written._replace(batch=batch)
+        kept = written._replace(learnt=written.learnt & written.correct)
+        ones = jnp.where(kept.learnt, 1.0, 0.0)
         targets = Targets(ones, jnp.zeros_like(ones))
         return policy_gradient_step(self, state, kept, targets, metrics)
 
@@ -204,7 +206,7 @@ class TokenPPO(TokenPolicy):
             state.params,
             state.opt_state,
             update_key,
-            batch,
+            written.kept,
             gae_targets(batch, config.gamma, config.gae_lambda),
             evaluate=self.evaluate,
             optimizer=self.optimizer,
@@ -255,7 +257,7 @@ class TokenGRPO(TokenPolicy):
             state.params,
             state.opt_state,
             update_key,
-            batch,
+            written.kept,
             targets,
             evaluate=self.evaluate,
             optimizer=self.optimizer,
@@ -285,7 +287,7 @@ class DrGRPO(TokenGRPO):
 def policy_gradient_step(
     learner: TokenPolicy,
     state: TokenState,
-    written: Any,
+    written: Written,
     targets: Targets,
     metrics: dict[str, Array],
     config: reinforce.ReinforceSettings | None = None,
@@ -295,7 +297,7 @@ def policy_gradient_step(
     params, opt_state, found = reinforce.update(
         state.params,
         state.opt_state,
-        written.batch,
+        written.kept,
         targets,
         evaluate=learner.evaluate,
         optimizer=learner.optimizer,

@@ -12,73 +12,43 @@ that token was the policy's to choose.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents import reinforce
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import kl, returns
-from agents.generation import Generated, generate, log_probs, token_positions
+from agents.generation import Generated, Sampling, generate, log_probs, token_positions
 from agents.settings import require
-from agents.token_settings import RewardConfig
+from agents.token_data import Params, TokenState, Written
+from agents.token_settings import ResponseConfig, RewardConfig
 from agents.transformer import token_model
-
-Params = Any
 
 # Logits of a batch beyond this many numbers are computed in parts, and again in the backward pass.
 _MOST_LOGITS = 2**26
-
-
-class TokenTask(Protocol):
-    """What a learner wants of an environment of tokens. P: length of prompts, R: most tokens of a response."""
-
-    vocabulary_size: int
-    prompt_length: int
-    response_length: int
-    pad: int
-    stop: int | None  # the token that ends a response; None: all have R tokens
-
-    def prompts(self, key: PRNGKeyArray, n: int) -> Int[Array, "n P"]:
-        """For training; padding on the left."""
-
-    def solutions(self, prompts: Int[Array, "n P"]) -> Int[Array, "n R"]:
-        """An expert's responses, padding on the right."""
-
-    def score(
-        self, prompts: Int[Array, "n P"], responses: Int[Array, "n R"], lengths: Int[Array, " n"]
-    ) -> tuple[Float[Array, "n R"], Array]:
-        """The reward of each token, and whether the response is correct, bool [n]."""
-
-
-@flax.struct.dataclass
-class TokenState:
-    params: Params
-    opt_state: Any
-    reference: Params  # parameters of the policy after imitation
-    kl_in_reward: Array | Any  # float32 [], the present weight
-    key: PRNGKeyArray | Any
-    env_steps: Array | Any  # int32 [], every response counted in full length
-    tokens: Array | Any  # int32 [], those really written
-
-
-class Written(NamedTuple):
-    """A batch, and what only the makers of targets want to know of it."""
-
-    batch: Batch
-    correct: Array  # [N] bool
-    kl: Array  # [N] KL to the reference over the response, k1, in nats
 
 
 State = TypeVar("State", bound=TokenState)
 
 
 class TokenPolicy:
-    """The part of a learner that writes. It calls nothing of its subclasses; they write `init` and `step`."""
+    """The part of a learner that writes. It calls nothing of its subclasses; they write `init` and `step`.
+
+    Two distributions over the next token: the one that responses are drawn from (temperature, top-k, top-p), which is
+    the policy of every ratio, loss and entropy; and the reference's, over the whole vocabulary at the same
+    temperature. The KL is that of the first to the second, KL(pi || ref): a divergence, for the second leaves out
+    nothing that the first may draw. A reference truncated by itself would leave such tokens out, and give them, kept
+    by force, probabilities that do not add up to 1.
+
+    Under top-k or top-p k1 still estimates KL(pi || ref) without bias; the mean of k3 lies below it by the
+    reference's mass outside of the policy's choice, and is never negative.
+    """
+
+    imitates: ClassVar[bool] = False  # whether training itself needs an expert
 
     warmup_steps = 0
 
@@ -90,6 +60,21 @@ class TokenPolicy:
         require(
             config.top_k is None or config.top_k <= env.vocabulary_size,
             f"top_k = {config.top_k} is more than the vocabulary has: {env.vocabulary_size}",
+        )
+        require(
+            env.has_solutions or not self.imitates,
+            f"{type(self).__name__} imitates an expert, and the task has none: write its solution",
+        )
+        require(
+            env.has_solutions or not config.imitation_steps,
+            f"imitation_steps = {config.imitation_steps} needs an expert, and the task has none: write its solution, "
+            "or set imitation_steps to 0",
+        )
+        self.cut_responses = config.cut_responses if isinstance(config, ResponseConfig) else "keep"
+        require(
+            env.stop is not None or self.cut_responses == "keep",
+            f"cut_responses {self.cut_responses} has nothing to act on: no token ends a response of this task, all "
+            "have full length",
         )
         self.config = config
         self.env = env
@@ -133,6 +118,8 @@ class TokenPolicy:
     def imitate(self, params: Params, key: PRNGKeyArray) -> Params:
         """`imitation_steps` gradient steps towards the expert's responses."""
         config = self.config
+        if not config.imitation_steps:
+            return params
 
         def body(carry, key):
             batch = self.expert_batch(key, config.imitation_responses)
@@ -172,17 +159,33 @@ class TokenPolicy:
             return jnp.full(responses.shape[0], self.env.response_length, jnp.int32)
         return jnp.argmax(responses == self.env.stop, axis=1).astype(jnp.int32) + 1
 
-    def respond(self, params: Params, prompts: Int[Array, "N P"], key: PRNGKeyArray) -> Generated:
-        """Samples of the policy."""
+    def respond(
+        self,
+        params: Params,
+        prompts: Int[Array, "N P"],
+        key: PRNGKeyArray,
+        sampling: Sampling | None = None,
+    ) -> Generated:
+        """Samples of the policy; `sampling`: as in training, if None."""
         return generate(
             self.network.module(params).policy,
             prompts,
             key,
             self.env.response_length,
-            self.config.sampling,
+            sampling or self.config.sampling,
             pad=self.env.pad,
             stop=self.env.stop,
         )
+
+    def score(
+        self, prompts: Int[Array, "N P"], written: Generated
+    ) -> tuple[Float[Array, "N R"], Bool[Array, " N"], Bool[Array, " N"]]:
+        """Rewards of each token, whether responses are correct, and whether their rewards are broken: not finite.
+        Broken responses earn 0 and are wrong: one of them would spoil the gradient of all."""
+        rewards, correct = self.env.score(prompts, written.tokens, written.length)
+        rewards = rewards.astype(jnp.float32)
+        broken = ~jnp.all(jnp.isfinite(rewards), axis=1)
+        return jnp.where(broken[:, None], 0.0, rewards), correct & ~broken, broken
 
     def collect(self, state: State) -> tuple[State, tuple[Written, dict[str, Array]]]:
         """Responses of the present policy to fresh prompts, those to one prompt side by side; and their rewards."""
@@ -191,12 +194,14 @@ class TokenPolicy:
         prompts = env.prompts(prompt_key, config.num_responses // self.group_size)
         prompts = jnp.repeat(prompts, self.group_size, axis=0)
         found = self.respond(state.params, prompts, sample_key)
-        rewards, correct = env.score(prompts, found.tokens, found.length)
-        rewards = rewards.astype(jnp.float32)
-        batch = self.batch(prompts, found.tokens, found.length, rewards)
+        rewards, correct, broken = self.score(prompts, found)
+        ended = _ends_with(found, env.stop)
+        batch = self.batch(
+            prompts, found.tokens, found.length, self.learnt_rewards(rewards, found, ended)
+        )
         # The old policy's view once more, in the learner's own arithmetic: the first ratio is exactly 1.
         old = self.evaluate(state.params, batch.obs, batch.action)
-        reference = self.evaluate(state.reference, batch.obs, batch.action).logp
+        reference = self.reference_logp(state.reference, batch.obs, batch.action)
         behind = jnp.concatenate([old.value[1:], old.value[-1:]])
         sampled = self.placed(found.logp)
         penalty = jnp.where(batch.mask, kl.k1(old.logp, reference), 0.0)
@@ -209,7 +214,6 @@ class TokenPolicy:
         )
         difference = jnp.where(batch.mask, jnp.abs(sampled - old.logp), 0.0)
         length = found.length.astype(jnp.float32)
-        ended = _ends_with(found, env.stop)
         metrics = {
             "train/return": jnp.mean(jnp.sum(rewards, axis=1)),
             "train/length": jnp.mean(length),
@@ -217,6 +221,7 @@ class TokenPolicy:
             "train/correct": jnp.mean(correct.astype(jnp.float32)),
             "train/cut": 1.0 - jnp.mean(ended.astype(jnp.float32)),
             "train/env_steps_taken": jnp.sum(length),
+            "train/nonfinite": jnp.sum(broken).astype(jnp.float32),
             "logp_diff_max": jnp.max(difference),
             "kl_reference": returns.masked_mean(kl.k3(old.logp, reference), batch.mask),
             "kl_in_reward": state.kl_in_reward,
@@ -224,7 +229,18 @@ class TokenPolicy:
         state = dataclasses.replace(
             state, key=key, tokens=state.tokens + jnp.sum(found.length, dtype=jnp.int32)
         )
-        return state, (Written(batch, correct, jnp.sum(penalty, axis=0)), metrics)
+        learnt = batch.mask & ended if self.cut_responses == "mask" else batch.mask
+        return state, (Written(batch, correct, jnp.sum(penalty, axis=0), learnt), metrics)
+
+    def learnt_rewards(
+        self, rewards: Float[Array, "N R"], written: Generated, ended: Bool[Array, " N"]
+    ) -> Float[Array, "N R"]:
+        """The task's rewards, but for responses that were cut off and are to be penalised."""
+        if self.cut_responses != "penalise":
+            return rewards
+        last = jnp.arange(rewards.shape[1]) == written.length[:, None] - 1
+        penalty = jnp.where(last, self.config.cut_score, 0.0)
+        return jnp.where(ended[:, None], rewards, penalty)
 
     def batch(
         self,
@@ -281,8 +297,18 @@ class TokenPolicy:
             **changes,
         )
 
-    def evaluate(self, params: Params, obs: Any, action: Array) -> Evaluation:
-        """One pass over whole sequences; obs and action [T, N]."""
+    def reference_logp(
+        self, reference: Params, obs: Any, action: Array, sampling: Sampling | None = None
+    ) -> Float[Array, "T N"]:
+        """Log-probabilities of the reference over the whole vocabulary, at the temperature of `sampling`."""
+        sampling = (sampling or self.config).untruncated
+        return self.evaluate(reference, obs, action, sampling).logp
+
+    def evaluate(
+        self, params: Params, obs: Any, action: Array, sampling: Sampling | None = None
+    ) -> Evaluation:
+        """One pass over whole sequences; obs and action [T, N]. `sampling`: as in training, if None."""
+        sampling = sampling or self.config.sampling
         model = self.network.module(params)
         sequence = obs["token"].T, obs["position"].T
         hidden = model.policy.hidden(*sequence)
@@ -290,7 +316,7 @@ class TokenPolicy:
 
         def of_tokens(part):
             hidden, chosen = part
-            logp = log_probs(model.policy.logits(hidden), self.config.sampling, chosen)
+            logp = log_probs(model.policy.logits(hidden), sampling, chosen)
             entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
             return jnp.take_along_axis(logp, chosen[..., None], axis=-1)[..., 0], entropy
 

@@ -73,9 +73,21 @@ class TokenConfig(Sampling):
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardConfig(TokenConfig):
+class ResponseConfig(TokenConfig):
+    """Further fields of those that learn from their own responses."""
+
+    cut_responses: Literal["keep", "mask", "penalise"] = "keep"
+    """responses cut off at the greatest length: learnt from like any other (keep); left out of the loss, while their
+    scores still count in the baseline of the others (mask, DAPO's overlong filtering); or scored cut_score in place
+    of their rewards (penalise)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig(ResponseConfig):
     """Further fields of those that learn from the size of rewards, and so from what is taken off them."""
 
+    cut_score: float = -1.0
+    """what a response earns that was cut off, in all (cut_responses penalise)"""
     kl_in_reward: float = 0.0
     """weight of the KL to the reference policy that is taken off the rewards, k1 estimate, at first"""
     kl_in_reward_target: float | None = None
@@ -85,6 +97,11 @@ class RewardConfig(TokenConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.cut_score <= 0, f"cut_score must not be positive, got {self.cut_score}")
+        require(
+            self.cut_score == -1.0 or self.cut_responses == "penalise",
+            f"cut_score = {self.cut_score} needs cut_responses penalise, which is {self.cut_responses}",
+        )
         self.require_at_least_one("kl_horizon")
         self.require_not_negative("kl_in_reward")
         self.require_positive("kl_in_reward_target")

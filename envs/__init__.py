@@ -76,10 +76,9 @@ def factory(name: str) -> Callable[..., Env]:
 
         return functools.partial(make_host, name.removeprefix(HOST_PREFIX))
     if name.startswith(TOKENS_PREFIX) and not callable(_FACTORIES.get(name)):
-        from envs.tokens import make_task, make_tokens
+        from envs.tokens import token_factory
 
-        task = make_task(name.removeprefix(TOKENS_PREFIX))
-        return functools.partial(make_tokens, task)
+        return token_factory(name.removeprefix(TOKENS_PREFIX))
     if name not in _FACTORIES:
         near = difflib.get_close_matches(name, _FACTORIES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"

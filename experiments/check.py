@@ -18,6 +18,7 @@ import numpy as np
 
 from envs import base
 from envs.base import Env
+from envs.tokens import TokenEnv
 from experiments import evaluate
 from experiments.check_spaces import action_bounds, run_within_bounds, spaces
 from experiments.check_tools import (
@@ -37,6 +38,7 @@ from experiments.check_tools import (
     shapes,
 )
 from experiments.frame_rate import frame_rate
+from experiments.token_checks import TOKEN_CHECKS
 from experiments.user_env import not_an_env
 
 Check = tuple[str, Callable[..., None], bool]
@@ -52,17 +54,22 @@ class Finding:
 def check(env: Env, folder: Path | None = None, checks: Sequence[Check] = ()) -> list[Finding]:
     """What there is to say of `env`, in order.
 
-    `folder`: where its code is, to name lines in it. `checks`: all of CHECKS, if none are given.
+    `folder`: where its code is, to name lines in it. `checks`: all that there are of it, if none are given.
     """
     run = functools.cache(lambda: random_run(env))
     findings = []
-    for name, look, ground in checks or CHECKS:
+    for name, look, ground in checks or checks_of(env):
         arguments = (env, run) if look in _OF_A_RUN else (env,)
         found = _look(name, functools.partial(look, *arguments), folder or Path.cwd())
         findings.append(found)
         if ground and found.problem:
             break
     return findings
+
+
+def checks_of(env: Env) -> Sequence[Check]:
+    """Those of an environment; those of the task, where that is all there is of one's own."""
+    return TOKEN_CHECKS if isinstance(env, TokenEnv) else CHECKS
 
 
 def passed(findings: list[Finding]) -> bool:

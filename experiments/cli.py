@@ -16,7 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from experiments import checkpoints, kinds, limits, options, runs, schema, tracking, trust, user_env
+from experiments import (
+    checkpoints,
+    kinds,
+    limits,
+    options,
+    runs,
+    schema,
+    token_runs,
+    tracking,
+    trust,
+    user_env,
+)
 from experiments.checkpoints import DamagedCheckpointError
 from experiments.console import Display
 from experiments.exits import BAD_INPUT as BAD_INPUT  # other commands look for these two here
@@ -42,8 +53,10 @@ from experiments.spec import (
     env_factory,
     execute,
     full_name,
+    is_env_of,
     make_env,
     read_run,
+    refuse_task,
     short_name,
 )
 from experiments.which import WHICH, help_on_any, learners
@@ -202,7 +215,8 @@ def prepare(
         stored = read_run(folder, first.trust)
         track = schema.Table({}, {"track": kinds.kind_of(tracking.Kind)})
         schema.require(kept, track, folder / "config.json")
-        _refuse_another("env", full_name(given) if given else None, stored, folder)
+        if given and not is_env_of(given, stored):
+            raise ValueError(f"{folder} is a run of env {stored.env}, not {full_name(given)}")
         _refuse_another("algo", first.algo, stored, folder)
     name = stored.env if stored else full_name(given) if given else None
     algo_name = stored.algo if stored else first.algo or which.algo
@@ -212,10 +226,13 @@ def prepare(
         raise ValueError("which environment? give --env NAME, or --env FILE.py:NAME for your own")
     run = _run_flags(stored, kept) if stored else RunFlags(algo=algo_name)
     execute(first.imports)
+    if domain == "control":
+        refuse_task(name, first.algo)
     flags, spec, clash = _parse(
         argv, run, name, stored, None if env else which(which.shown(name)), domain
     )
-    environment = make_env(spec.env, spec.env_kwargs)
+    environment = make_env(spec.env, spec.env_kwargs, domain)
+    token_runs.require_trainable(spec, environment)
     if domain == "control":
         for line in require_sound(spec.env, environment):
             print(f"warning: {line}", file=sys.stderr)
@@ -276,7 +293,7 @@ def _parse(
     taken = {"env", "task"} | {
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
     }
-    of_env = options.flags(env_factory(env), taken, kept)
+    of_env = options.flags(env_factory(env, domain), taken, kept)
     parts = [("run", run), ("environment", of_env.default), (algo.replace("-", "_"), config)]
     if which is not None:
         parts.insert(0, ("which", which))

@@ -89,7 +89,7 @@ def _check(name: str, console: Console) -> int:
     for f in findings:
         said = f"FAIL: {f.problem}" if f.problem else f"ok, but note: {f.note}" if f.note else "ok"
         console.print(f"{f.check}: {said}", markup=False)
-    left = len(check.CHECKS) - len(findings)
+    left = len(check.checks_of(env)) - len(findings)
     if left:
         console.print(f"{left} more checks wait until that is mended")
     return 0 if check.passed(findings) else 1

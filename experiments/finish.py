@@ -160,13 +160,18 @@ def _token_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("pass@1", rise("pass_at_1")),
         ("pass@8", rise("pass_at_8")),
-        ("prompts", f"{summary['eval_prompts']} held out a seed, temperature as in training"),
+        ("prompts", _prompts(summary)),
         ("KL to reference", f"{summary['kl_to_reference']:.2f} nats a response"),
         ("parameters", si(summary["parameters"])),
         ("written", f"{si(summary['tokens_generated'])} tokens"),
         ("speed", f"{si(summary['tokens_per_second'])} tokens/s in training"),
         _wall_clock(summary),
     ]
+
+
+def _prompts(summary: dict[str, Any]) -> str:
+    asked, distinct = summary["eval_prompts"], summary["eval_prompts_distinct"]
+    return f"{asked} held out a seed, {distinct:.0f} of them distinct; temperature 1"
 
 
 def _wall_clock(summary: dict[str, Any]) -> tuple[str, str]:

@@ -241,7 +241,7 @@ def _cells(block: dict[str, Any], path: Path) -> list[Cell]:
 
 def _check_flags(cell: Cell, what: str) -> None:
     """Their names; what they say is read as the run will read it."""
-    config_type, factory = cell.config_type, env_factory(cell.env)
+    config_type, factory = cell.config_type, env_factory(cell.env, cell.domain)
     settings = {field.name for field in dataclasses.fields(config_type)}
     of_env = options.flags(factory, settings | RESERVED).names
     for name in cell.flags:

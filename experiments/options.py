@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal
 import docstring_parser
 import tyro
 
+from envs.tokens import TokenFactory, make_tokens
+
 _SIMPLE = (bool, int, float, str)
 _SKIPPED = ("engine",)  # objects that are built, not given
 # What these say in an environment that says nothing of them.
@@ -95,6 +97,8 @@ def free_name(name: str, taken: Iterable[str]) -> str:
 
 def options(factory: Callable) -> list[Option]:
     """The parameters of `factory` that a command line can give."""
+    if isinstance(factory, TokenFactory):
+        return _of_tokens(factory)
     parameters = inspect.signature(factory).parameters.values()
     while isinstance(factory, functools.partial):
         factory = factory.func
@@ -110,6 +114,16 @@ def options(factory: Callable) -> list[Option]:
             default = float(default) if kind is float and type(default) is int else default
             found.append(Option(p.name, kind, default, text))
     return found
+
+
+def _of_tokens(factory: TokenFactory) -> list[Option]:
+    """Those of the task, with what its name says as defaults, then those of its environment."""
+    own = [
+        dataclasses.replace(option, default=factory.fixed.get(option.name, option.default))
+        for option in options(factory.task)
+    ]
+    taken = {"task"} | {option.name for option in own}
+    return own + [option for option in options(make_tokens) if option.name not in taken]
 
 
 def _kind(annotation: Any, default: Any) -> Any:

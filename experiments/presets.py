@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from agents.token_settings import TokenConfig
+from envs import TOKENS_PREFIX
+from envs.tokens import sized_name
+
 CLASSIC = (
     "CartPole-v1",
     "Acrobot-v1",
@@ -265,15 +269,19 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("InvertedDoublePendulum-v5", "ppo"): _MUJOCO_PPO | _POLES,
     ("InvertedDoublePendulum-v5", "trpo"): _POLES,
     ("InvertedPendulum-v5", "trpo"): _POLES,
+}
+
+# (task, learner): the same for token tasks, of every size.
+TOKEN_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     # 120 iterations. With half the responses, seeds 0 to 2: 0.87, 0.93 and 0.88 after 160, 0.96, 0.85, 0.93 after 220.
-    ("tokens-sort", "ppo"): {
+    ("sort", "ppo"): {
         "total_steps": 430_080,
         "num_responses": 512,
         # In trials, with GAE's lambda at 0.95, some seeds settled too early without it: 0.81 in place of 0.94.
         "entropy_coefficient": 0.01,
     },
     # 150 iterations. With 512 responses, eight to a prompt, some seeds stay at 0.9 even after 200.
-    ("tokens-sort", "grpo"): {
+    ("sort", "grpo"): {
         "total_steps": 806_400,
         "num_responses": 768,
         "kl_coefficient": 0.02,
@@ -281,7 +289,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     # Depth counts for more than time: seed 1 solves 44% of 4096 held-out prompts after one million tokens, and with two
     # layers 38% after two. The bonus falls with the learning rate, so that the policy settles in the end.
-    ("tokens-countdown", "grpo"): _COUNTDOWN
+    ("countdown", "grpo"): _COUNTDOWN
     | {
         "imitation_steps": 60,
         "total_steps": 4_000_000,
@@ -292,7 +300,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "entropy_fraction": 1.0,
     },
     # Seed 0 goes from 0.13 to 0.55; seed 1 narrows early and ends at 0.39, where a bonus of 0.05 was no help either.
-    ("tokens-countdown", "ppo"): _COUNTDOWN
+    ("countdown", "ppo"): _COUNTDOWN
     | {
         "imitation_steps": 80,
         "num_responses": 1024,
@@ -300,7 +308,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "entropy_coefficient": 0.02,
         "entropy_fraction": 1.0,
     },
-    ("tokens-add", "grpo"): {
+    ("add", "grpo"): {
         "total_steps": 819_200,
         "imitation_steps": 150,
         "kl_coefficient": 0.02,
@@ -308,14 +316,18 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 
-# Token tasks: fields that differ from the defaults, whatever the learner.
-TOKEN_PRESETS: dict[str, dict[str, Any]] = {
-    "tokens-add": {"imitation_steps": 150, "total_steps": 819_200},
-    "tokens-countdown": _COUNTDOWN,
+# Task: whatever the learner.
+TASK_PRESETS: dict[str, dict[str, Any]] = {
+    "add": {"imitation_steps": 150, "total_steps": 819_200},
+    "countdown": _COUNTDOWN,
 }
 
 
 def preset(env: str, algo: str, config_type: type) -> Any:
-    """`config_type` with the numbers of the table: the environment's, else its family's, else its own defaults."""
+    """`config_type` with the numbers of the tables: the environment's, else its family's, else its own defaults; of a
+    token learner, the task's, whatever its size."""
+    if issubclass(config_type, TokenConfig):
+        task, _ = sized_name(env.removeprefix(TOKENS_PREFIX))
+        return config_type(**TOKEN_PRESETS.get((task, algo), TASK_PRESETS.get(task, {})))
     family = PRESETS.get((FAMILIES.get(env, env), algo), {})
-    return config_type(**PRESETS.get((env, algo), TOKEN_PRESETS.get(env, family)))
+    return config_type(**PRESETS.get((env, algo), family))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax
 import envs
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
 from envs.base import Env
+from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, token_factory
 from envs.xla import require_single_precision
 from experiments import checkpoints, kinds, runs, schema, user_env
 from experiments import trust as trusting
@@ -40,7 +42,8 @@ class Spec:
     def build(self) -> Any:
         """The algorithm on its environment. Raises ValueError with one line on impossible settings."""
         execute(self.imports)
-        return algorithm(self.algo, self.domain)(self.config, make_env(self.env, self.env_kwargs))
+        env = make_env(self.env, self.env_kwargs, self.domain)
+        return algorithm(self.algo, self.domain)(self.config, env)
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "config": dataclasses.asdict(self.config)}
@@ -72,13 +75,13 @@ def algorithm_name(given: str) -> str:
     return ALIASES.get(given, given)
 
 
-def make_env(name: str, kwargs: dict[str, Any]) -> Env:
+def make_env(name: str, kwargs: dict[str, Any], domain: Domain = "control") -> Env:
     """The environment called `name`, be it a registered one, `gym:ID` or `path/to/file.py:NAME`.
 
     Raises ValueError with one line where there is none, or what is there is no environment.
     """
     require_single_precision()
-    factory = env_factory(name)
+    factory = env_factory(name, domain)
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
@@ -88,9 +91,23 @@ def make_env(name: str, kwargs: dict[str, Any]) -> Env:
     return user_env.build(name, factory, kwargs)
 
 
-def env_factory(name: str) -> Callable[..., Env]:
-    """What makes the environment. Raises ValueError with one line where there is none."""
-    return user_env.factory(name) if user_env.is_file(name) else envs.factory(name)
+def env_factory(name: str, domain: Domain = "control") -> Callable[..., Env]:
+    """What makes the environment. Raises ValueError with one line where there is none.
+
+    A task of a file has the options of its environment as well as its own. That a function makes a task, the domain
+    of tokens says.
+    """
+    if not user_env.is_file(name):
+        return envs.factory(name)
+    found = user_env.factory(name)
+    if domain == "tokens" or is_task(found):
+        return TokenFactory(found, name=short_name(name), environment=TokenEnv)
+    return found
+
+
+def is_task(found: Any) -> bool:
+    """True for a class of token tasks."""
+    return isinstance(found, type) and issubclass(found, Task)
 
 
 def token_env(task: str) -> str:
@@ -99,12 +116,42 @@ def token_env(task: str) -> str:
 
 
 def domain_of(env: str) -> Domain:
+    """Raises ValueError with one line where a file has no such environment."""
+    if user_env.is_file(env):
+        return "tokens" if is_task(user_env.factory(env)) else "control"
     return "tokens" if env.startswith(TOKENS) else "control"
 
 
 def full_name(env: str) -> str:
-    """The name under which it is found from any folder: a file's path is made absolute."""
-    return user_env.absolute(env) if user_env.is_file(env) else env
+    """The name under which runs are kept: a file's path is made absolute, and a token task's size left out where it
+    has that anyway, so that "tokens-sort-6" is "tokens-sort"."""
+    if user_env.is_file(env):
+        return user_env.absolute(env)
+    if env.startswith(TOKENS) and env not in envs.names():
+        return TOKENS + plain_name(env.removeprefix(TOKENS))
+    return env
+
+
+def is_env_of(given: str, stored: Spec) -> bool:
+    """True where `given` names the environment of a run; the size of a token task may be in its name or an option."""
+    size = _size(given)
+    if not size:
+        return full_name(given) == stored.env
+    options = inspect.signature(env_factory(stored.env, stored.domain)).parameters.values()
+    has = {p.name: p.default for p in options} | stored.env_kwargs
+    same_task = _sizeless(given) == _sizeless(stored.env)
+    return same_task and all(has.get(name) == value for name, value in size.items())
+
+
+def _size(env: str) -> dict[str, Any]:
+    """The option that the number behind a token task's name sets."""
+    if user_env.is_file(env) or not env.startswith(TOKENS) or env in envs.names():
+        return {}
+    return dict(token_factory(env.removeprefix(TOKENS)).fixed)
+
+
+def _sizeless(env: str) -> str:
+    return sized_name(env.removeprefix(TOKENS))[0]
 
 
 def short_name(env: str) -> str:
@@ -123,6 +170,20 @@ def load_state(folder: Path, spec: Spec, algo: Any, warn) -> tuple[Any, dict[str
     return checkpoints.restore(folder / "checkpoints", template, warn)
 
 
+def refuse_task(env: str, algo: str | None) -> None:
+    """For what trains step by step. Raises ValueError for a token task."""
+    if domain_of(env) == "tokens":
+        raise ValueError(is_a_task(env, algo))
+
+
+def is_a_task(env: str, algo: str | None) -> str:
+    """The line that says so, with the command that trains on it."""
+    task = env if user_env.is_file(env) else env.removeprefix(TOKENS)
+    learner = f" --algo {algo}" if algo in TOKEN_ALGORITHMS else ""
+    command = shlex.join(["python", "-m", "experiments.tokens", "--task", task])
+    return f"{short_name(env)} is a token task: train on it with {command}{learner}"
+
+
 def refuse_tokens(folder: Path, spec: Spec) -> None:
     """For what acts step by step. Raises ValueError."""
     if spec.domain == "tokens":
@@ -139,7 +200,9 @@ def read_run(folder: Path, trust: bool = False) -> Spec:
     spec = Spec.from_json(stored, file)
     trusting.require(folder, stored, trust)
     execute(spec.imports)
-    for line in kinds.require_options(stored["env_kwargs"], env_factory(spec.env), file):
+    for line in kinds.require_options(
+        stored["env_kwargs"], env_factory(spec.env, spec.domain), file
+    ):
         print(f"warning: {line}", file=sys.stderr)
     return spec
 

@@ -1,4 +1,5 @@
-"""Evaluation of token learners: several samples for each of some held-out prompts, at the temperature of training.
+"""Evaluation of token learners: several samples for each of some held-out prompts, at temperature 1 over the whole
+vocabulary, however training samples: so figures of runs with other temperatures can be compared.
 
 pass@k is the chance that one of k samples is right, estimated without bias from n >= k of them: the share of those
 choices of k that hold a right one. Chen et al. 2021, https://arxiv.org/abs/2107.03374
@@ -15,10 +16,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from agents.core import kl
+from agents.generation import Sampling
 
 SAMPLES = 8  # of each prompt
+SAMPLING = Sampling()
 PROMPTS = 128  # at each mark
-SHOWN = 4  # prompts whose first sample goes into samples.jsonl
+SHOWN = 4  # of PROMPTS, those whose first sample goes into samples.jsonl
 
 
 class Samples(NamedTuple):
@@ -28,8 +31,9 @@ class Samples(NamedTuple):
     returns: Any  # [N, K] float32
     lengths: Any  # [N, K] int32
     kl: Any  # [N, K] float32: KL to the reference over the response, k1, in nats
-    prompts: Any  # [S, P] int32, those shown
-    responses: Any  # [S, R] int32, the first sample of each
+    broken: Any  # [N, K] bool: the reward is not finite, and counts 0
+    prompts: Any  # [N, P] int32
+    responses: Any  # [N, R] int32, the first sample of each
 
 
 def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
@@ -38,19 +42,19 @@ def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
     prompt_key, sample_key = jax.random.split(keys[0])
     prompts = algo.env.held_out(prompt_key, n)
     repeated = jnp.repeat(prompts, SAMPLES, axis=0)
-    found = algo.respond(state.params, repeated, sample_key)
-    rewards, correct = algo.env.score(repeated, found.tokens, found.length)
-    batch = algo.batch(repeated, found.tokens, found.length, rewards.astype(jnp.float32))
-    reference = algo.evaluate(state.reference, batch.obs, batch.action).logp
+    found = algo.respond(state.params, repeated, sample_key, SAMPLING)
+    rewards, correct, broken = algo.score(repeated, found)
+    batch = algo.batch(repeated, found.tokens, found.length, rewards)
+    reference = algo.reference_logp(state.reference, batch.obs, batch.action, SAMPLING)
     apart = jnp.where(batch.mask, kl.k1(algo.placed(found.logp), reference), 0.0)
-    shown = min(SHOWN, n)
     return Samples(
         correct=correct.reshape(n, SAMPLES),
         returns=jnp.sum(rewards, axis=1).reshape(n, SAMPLES),
         lengths=found.length.reshape(n, SAMPLES),
         kl=jnp.sum(apart, axis=0).reshape(n, SAMPLES),
-        prompts=prompts[:shown],
-        responses=found.tokens.reshape(n, SAMPLES, -1)[:shown, 0],
+        broken=broken.reshape(n, SAMPLES),
+        prompts=prompts,
+        responses=found.tokens.reshape(n, SAMPLES, -1)[:, 0],
     )
 
 
@@ -77,6 +81,7 @@ def row(found: Samples) -> dict[str, float]:
         "eval/pass_at_1": pass_at(found.correct, 1),
         "eval/pass_at_8": pass_at(found.correct, SAMPLES),
         "eval/kl_to_reference": float(np.mean(found.kl)),
+        "eval/nonfinite": float(np.sum(found.broken)),
     }
 
 
@@ -88,6 +93,8 @@ def report(algo: Any, found: Samples) -> dict[str, Any]:
         "eval_length_mean": float(np.mean(found.lengths)),
         "eval_episodes": int(found.returns.size),
         "eval_prompts": len(found.correct),
+        "eval_prompts_distinct": len(np.unique(found.prompts, axis=0)),
+        "eval_nonfinite": int(np.sum(found.broken)),
         "pass_at_1": pass_at(found.correct, 1),
         "pass_at_8": pass_at(found.correct, SAMPLES),
         "kl_to_reference": float(np.mean(found.kl)),
@@ -95,13 +102,17 @@ def report(algo: Any, found: Samples) -> dict[str, Any]:
 
 
 def transcripts(algo: Any, found: Samples) -> list[dict[str, Any]]:
-    """Prompts and responses in words."""
-    first = np.asarray(found.correct)[: len(found.prompts), 0]
+    """Prompts and responses in words: SHOWN of each PROMPTS. Every token of a response is shown, padding that the
+    policy wrote inside of it too."""
+    n = SHOWN * max(1, len(found.correct) // PROMPTS)
+    shown = zip(
+        found.prompts[:n], found.responses[:n], found.lengths[:n], found.correct[:n], strict=True
+    )
     return [
         {
             "prompt": algo.env.decode(prompt),
-            "response": algo.env.decode(response),
-            "correct": bool(right),
+            "response": algo.env.decode(response, int(lengths[0])),
+            "correct": bool(right[0]),
         }
-        for prompt, response, right in zip(found.prompts, found.responses, first, strict=True)
+        for prompt, response, lengths, right in shown
     ]

@@ -17,7 +17,7 @@ import jax
 
 from envs.base import Env
 from envs.callback import host_failure, one_line
-from envs.tokens import Task, make_tokens
+from envs.tokens import Task, TokenEnv
 from experiments.suggest import suggestion
 
 REQUIRED = (
@@ -53,7 +53,9 @@ def factory(name: str) -> Callable[..., Any]:
     if not attribute or not hasattr(module, attribute):
         found = _candidates(module)
         hint = (
-            suggestion(attribute, found) if found else "no class in it derives from envs.base.Env"
+            suggestion(attribute, found)
+            if found
+            else "no class in it derives from envs.base.Env or envs.tokens.Task"
         )
         wrong = f"has no {attribute!r}" if attribute else "give its class too, FILE.py:NAME"
         raise ValueError(f"{path} {wrong}: {hint}")
@@ -105,7 +107,9 @@ def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
     except (Exception, SystemExit) as error:
         raise ValueError(f"{attribute} cannot be made: {located(error, path.parent)}") from error
     if isinstance(env, Task):
-        return make_tokens(env)
+        return TokenEnv(env)
+    if isinstance(env, TokenEnv):
+        return env
     try:
         problem = not_an_env(env)
     except (Exception, SystemExit) as error:  # of a property of its own
@@ -156,11 +160,11 @@ def _lacks(env: Any, name: str) -> bool:
 
 
 def _candidates(module: ModuleType) -> list[str]:
-    """The environments that a module defines."""
+    """The environments and token tasks that a module defines."""
     return [
         name
         for name, x in vars(module).items()
-        if isinstance(x, type) and issubclass(x, Env) and x.__module__ == module.__name__
+        if isinstance(x, type) and issubclass(x, Env | Task) and x.__module__ == module.__name__
     ]
 
 

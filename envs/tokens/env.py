@@ -79,7 +79,7 @@ class TokenEnv(Env[Writing]):
         cut = self.terminal(next_state) & ~self._ended(next_state) & (self.stop is not None)
         return {"correct": correct.astype(jnp.float32), "cut": cut.astype(jnp.float32)}
 
-    # What learners that write whole responses want: `agents.token_policy.TokenTask`.
+    # What learners that write whole responses want: `agents.token_data.TokenTask`.
 
     @property
     def vocabulary_size(self) -> int:
@@ -118,8 +118,12 @@ class TokenEnv(Env[Writing]):
         rewards = jax.vmap(lambda v, n: token_rewards(self.reward_kind, v, n))(verdict, lengths)
         return rewards, verdict.correct
 
-    def decode(self, tokens: Any) -> str:
-        return tasks.decode(self.task, tokens)
+    @property
+    def has_solutions(self) -> bool:
+        return self.task.has_solution
+
+    def decode(self, tokens: Any, length: int | None = None) -> str:
+        return tasks.decode(self.task, tokens, length)
 
     def _verdict(self, state: Writing) -> tasks.Verdict:
         prompt, response = jnp.split(state.sequence, [self.prompt_length])

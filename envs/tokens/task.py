@@ -57,9 +57,14 @@ class Task(abc.ABC):
     def sample(self, key: PRNGKeyArray) -> Int[Array, " P"]:
         """Any prompt."""
 
-    @abc.abstractmethod
     def solution(self, prompt: Int[Array, " P"]) -> Int[Array, " R"]:
-        """An expert's response; padding on the right."""
+        """An expert's response; padding on the right. Needed only where something imitates; may be left out."""
+        raise NotImplementedError(f"{type(self).__name__} has no solution")
+
+    @property
+    def has_solution(self) -> bool:
+        """True where the class writes `solution`."""
+        return type(self).solution is not Task.solution
 
     @abc.abstractmethod
     def verify(
@@ -124,9 +129,13 @@ def token_rewards(kind: RewardKind, verdict: Verdict, length: Int[Array, ""]) ->
     return jnp.where(place == length - 1, score, 0.0)
 
 
-def decode(task: Task, tokens: Any) -> str:
-    """The tokens' names, padding left out."""
-    return " ".join(task.vocabulary[int(t)] for t in tokens if int(t) != PAD)
+def decode(task: Task, tokens: Any, length: int | None = None) -> str:
+    """The tokens' names: the first `length` of them, every one shown; None: without the padding before and behind."""
+    ids = [int(t) for t in tokens][:length]
+    if length is None:
+        real = [i for i, token in enumerate(ids) if token != PAD]
+        ids = ids[real[0] : real[-1] + 1] if real else []
+    return " ".join(task.vocabulary[i] for i in ids)
 
 
 def ends(response: Int[Array, " R"], length: Int[Array, ""]) -> Bool[Array, ""]:
