@@ -124,6 +124,8 @@ class GRPOState(OnPolicyState):
     """`stream` is None: each iteration starts its episodes anew."""
 
     reference: Params  # parameters of the reference policy; None if kl_coefficient is 0
+    # Those of the observations when that policy became the reference; None likewise.
+    reference_statistics: normalize.RunningStatistics | Any
 
 
 class GRPO(PolicyLearner):
@@ -154,6 +156,7 @@ class GRPO(PolicyLearner):
         return GRPOState(
             opt_state=self.optimizer.init(start["params"]),
             reference=start["params"] if self.config.kl_coefficient else None,
+            reference_statistics=start["obs_statistics"] if self.config.kl_coefficient else None,
             stream=None,
             **start,
         )
@@ -202,10 +205,12 @@ class GRPO(PolicyLearner):
         if not self.config.kl_coefficient or every is None:
             return state
         due = (state.env_steps // self.iteration_steps) % every == 0
-        reference = jax.tree.map(
-            lambda new, old: jnp.where(due, new, old), state.params, state.reference
+        reference, statistics = jax.tree.map(
+            lambda new, old: jnp.where(due, new, old),
+            (state.params, state.obs_statistics),
+            (state.reference, state.reference_statistics),
         )
-        return dataclasses.replace(state, reference=reference)
+        return dataclasses.replace(state, reference=reference, reference_statistics=statistics)
 
     def collect(
         self, actor: ActorState, key: PRNGKeyArray
@@ -229,7 +234,9 @@ class GRPO(PolicyLearner):
         obs = self.preprocess(state.obs_statistics, episodes.obs)
         ref_logp = None
         if self.config.kl_coefficient:
-            ref_logp = self.policy.evaluate(state.reference, obs, episodes.action).logp
+            # Behind other statistics the same network would be another policy than the one that it was.
+            seen = self.preprocess(state.reference_statistics, episodes.obs)
+            ref_logp = self.policy.evaluate(state.reference, seen, episodes.action).logp
         reward = self.scaled_reward(state, episodes.reward)
         return Batch(
             **episodes._replace(obs=obs, reward=reward)._asdict(),

@@ -323,6 +323,31 @@ class TestState:
         for after, i in zip(states[1:], source, strict=True):
             jax.tree.map(np.testing.assert_array_equal, after.reference, states[i].params)
 
+    @pytest.mark.parametrize("every", [None, 2])
+    def test_the_reference_keeps_its_own_normalisation(self, every):
+        """What it says of an action is what the policy said, when it was the policy."""
+        config = dataclasses.replace(
+            SMALL, kl_coefficient=0.1, reference_every=every, normalize_observations=True
+        )
+        algo = GRPO(config, Walk())
+        state, step = jax.jit(algo.init)(jax.random.key(0)), jax.jit(algo.step)
+        seen = []
+        for _ in range(3):
+            seen.append(state)
+            state = step(state)[0]
+        was = seen[0 if every is None else 2]
+        assert (np.asarray(state.obs_statistics.mean) != was.obs_statistics.mean).any()
+
+        @jax.jit
+        def look(state, was):
+            episodes, *_ = algo.collect(state.actor, state.key)
+            seen = algo.preprocess(was.obs_statistics, episodes.obs)
+            then = algo.policy.distribution(was.params, seen)
+            return algo.batch(state, episodes), then.log_prob(episodes.action)
+
+        batch, expected = look(state, was)
+        np.testing.assert_allclose(batch.ref_logp, expected, atol=1e-6)
+
     def test_entropy_bonus_falls_to_zero(self):
         """Half way through its share of the run it weighs half."""
         half = SMALL.total_steps // 2
