@@ -85,6 +85,11 @@ def _prompts(env: TokenEnv) -> None:
 
 
 def _splits(env: TokenEnv) -> None:
+    form = jax.eval_shape(env.task.canonical, jax.ShapeDtypeStruct((env.prompt_length,), jnp.int32))
+    if not isinstance(shape_of(form), tuple) or len(form.shape) != 1:
+        raise Problem(f"canonical has shape {shape_of(form)}: return one row of whole numbers")
+    if not jnp.issubdtype(form.dtype, jnp.integer):
+        raise Problem(f"canonical has dtype {form.dtype}: return whole numbers")
     try:
         require_splits(env.task)
     except ValueError as error:

@@ -60,6 +60,10 @@ class Countdown(Task):
         tail = jnp.stack([jnp.asarray(_EQUALS), target + FIRST])
         return jnp.concatenate([numbers + FIRST, tail]).astype(jnp.int32)
 
+    def canonical(self, prompt):
+        """The numbers in order, and the target."""
+        return jnp.append(jnp.sort(prompt[: self.numbers]), prompt[-1])
+
     def solution(self, prompt):
         numbers, target = prompt[: self.numbers] - FIRST, prompt[-1] - FIRST
         programs = jnp.asarray(_programs(self.numbers))

@@ -50,6 +50,10 @@ class _Digits(Task):
 class Sort(_Digits):
     """The digits in ascending order."""
 
+    def canonical(self, prompt):
+        """The multiset of digits."""
+        return jnp.sort(prompt[:-1])
+
     def solution(self, prompt):
         return jnp.append(jnp.sort(prompt[:-1]), EOS).astype(jnp.int32)
 
@@ -87,6 +91,13 @@ class Add(Task):
     def sample(self, key):
         a, b = jax.random.randint(key, (2, self.digits), FIRST, FIRST + 10, jnp.int32)
         return jnp.concatenate([a, jnp.array([PLUS]), b, jnp.array([EQUALS])]).astype(jnp.int32)
+
+    def canonical(self, prompt):
+        """The two numbers, whichever comes first."""
+        a, b = prompt[: self.digits], prompt[self.digits + 1 : -1]
+        differs = a != b
+        swap = jnp.any(differs) & ((a > b)[jnp.argmax(differs)])
+        return jnp.where(swap, jnp.concatenate([b, a]), jnp.concatenate([a, b]))
 
     def solution(self, prompt):
         n = self.digits

@@ -62,6 +62,14 @@ class GraphPath(Task):
         tokens = jnp.concatenate([pairs.ravel(), jnp.array([n]), ends])
         return (tokens + FIRST).astype(jnp.int32)
 
+    def canonical(self, prompt):
+        """The set of edges, and the two ends, whichever is the start. Graphs that are alike but for their nodes' names
+        are different questions."""
+        above = np.triu_indices(self.nodes, 1)
+        return jnp.concatenate(
+            [self._beside(prompt)[above].astype(jnp.int32), jnp.sort(prompt[-2:])]
+        )
+
     def solution(self, prompt):
         """A shortest path."""
         n, beside = self.nodes, self._beside(prompt)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 PAD, EOS, FIRST = 0, 1, 2
 SPECIAL = ("<pad>", "<eos>")
-HELD_OUT = 8  # one prompt in so many is held out
+HELD_OUT = 8  # one question in so many is held out
 _SAMPLES = 1024  # prompts that a look at the splits takes
 
 Split = Literal["train", "held-out"]
@@ -57,6 +57,12 @@ class Task(abc.ABC):
     def sample(self, key: PRNGKeyArray) -> Int[Array, " P"]:
         """Any prompt."""
 
+    def canonical(self, prompt: Int[Array, " P"]) -> Int[Array, " C"]:
+        """What all spellings of the same question have in common. Of prompts with one canonical form all are held out,
+        or none: else the answer to nearly every held-out prompt would have been trained on, in other words. The prompt
+        itself, where a class does not say otherwise."""
+        return prompt
+
     def solution(self, prompt: Int[Array, " P"]) -> Int[Array, " R"]:
         """An expert's response; padding on the right. Needed only where something imitates; may be left out."""
         raise NotImplementedError(f"{type(self).__name__} has no solution")
@@ -74,7 +80,7 @@ class Task(abc.ABC):
 
 
 def prompts(task: Task, key: PRNGKeyArray, n: int, split: Split) -> Int[Array, "n P"]:
-    """Random prompts of one split. No prompt is in both, for its tokens decide.
+    """Random prompts of one split. No question is in both, for a prompt's canonical form decides.
 
     Draws until all belong to the split, for ever if none does: see `require_splits`.
     """
@@ -109,7 +115,8 @@ def require_splits(task: Task) -> None:
 def in_split(task: Task, prompt: Int[Array, "*batch P"], split: Split) -> Bool[Array, "*batch"]:
     if not task.splits:
         return jnp.ones(prompt.shape[:-1], bool)
-    held_out = _hash(prompt) % HELD_OUT == 0
+    canonical = jnp.vectorize(task.canonical, signature="(p)->(c)")(prompt)
+    held_out = _hash(canonical) % HELD_OUT == 0
     return held_out if split == "held-out" else ~held_out
 
 
@@ -166,7 +173,7 @@ def at_the_end(
     return Verdict(correct, well_formed, jnp.where(jnp.arange(size) == length - 1, earned, 0.0))
 
 
-def _hash(prompt: Int[Array, "*batch P"]) -> Array:
+def _hash(prompt: Int[Array, "*batch C"]) -> Array:
     """FNV-1a over the tokens, and a last mixing, for its low bits are weak. http://www.isthe.com/chongo/tech/comp/fnv"""
     h = jnp.full(prompt.shape[:-1], 2166136261, jnp.uint32)
     for i in range(prompt.shape[-1]):

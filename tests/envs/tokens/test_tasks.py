@@ -10,7 +10,14 @@ import pytest
 
 import envs
 from envs import base
-from envs.tokens import make_task, make_tokens, register_task, task_names
+from envs.tokens import (
+    TokenFactory,
+    make_task,
+    make_tokens,
+    plain_name,
+    register_task,
+    task_names,
+)
 from envs.tokens.countdown import Countdown
 from envs.tokens.digits import Sort
 from envs.tokens.task import EOS, PAD, Verdict, decode, in_split, prompts, token_rewards
@@ -191,6 +198,37 @@ def test_no_prompt_is_in_both_splits(name):
     assert (held_out ^ train).all()
 
 
+def spelt_otherwise(name, prompt):
+    """The same question in other words, as a list of tokens."""
+    rng, last = np.random.default_rng(0), len(prompt) - 1
+    if name == "sort":
+        return [*rng.permutation(prompt[:last]), prompt[last]]
+    if name == "add":
+        n = last // 2
+        return [*prompt[n + 1 : last], prompt[n], *prompt[:n], prompt[last]]
+    if name == "countdown":
+        return [*rng.permutation(prompt[: last - 1]), *prompt[last - 1 :]]
+    pairs = rng.permutation(np.asarray(prompt[: last - 2]).reshape(-1, 2))
+    return [*pairs[:, ::-1].ravel(), prompt[last - 2], prompt[last], prompt[last - 1]]
+
+
+@pytest.mark.parametrize("name", ["sort", "add", "countdown", "graph-path"])
+def test_no_question_is_in_both_splits_however_it_is_spelt(name):
+    task = make_task(name)
+    every = program(task, "sample")(jax.random.split(jax.random.key(1), N))
+    others = np.array([spelt_otherwise(name, p) for p in np.asarray(every).tolist()], np.int32)
+    assert (others != every).any(axis=1).mean() > 0.8
+    look = jax.jit(lambda p: in_split(task, p, "held-out"))
+    np.testing.assert_array_equal(look(every), look(others))
+    forms = program(task, "canonical")
+    np.testing.assert_array_equal(forms(every), forms(others))
+    # Other questions have other forms: as many as there are sets of them, counted independently.
+    if name == "sort":
+        assert len(np.unique(forms(every), axis=0)) == len(
+            {tuple(sorted(p)) for p in every.tolist()}
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class One(Sort):
     """Always the same prompt."""
@@ -290,10 +328,50 @@ def test_token_by_token_it_is_worth_the_same(kind):
     np.testing.assert_array_equal((found.info["cut"] * last).sum(1), [0] * 16 + [1] * 8)
 
 
+def test_padding_inside_of_an_answer_is_shown():
+    """Without it a wrong answer would look right."""
+    task = make_task("sort-3")
+    assert decode(task, [PAD, PAD, 4, 2, 3, EOS]) == "2 0 1 <eos>"
+    assert decode(task, [2, PAD, 3, EOS, PAD, PAD]) == "0 <pad> 1 <eos>"
+    assert decode(task, [PAD, 2, PAD, EOS], 4) == "<pad> 0 <pad> <eos>"
+    assert decode(task, [2, PAD, PAD, PAD], 2) == "0 <pad>"
+    assert decode(task, [PAD, PAD]) == ""
+
+
 def test_names():
     assert {"sort", "add", "reverse", "countdown", "graph-path", "bandit"} <= set(task_names())
     assert envs.make("tokens-sort-4").task == Sort(4)
     assert make_tokens("sort").prompt_length == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("sort-6", "sort"),
+        ("sort-06", "sort"),
+        ("sort-04", "sort-4"),
+        ("add-2", "add"),
+        ("countdown-3", "countdown"),
+        ("graph-path-6", "graph-path"),
+        ("graph-path", "graph-path"),
+        ("nothing-3", "nothing-3"),
+    ],
+)
+def test_a_size_that_a_task_has_anyway_is_no_other_task(name, plain):
+    assert plain_name(name) == plain
+
+
+def test_options_of_a_task_make_its_environment():
+    assert envs.make("tokens-countdown", largest=9, reward="rule").task == Countdown(3, 9)
+    assert envs.make("tokens-sort-4", digits=4, reward="process").reward_kind == "process"
+    with pytest.raises(ValueError, match="sort-4 has digits 4, not 5: leave out one of the two"):
+        envs.make("tokens-sort-4", digits=5)
+    with pytest.raises(ValueError, match="largest must be between 2 and 33, got 99"):
+        envs.make("tokens-countdown", largest=99)
+    with pytest.raises(ValueError, match="two makes an environment whose reward is rule already"):
+        TokenFactory(lambda: make_tokens("sort-2", "rule"), name="two")(reward="process")
+    with pytest.raises(ValueError, match="wrong makes a int, not a token task"):
+        TokenFactory(lambda: 3, name="wrong")()
 
 
 @pytest.mark.parametrize(
