@@ -57,6 +57,28 @@ def test_padding_before_a_prompt_changes_nothing(params):
     np.testing.assert_allclose(short.logp, padded.logp, atol=1e-5)
 
 
+def test_an_empty_prompt_is_one_token(params):
+    """It attends to that, and not to everything: to places still to be written, or to the response itself."""
+    empty = jnp.full((1, 3), PAD)
+    found, longer = write(params, empty), write(params, jnp.full((1, 5), PAD))
+    np.testing.assert_array_equal(found.tokens, longer.tokens)
+    np.testing.assert_allclose(found.logp, longer.logp, atol=1e-5)
+    without = write(params, empty, cached=False)
+    np.testing.assert_array_equal(found.tokens, without.tokens)
+    np.testing.assert_allclose(found.logp, without.logp, atol=1e-5)
+
+    @jax.jit
+    def first(params, response):
+        tokens = jnp.concatenate([empty, response[None]], axis=1)
+        places = jnp.concatenate([token_positions(empty, PAD), 1 + jnp.arange(2)[None]], axis=1)
+        policy = NETWORK.module(params).policy
+        return log_probs(policy.logits(policy.hidden(tokens, places)[:, 2]), Sampling())[0]
+
+    one, other = first(params, jnp.array([2, 3])), first(params, jnp.array([7, 8]))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    np.testing.assert_allclose(one[found.tokens[0, 0]], found.logp[0, 0], atol=1e-5)
+
+
 def test_responses_end_where_they_end(params):
     found = jax.tree.map(np.asarray, write(params, jnp.tile(PROMPT, (30, 1))))
     assert {int(n) for n in found.length} > {1, 6}
@@ -113,8 +135,9 @@ class TestLogProbs:
 
 
 def test_positions_start_at_the_first_token():
-    found = token_positions(jnp.array([[PAD, PAD, 4, PAD], [3, 4, 5, 6]]), PAD)
-    assert found.tolist() == [[-1, -1, 0, 1], [0, 1, 2, 3]]
+    prompts = jnp.array([[PAD, PAD, 4, PAD], [3, 4, 5, 6], [PAD, PAD, PAD, PAD]])
+    found = token_positions(prompts, PAD)
+    assert found.tolist() == [[-1, -1, 0, 1], [0, 1, 2, 3], [-1, -1, -1, 0]]
 
 
 @pytest.mark.parametrize(

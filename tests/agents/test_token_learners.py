@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import pytest
 
 import agents
 from agents import grpo, ppo, reinforce, token_learners
-from agents.batch import Evaluation, Targets
-from agents.groups import group_targets
+from agents.batch import Batch, Evaluation, Targets
+from agents.generation import log_probs
+from agents.groups import group_targets, leave_one_out_targets
 from envs import probes
 from envs.tokens import make_tokens
 
@@ -117,6 +119,177 @@ def test_fractions_of_rewards_survive():
     totals = np.sum(written.batch.reward, axis=0)
     assert ((totals > 0) & (totals < 1)).any()
     np.testing.assert_allclose(metrics["train/return"], totals.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"top_k": 3}, {"top_p": 0.6}, {"top_k": 4, "top_p": 0.7}])
+def test_the_kl_under_truncation_is_one(changes):
+    """KL(pi || ref) for the pi that is sampled from; the reference leaves out nothing. By the sum over all tokens."""
+    algo, state, written, _ = collected(temperature=1.3, **changes)
+    moved = jax.tree.map(lambda x: x + 0.1 * np.sign(x), state.params)
+    batch = written.batch
+
+    @jax.jit
+    def look(params, reference):
+        every = jnp.arange(algo.env.vocabulary_size)[:, None, None]
+        action = jnp.broadcast_to(every, (len(every), *batch.action.shape))
+        of_reference = jax.vmap(lambda a: algo.reference_logp(reference, batch.obs, a))(action)
+        hidden = algo.network.module(params).policy
+        hidden_states = hidden.hidden(batch.obs["token"].T, batch.obs["position"].T)
+        logp = log_probs(hidden.logits(hidden_states), algo.config.sampling)
+        return jnp.transpose(logp, (2, 1, 0)), of_reference
+
+    logp, reference = (np.asarray(x)[:, batch.mask] for x in look(state.params, moved))
+    np.testing.assert_allclose(np.exp(reference).sum(0), 1.0, rtol=1e-5)
+    drawn = logp > -1e20
+    assert 1 <= drawn.sum(0).min() < drawn.sum(0).max() or drawn.sum(0).max() < len(drawn)
+    terms = np.where(drawn, np.exp(logp) * (np.where(drawn, logp, 0.0) - reference), 0.0)
+    assert terms.sum(0).min() > 0.0
+    # What the batch holds of the tokens that were drawn is the same.
+    own = np.take_along_axis(logp, np.asarray(batch.action)[batch.mask][None], axis=0)[0]
+    np.testing.assert_allclose(own, np.asarray(batch.logp)[batch.mask], atol=1e-5)
+
+
+def spoilt(algo, value):
+    """Its environment, where the first token of a response that begins with the digit 0 earns `value`."""
+    score = algo.env.score
+
+    def scores(prompts, responses, lengths):
+        rewards, correct = score(prompts, responses, lengths)
+        bad = responses[:, 0] == 2
+        return rewards.at[:, 0].set(jnp.where(bad, value, rewards[:, 0])), correct
+
+    env = types.SimpleNamespace(
+        **{name: getattr(algo.env, name) for name in OF_A_TASK if name != "score"}, score=scores
+    )
+    return type(algo)(algo.config, env)
+
+
+OF_A_TASK = [
+    "vocabulary_size",
+    "prompt_length",
+    "response_length",
+    "pad",
+    "stop",
+    "prompts",
+    "has_solutions",
+    "solutions",
+    "score",
+]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_token_reward_not_finite(value):
+    """Such a response earns 0 and is counted; the others are learnt from as ever."""
+    algo = spoilt(learner("grpo"), value)
+    run = jax.jit(lambda k: algo.collect(algo.init(k)))
+    _, (written, metrics) = run(jax.random.key(0))
+    batch = written.batch
+    bad = np.asarray(batch.action)[algo.env.prompt_length - 1] == 2
+    assert metrics["train/nonfinite"] == bad.sum() > 0
+    assert (np.asarray(batch.reward)[:, bad] == 0).all()
+    assert not np.asarray(written.correct)[bad].any()
+    assert np.asarray(batch.reward)[:, ~bad].sum() > 0
+    state, metrics = jax.jit(lambda k: algo.step(algo.init(k)))(jax.random.key(0))
+    for x in jax.tree.leaves((state.params, metrics)):
+        assert np.isfinite(x).all()
+
+
+class TestCutResponses:
+    def both(self, name, how, **changes):
+        algo = learner(name, cut_responses=how, **changes)
+        state, (written, metrics) = jax.jit(lambda k: algo.collect(algo.init(k)))(jax.random.key(0))
+        batch = jax.tree.map(np.asarray, written.batch)
+        ended = np.any((batch.action == algo.env.stop) & batch.mask, axis=0)
+        assert 0 < ended.sum() < len(ended)
+        np.testing.assert_allclose(metrics["train/cut"], 1 - ended.mean(), rtol=1e-6)
+        return algo, state, written, ended, metrics
+
+    def test_masked_ones_leave_the_loss_and_stay_in_the_baseline(self):
+        algo, state, written, ended, _ = self.both("grpo", "mask")
+        assert not np.asarray(written.learnt)[:, ~ended].any()
+        np.testing.assert_array_equal(
+            np.asarray(written.learnt)[:, ended], np.asarray(written.batch.mask)[:, ended]
+        )
+        targets, _ = group_targets(written.batch, 8)
+        masked = written.kept
+        find = jax.jit(lambda b, t: gradients(algo, state.params, b, t))
+        without = jax.tree.map(lambda x: np.asarray(x)[:, ended], (written.batch, targets))
+        close(find(masked, targets), find(*without))
+
+    @pytest.mark.parametrize("name", ["reinforce", "rloo", "ppo", "grpo", "dr-grpo", "rejection"])
+    def test_every_learner_can_mask_them(self, name):
+        algo = learner(name, cut_responses="mask")
+        state, metrics = jax.jit(lambda k: algo.step(algo.init(k)))(jax.random.key(0))
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics)))
+
+    def test_penalised_ones_earn_the_score_and_nothing_else(self):
+        _, _, written, ended, metrics = self.both("ppo", "penalise", cut_score=-0.5)
+        kept = learner("ppo")
+        _, (plain, plain_metrics) = jax.jit(lambda k: kept.collect(kept.init(k)))(jax.random.key(0))
+        total = np.sum(written.batch.reward, axis=0)
+        np.testing.assert_allclose(total[~ended], -0.5)
+        np.testing.assert_array_equal(
+            np.asarray(written.batch.reward)[:, ended], np.asarray(plain.batch.reward)[:, ended]
+        )
+        assert metrics["train/return"] == plain_metrics["train/return"]  # the task's own
+
+    @pytest.mark.parametrize(
+        ("name", "task", "changes", "message"),
+        [
+            ("rejection", "sort-3", {"cut_responses": "penalise"}, "changes nothing here"),
+            ("grpo", "bandit-3", {"cut_responses": "mask"}, "no token ends a response"),
+            ("grpo", "sort-3", {"cut_score": -2.0}, "needs cut_responses penalise"),
+            (
+                "ppo",
+                "sort-3",
+                {"cut_responses": "penalise", "cut_score": 1.0},
+                "cut_score must not be positive",
+            ),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, name, task, changes, message):
+        with pytest.raises(ValueError, match=message):
+            learner(name, task, **changes)
+
+
+def test_without_an_expert_there_is_no_imitation():
+    env = types.SimpleNamespace(
+        **{
+            name: getattr(make_tokens("sort-3"), name)
+            for name in OF_A_TASK
+            if "solution" not in name
+        },
+        has_solutions=False,
+    )
+    config = ALGORITHMS["grpo"].Config(**{**SMALL, "imitation_steps": 0})
+    algo = ALGORITHMS["grpo"](config, env)
+    jax.eval_shape(algo.step, jax.eval_shape(algo.init, jax.random.key(0)))
+    with pytest.raises(ValueError, match="imitation_steps = 3 needs an expert"):
+        ALGORITHMS["grpo"](dataclasses.replace(config, imitation_steps=3), env)
+    with pytest.raises(ValueError, match="SFT imitates an expert, and the task has none"):
+        ALGORITHMS["sft"](ALGORITHMS["sft"].Config(**{**SMALL, "imitation_steps": 0}), env)
+
+
+def test_what_learners_report():
+    """PPO on which side ratios leave the clip range; those with groups, how many had no spread."""
+    wanted = {
+        "ppo": {"clip_fraction_low", "clip_fraction_high"},
+        "grpo": {"clip_fraction_low", "clip_fraction_high", "frac_zero_std"},
+        "rloo": {"frac_zero_std"},
+    }
+    for name, metrics in wanted.items():
+        algo = learner(name)
+        found = jax.eval_shape(lambda k, a=algo: a.step(a.init(k)), jax.random.key(0))[1]
+        assert metrics | {"train/nonfinite"} <= found.keys()
+
+
+def test_groups_without_spread_are_counted():
+    reward = jnp.array([[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]])
+    flags = jnp.zeros_like(reward, bool)
+    batch = Batch(reward, reward, reward, reward, reward, reward, flags, flags, ~flags)
+    targets, metrics = leave_one_out_targets(batch, 2)
+    assert metrics["frac_zero_std"] == pytest.approx(2 / 3)
+    np.testing.assert_allclose(targets.advantage, [[0, 0, -1, 1, 0, 0]])
 
 
 def test_kl_is_taken_off_the_rewards():
