@@ -90,7 +90,7 @@ def of_runs(
     how = f"{what} over {episodes} fresh starts, deterministic policy; "
     if of_tokens:
         how = (
-            f"Over {episodes} samples, 8 of each held-out prompt, at the temperature of training; "
+            f"Over {episodes} samples, 8 of each held-out prompt, at temperature 1; "
         )
     lines += [
         "",
@@ -114,7 +114,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes:
     episodes = _episodes(r["final"]["episodes"] for r in records)
     how = f"the trained, deterministic policy over {episodes} fresh starts"
     if _of_tokens(records):
-        how = f"{episodes} responses to held-out prompts, sampled at the temperature of training"
+        how = f"{episodes} responses to held-out prompts, sampled at temperature 1"
 
     def spread(value: Callable[[Record], float | None]) -> dict[tuple[str, str], str]:
         return {
@@ -185,7 +185,7 @@ def _token_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, 
         for (algo, env), found in told.items()
     }
     columns = tuple((name, operator.itemgetter(name)) for name in next(iter(rows.values())))
-    what = "Of samples at the temperature of training, to held-out prompts; after imitation, and in the end; medians."
+    what = "Of samples at temperature 1, to held-out prompts; after imitation, and in the end; medians."
     return ["## Correct responses", "", what, "", *_table("task, algorithm", columns, rows), ""]
 
 

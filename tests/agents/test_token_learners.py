@@ -165,15 +165,8 @@ def spoilt(algo, value):
 
 
 OF_A_TASK = [
-    "vocabulary_size",
-    "prompt_length",
-    "response_length",
-    "pad",
-    "stop",
-    "prompts",
-    "has_solutions",
-    "solutions",
-    "score",
+    *("vocabulary_size", "prompt_length", "response_length", "pad", "stop"),
+    *("prompts", "has_solutions", "solutions", "score"),
 ]
 
 

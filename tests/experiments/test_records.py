@@ -145,5 +145,5 @@ def test_a_run_of_tokens_is_told_by_its_share_of_correct_responses(tmp_path):
         "| tokens-sort, grpo | 3 | 0.100, then 0.750 (0.500 to 1.000) | 0.400, then 1.000" in page
     )
     assert "2.00 nats" in page
-    assert "64 responses to held-out prompts, sampled at the temperature of training" in page
+    assert "64 responses to held-out prompts, sampled at temperature 1" in page
     assert "Gait" not in page

@@ -1,14 +1,28 @@
 import itertools
 import json
 import math
+import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
+from envs.tokens import make_tokens
 from envs.tokens.digits import EQUALS
-from experiments import checkpoints, cli, evaluator, play, runner, runs, spec, token_evaluation
+from envs.tokens.task import EOS, PAD
+from experiments import (
+    checkpoints,
+    cli,
+    evaluator,
+    grid,
+    play,
+    runner,
+    runs,
+    spec,
+    token_evaluation,
+)
 from experiments.token_evaluation import Samples, pass_at
 
 SMALL = [
@@ -60,6 +74,115 @@ def test_one_command_from_imitation_to_summary(tmp_path, capsys):
             use()
 
 
+def prepared(*flags, domain="tokens"):
+    return cli.prepare(list(map(str, flags)), None, domain)[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "plain"), [("sort-6", "sort"), ("add-2", "add"), ("countdown-3", "countdown")]
+)
+def test_presets_belong_to_the_task_and_not_to_its_spelling(size, plain):
+    assert prepared("--task", size) == prepared("--task", plain)
+    assert prepared("--task", size).env == f"tokens-{plain}"
+
+
+def test_presets_are_those_of_every_size():
+    other = prepared("--task", "sort-4")
+    assert other.config == prepared("--task", "sort").config
+    by_flag = prepared("--task", "sort", "--digits", 4)
+    assert (by_flag.config, by_flag.env_kwargs) == (other.config, other.env_kwargs)
+    assert prepared("--task", "countdown-4").config.imitation_steps == 60
+
+
+def test_options_of_a_task_are_flags_of_its_runs(tmp_path, capsys):
+    chosen = prepared("--task", "countdown", "--largest", 9, "--reward", "rule")
+    assert chosen.env_kwargs == {"numbers": 3, "largest": 9, "reward": "rule", "split": "train"}
+    assert chosen.build().env.task.largest == 9
+    runs.create(tmp_path / "run", chosen.to_json())
+    resumed = ["--resume", str(tmp_path / "run")]
+    assert prepared(*resumed) == prepared(*resumed, "--task", "countdown-3") == chosen
+    assert prepared(*resumed, "--largest", 9) == chosen
+    for flags, message in [
+        (("--largest", 8), "--largest 8 contradicts the run"),
+        (("--task", "countdown-4"), "is a run of env tokens-countdown, not tokens-countdown-4"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            prepared(*resumed, *flags)
+    small = prepared("--task", "sort", "--digits", 4)
+    runs.create(tmp_path / "small", small.to_json())
+    resumed = ["--resume", str(tmp_path / "small")]
+    assert prepared(*resumed, "--task", "sort-4") == small
+    with pytest.raises(ValueError, match="not tokens-sort"):
+        prepared(*resumed, "--task", "sort-6")
+
+
+def test_samples_are_drawn_at_temperature_1_however_training_samples(monkeypatch):
+    """So pass@k of runs with other temperatures can be compared."""
+    changes = {"imitation_steps": 0, "layers": 1, "width": 16, "heads": 2, "kv_heads": 2}
+    plain, bold = (
+        prepared("--task", "sort-3", *grid.as_flags({**changes, **more})).build()
+        for more in ({}, {"temperature": 0.3, "top_k": 2})
+    )
+    state = jax.jit(plain.init)(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 16)
+    found = [
+        jax.jit(lambda s, k, a=a: token_evaluation.sample(a, s, k))(state, keys)
+        for a in (plain, bold)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_what_is_shown_of_samples_is_one_prompts(tmp_path):
+    """Also where several batches are put together, with padding inside of an answer."""
+    env = make_tokens("sort-2")
+    n = 2 * token_evaluation.PROMPTS
+    prompts = np.asarray(env.held_out(jax.random.key(0), n))
+    responses = np.asarray(env.solutions(prompts))
+    responses[0] = [PAD, PAD, EOS]
+    correct = np.arange(n)[:, None] % 2 == np.ones((1, 8))
+    zeros, lengths = np.zeros((n, 8)), np.full((n, 8), 3)
+    whole = Samples(correct, zeros, lengths, zeros, zeros > 0, prompts, responses)
+    halves = [Samples(*(np.split(x, 2)[i] for x in whole)) for i in (0, 1)]
+    algo = types.SimpleNamespace(env=env)
+    shown = token_evaluation.transcripts(algo, token_evaluation.concatenate(halves))
+    assert len(shown) == 2 * token_evaluation.SHOWN
+    assert shown[0]["response"] == "<pad> <pad> <eos>"
+    for i, row in enumerate(shown):
+        assert row["prompt"] == env.decode(prompts[i])
+        assert row["correct"] == (i % 2 == 1)
+    report = token_evaluation.report(algo, whole)
+    assert report["eval_prompts"] == n
+    assert report["eval_prompts_distinct"] == len({tuple(p) for p in prompts.tolist()}) < n
+
+
+def test_training_step_by_step_points_to_the_command_for_tokens(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from envs.tokens.digits import Sort\n\n\nclass Mine(Sort):\n    pass\n\n\ndef make():\n    return Mine()\n"
+    )
+    for flags, hint in [
+        (["--env", "tokens-sort", "--algo", "ppo"], "--task sort --algo ppo"),
+        (["--env", "tokens-sort", "--algo", "ppo", "--help"], "--task sort --algo ppo"),
+        (["--env", "tokens-sort-4", "--algo", "sac"], "--task sort-4"),
+        (["--env", "tokens-add"], "--task add"),
+        (["--env", "mine.py:Mine"], "mine.py:Mine"),
+        (["--env", "mine.py:make", "--algo", "grpo"], "mine.py:make --algo grpo"),
+    ]:
+        assert cli.main(flags) == 2
+        error = capsys.readouterr().err
+        assert "is a token task: train on it with python -m experiments.tokens --task" in error
+        assert error.strip().endswith(hint)
+        assert error.count("\n") == 1
+
+
+def test_a_file_with_a_task_belongs_to_tokens_in_a_grid(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from envs.tokens.digits import Sort\n\n\nclass Mine(Sort):\n    pass\n"
+    )
+    (cell,) = grid.product([str(tmp_path / "mine.py:Mine")], ["rloo"], flags={"digits": 3})
+    grid.check([cell])
+    assert cell.argv()[:2] == ["--task", cell.env]
+
+
 def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "import dataclasses\n"
@@ -72,8 +195,9 @@ def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
         "        return right.at[:-1].set(right[:-1][::-1])\n"
     )
     flags = ["--task", "mine.py:Descending", *SMALL[2:], "--total-steps", "48", "--out", "run"]
-    assert cli.main([*flags, "--algo", "sft"], domain="tokens") == 0
+    assert cli.main([*flags, "--algo", "sft", "--reward", "process"], domain="tokens") == 0
     env = spec.open_run(tmp_path / "run")[1].env
+    assert env.reward_kind == "process"
     assert env.decode(env.solutions(jnp.array([[3, 5, EQUALS]]))[0]) == "3 1 <eos>"
 
 
@@ -131,6 +255,11 @@ def test_batches_of_samples_are_put_together():
         (["--task", "sort-99"], "digits must be between 1 and 64"),
         (["--temprature", "2"], "unknown flag --temprature: did you mean --temperature?"),
         (["--resume", "nowhere"], "nowhere is not a run"),
+        (["--split", "held-out"], "would train on the very prompts that evaluation asks"),
+        (["--task", "sort-4", "--digits", "5"], "sort-4 has digits 4, not 5"),
+        (["--task", "countdown", "--largest", "99"], "largest must be between 2 and 33"),
+        (["--task", "bandit", "--cut-responses", "mask"], "no token ends a response"),
+        (["--algo", "rejection", "--cut-responses", "penalise"], "take keep or mask"),
     ],
 )
 def test_bad_input(flags, message, capsys):
