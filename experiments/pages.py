@@ -89,9 +89,7 @@ def of_runs(
     what = "Return, survival and gait" if has_gait else "Return"
     how = f"{what} over {episodes} fresh starts, deterministic policy; "
     if of_tokens:
-        how = (
-            f"Over {episodes} samples, 8 of each held-out prompt, at temperature 1; "
-        )
+        how = f"Over {episodes} samples, 8 of each held-out prompt, at temperature 1; "
     lines += [
         "",
         f"{how}"
