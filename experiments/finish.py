@@ -80,6 +80,7 @@ def _of_token_run(
     tokens = sum(report["tokens_generated"] for report in per_seed)
     return {
         "task": spec.env.removeprefix(TOKENS),
+        "held_out": algo.env.holds_out,  # whether any prompts are: else evaluation asks those of training
         "parameters": num_parameters(finished.states.params) // spec.seeds,
         "tokens_generated": tokens,
         # Of all seeds together, while training.
@@ -171,7 +172,8 @@ def _token_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _prompts(summary: dict[str, Any]) -> str:
     asked, distinct = summary["eval_prompts"], summary["eval_prompts_distinct"]
-    return f"{asked} held out a seed, {distinct:.0f} of them distinct; temperature 1"
+    what = "held out" if summary["held_out"] else "of those trained on, for none is held out,"
+    return f"{asked} {what} a seed, {distinct:.0f} of them distinct; temperature 1"
 
 
 def _wall_clock(summary: dict[str, Any]) -> tuple[str, str]:

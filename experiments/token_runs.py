@@ -29,8 +29,6 @@ def require_trainable(spec: Spec, env: Env) -> None:
             "--split held-out would train on the very prompts that evaluation asks: leave it out"
         )
     if is_shipped(env):
-        if not env.task.splits:
-            _warn(name, "no prompts are held out: it is evaluated on those that it trains on")
         return
     imitates = algorithm(spec.algo, spec.domain).imitates or spec.config.imitation_steps > 0
     folder = None

@@ -119,6 +119,11 @@ class TokenEnv(Env[Writing]):
         return rewards, verdict.correct
 
     @property
+    def holds_out(self) -> bool:
+        """True where `held_out` asks questions that `prompts` never asks in training."""
+        return self.task.splits
+
+    @property
     def has_solutions(self) -> bool:
         return self.task.has_solution
 

@@ -136,8 +136,8 @@ def test_what_is_shown_of_samples_is_one_prompts(tmp_path):
     """Also where several batches are put together, with padding inside of an answer."""
     env = make_tokens("sort-2")
     n = 2 * token_evaluation.PROMPTS
-    prompts = np.asarray(env.held_out(jax.random.key(0), n))
-    responses = np.asarray(env.solutions(prompts))
+    asked = env.held_out(jax.random.key(0), n)
+    prompts, responses = np.asarray(asked), np.array(env.solutions(asked))
     responses[0] = [PAD, PAD, EOS]
     correct = np.arange(n)[:, None] % 2 == np.ones((1, 8))
     zeros, lengths = np.zeros((n, 8)), np.full((n, 8), 3)
