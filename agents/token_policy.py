@@ -54,7 +54,7 @@ class TokenPolicy:
 
     def __init__(self, config: Any, env: Any, *, critic: bool = False, group_size: int = 1):
         require(
-            all(hasattr(env, name) for name in ("prompts", "solutions", "score")),
+            all(hasattr(env, name) for name in ("prompts", "score", "has_solutions")),
             f"{type(self).__name__} learns token tasks, and this environment is none",
         )
         require(
