@@ -71,5 +71,5 @@ _TOKENS = Evaluator(
     row=token_evaluation.row,
     report=token_evaluation.report,
     transcripts=token_evaluation.transcripts,
-    trouble=lambda algo, found: None,
+    trouble=token_evaluation.trouble,
 )

@@ -101,6 +101,17 @@ def report(algo: Any, found: Samples) -> dict[str, Any]:
     }
 
 
+def trouble(algo: Any, found: Samples) -> str | None:
+    """The line about responses whose rewards are not finite; None: all are."""
+    broken = int(np.sum(found.broken))
+    if not broken:
+        return None
+    return (
+        f"evaluation: the reward of {broken} of {found.broken.size} responses is not finite; they earn 0, in training "
+        "too, and are counted as wrong"
+    )
+
+
 def transcripts(algo: Any, found: Samples) -> list[dict[str, Any]]:
     """Prompts and responses in words: SHOWN of each PROMPTS. Every token of a response is shown, padding that the
     policy wrote inside of it too."""
