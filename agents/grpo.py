@@ -17,7 +17,7 @@ transformers just as well.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.struct
 import jax

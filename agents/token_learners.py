@@ -153,7 +153,7 @@ class Rejection(TokenPolicy):
         # The others do not exist: neither in the sum nor in the number that it is divided by.
         kept = written._replace(learnt=written.learnt & written.correct)
         ones = jnp.where(kept.learnt, 1.0, 0.0)
-        targets = Targets(ones, jnp.zeros_like(ones))
+        targets = Targets(ones)
         return policy_gradient_step(self, state, kept, targets, metrics)
 
 

@@ -140,7 +140,7 @@ class TokenPolicy:
             params,
             opt_state,
             batch,
-            Targets(ones, jnp.zeros_like(ones)),
+            Targets(ones),
             evaluate=self.evaluate,
             optimizer=self.optimizer,
             learning_rate=rate,

@@ -279,7 +279,15 @@ def test_what_learners_report():
 def test_groups_without_spread_are_counted():
     reward = jnp.array([[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]])
     flags = jnp.zeros_like(reward, bool)
-    batch = Batch(reward, reward, reward, reward, reward, reward, flags, flags, ~flags)
+    batch = Batch(
+        obs=reward,
+        action=reward,
+        logp=reward,
+        reward=reward,
+        terminated=flags,
+        truncated=flags,
+        mask=~flags,
+    )
     targets, metrics = leave_one_out_targets(batch, 2)
     assert metrics["frac_zero_std"] == pytest.approx(2 / 3)
     np.testing.assert_allclose(targets.advantage, [[0, 0, -1, 1, 0, 0]])
