@@ -25,7 +25,7 @@ TINY = [
 ]
 
 
-TABULAR = ("agents.tabular", "agents.tabular.dynamic_programming")
+TABULAR = ("agents.tabular.q_learning", "agents.tabular.dynamic_programming")
 
 
 @pytest.fixture(autouse=True)
