@@ -334,3 +334,9 @@ def test_an_undecorated_class_is_told():
 
     findings = check.check(Plain())
     assert "put @flax.struct.dataclass above class Plain" in findings[0].problem
+
+
+def test_observations_of_any_finite_number_pass_without_a_warning():
+    largest = np.finfo(np.float32).max
+    env = broken(observation_space=gymnasium.spaces.Box(-largest, largest, (2,), np.float32))
+    assert check.passed(check.check(env))
