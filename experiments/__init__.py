@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.shadows import refuse_shadows
+from experiments.console.shadows import refuse_shadows
 
 refuse_shadows()
 
@@ -36,7 +36,7 @@ def load(
     import jax
 
     from envs.host import HostEnv
-    from experiments import spec as specs
+    from experiments.run import spec as specs
 
     folder = Path(run)
     spec, algo = specs.open_run(folder, trust)

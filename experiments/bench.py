@@ -18,10 +18,10 @@ under jit, `HalfCheetah-v5/raw` and `HalfCheetah-v5/bound` its C physics alone o
 `HalfCheetah-v5/of_envpool` is how many times faster ours is.
 
 With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal networks, batches and numbers of updates
-(`experiments/bench_learners.py`, which says what is not equal). Rivals come with the extra `rivals`, or live in another
+(`experiments/benchmarks/learners.py`, which says what is not equal). Rivals come with the extra `rivals`, or live in another
 environment, whose interpreter `--rivals-python` names; one that is not there is left out.
 
-With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/bench_tokens.py`).
+With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/benchmarks/tokens.py`).
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ import tyro
 
 from agents.ppo import PPO, PPOConfig
 from envs.biped.walker import make_walker
-from experiments import outputs
-from experiments.bench_gpu import bench_gpu
-from experiments.bench_learners import bench_learners
-from experiments.bench_tokens import bench_tokens
-from experiments.cli import run_main
-from experiments.flags import parse_flags
-from experiments.presets import preset
-from experiments.rivals import against_rivals
-from experiments.runs import provenance
-from experiments.workloads import environment, rate, raw_physics, same_robots, training
+from experiments.benchmarks.gpu import bench_gpu
+from experiments.benchmarks.learners import bench_learners
+from experiments.benchmarks.rivals import against_rivals
+from experiments.benchmarks.tokens import bench_tokens
+from experiments.benchmarks.workloads import environment, rate, raw_physics, same_robots, training
+from experiments.console import outputs
+from experiments.console.flags import parse_flags
+from experiments.run.command import run_main
+from experiments.run.folders import provenance
+from experiments.run.presets import preset
 
 START_UP = """
 import time; begin = time.perf_counter()

@@ -1,8 +1,8 @@
 """Compares learning curves: python -m experiments.compare RUN_OR_FOLDER... [--by env,algo] [--x seconds] [--out DIR]
 
 Run folders, folders of them, records.json, CSV (env, algo, seed, env_steps, value) and the logs of other libraries
-(`experiments/layouts.py`, `experiments/others.py`) can stand side by side; two folders of equal settings do as
-OLD=DIR NEW=DIR, or with --by env,algo,commit. Statistics: `experiments/statistics.py`.
+(`experiments/analysis/layouts.py`, `experiments/analysis/others.py`) can stand side by side; two folders of equal settings do as
+OLD=DIR NEW=DIR, or with --by env,algo,commit. Statistics: `experiments/analysis/statistics.py`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments import outputs, plots, profiles, sources, statistics
-from experiments.cli import run_main
-from experiments.compare_page import HEADER, Groups, is_page, is_table, page
-from experiments.console import Display
-from experiments.curves import NAME, Curve, differing, ended
-from experiments.flags import parse_flags
-from experiments.markdown import csv_cell
-from experiments.names import short_names
-from experiments.scoring import axes_of, common, scored, scores
-from experiments.suggest import suggestion
+from experiments.analysis import profiles, sources, statistics
+from experiments.analysis.curve import NAME, Curve, differing, ended
+from experiments.analysis.scores import axes_of, common, scored, scores
+from experiments.console import outputs
+from experiments.console.display import Display
+from experiments.console.flags import parse_flags
+from experiments.console.suggest import suggestion
+from experiments.figures import plots
+from experiments.pages.comparison import HEADER, Groups, is_page, is_table, page
+from experiments.pages.markdown import csv_cell
+from experiments.run.command import run_main
+from experiments.run.names import short_names
 
 _POINTS = 200  # at which curves are compared
 _NAMED = 3  # seeds in a note

@@ -18,10 +18,12 @@ from rich.table import Table
 
 import envs
 from envs.physics import BACKENDS
-from experiments import check, options, user_env
-from experiments.exits import run_main
-from experiments.flags import ImportFlag, parse_flags
-from experiments.spec import execute, make_env
+from experiments.console import options
+from experiments.console.exits import run_main
+from experiments.console.flags import ImportFlag, parse_flags
+from experiments.run.spec import execute, make_env
+from experiments.user_envs import check
+from experiments.user_envs import load as user_env
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from agents import ALGORITHMS
-from experiments import outputs, published, records
-from experiments.cli import run_main
-from experiments.console import Display
-from experiments.plots import CONTROL
-from experiments.presets import preset
-from experiments.spec import make_env
+from experiments.analysis import literature
+from experiments.console import outputs
+from experiments.console.display import Display
+from experiments.figures.plots import CONTROL
+from experiments.run import records
+from experiments.run.command import run_main
+from experiments.run.presets import preset
+from experiments.run.spec import make_env
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ("walker-algorithms", "classic", "mujoco")  # folders of results/ with records.json
@@ -55,8 +57,8 @@ _BY_BEST = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
 GOALS |= {
     env: {
         row.algo: row.value
-        for row in published.TABLE
-        if row.metric == "max" and row.task == published.task(env)[0] and row.algo != "ddpg"
+        for row in literature.TABLE
+        if row.metric == "max" and row.task == literature.task(env)[0] and row.algo != "ddpg"
     }
     for env in _BY_BEST
 }
@@ -131,7 +133,7 @@ def _beside_returns(found, cells) -> list[str]:
         if not all(_walks(r) for r in cells.get(("walker", algo), ()))
     ]
     ppo = (r for r in found if r["algo"] == "ppo" and r["env"] in _BY_BEST)
-    compared, *_ = published.against(ppo)
+    compared, *_ = literature.against(ppo)
     training = [c for c in compared if c.best.metric == "final" and c.value < c.best.value]
     return unmet + [
         f"ppo on {_short(c.env)} {_number(c.value)} over the last 100 training episodes (asked {_number(c.best.value)})"
@@ -161,14 +163,14 @@ def _judged(cells):
     for env, goals in GOALS.items():
         for algo, goal in goals.items():
             seeds = cells.get((env, algo))
-            figure = published.best_of if env in _BY_BEST else _median
+            figure = literature.best_of if env in _BY_BEST else _median
             yield env, algo, goal, figure(seeds) if seeds else None
 
 
 def _median(seeds: list[dict[str, Any]]) -> float:
     """Of final returns; a seed that diverged is worse than any."""
     return float(
-        np.median([-np.inf if published.diverged(r) else r["final"]["mean"] for r in seeds])
+        np.median([-np.inf if literature.diverged(r) else r["final"]["mean"] for r in seeds])
     )
 
 

@@ -15,13 +15,15 @@ import jax
 import numpy as np
 import tyro
 
-from experiments import evaluate, nonfinite, spec, video
-from experiments.console import Display
-from experiments.exits import run_main
-from experiments.flags import parse_flags
-from experiments.frame_rate import frame_rate
-from experiments.user_env import located
-from experiments.whole import write_whole
+from experiments.console.display import Display
+from experiments.console.exits import run_main
+from experiments.console.flags import parse_flags
+from experiments.evaluation import control as evaluate
+from experiments.evaluation import nonfinite, video
+from experiments.evaluation.frame_rate import frame_rate
+from experiments.run import spec
+from experiments.run.whole import write_whole
+from experiments.user_envs.load import located
 
 
 @dataclasses.dataclass(frozen=True)

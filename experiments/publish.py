@@ -22,11 +22,15 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import outputs, pages, plots, records, runs, stored
-from experiments.cli import run_main
-from experiments.console import Display
-from experiments.flags import parse_flags
-from experiments.names import label_runs, short_names
+from experiments.console import outputs
+from experiments.console.display import Display
+from experiments.console.flags import parse_flags
+from experiments.figures import plots
+from experiments.pages import results as pages
+from experiments.run import folders as runs
+from experiments.run import records, stored
+from experiments.run.command import run_main
+from experiments.run.names import label_runs, short_names
 
 NOTES = "notes.md"  # in the folder of a page, by hand
 RUNS = "runs.json"

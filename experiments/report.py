@@ -20,13 +20,17 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import compare, outputs, plots, records, sources, stored
-from experiments.cli import run_main
-from experiments.console import Display
-from experiments.curves import NAME, Curve
-from experiments.flags import parse_flags
-from experiments.names import short_names
-from experiments.spec import short_name
+from experiments import compare
+from experiments.analysis import sources
+from experiments.analysis.curve import NAME, Curve
+from experiments.console import outputs
+from experiments.console.display import Display
+from experiments.console.flags import parse_flags
+from experiments.figures import plots
+from experiments.run import records, stored
+from experiments.run.command import run_main
+from experiments.run.names import short_names
+from experiments.run.spec import short_name
 
 VIDEO_BYTES = 4 * 2**20  # of one; a larger one is named as left out
 ALL_VIDEOS_BYTES = 40 * 2**20  # beyond which a page opens slowly

@@ -27,14 +27,16 @@ from typing import IO, Any
 import jax
 import tyro
 
-from experiments import grid, outputs, records, runs, schema
-from experiments.board import Board
-from experiments.exits import BAD_INPUT, run_main
-from experiments.flags import ImportFlag, parse_flags
-from experiments.grid import Cell, Run
-from experiments.locks import alone
-from experiments.spec import algorithm_name, execute, full_name
-from experiments.user_env import path_of
+from experiments.console import outputs
+from experiments.console.exits import BAD_INPUT, run_main
+from experiments.console.flags import ImportFlag, parse_flags
+from experiments.console.locks import alone
+from experiments.grids import grid
+from experiments.grids.board import Board
+from experiments.grids.grid import Cell, Run
+from experiments.run import folders, records, schema
+from experiments.run.spec import algorithm_name, execute, full_name
+from experiments.user_envs.load import path_of
 
 SMOKE_STEPS, SMOKE_SEEDS = 5_000, 2
 POLL_SECONDS = 0.2
@@ -279,7 +281,7 @@ def _only(cells: list[Cell], what: str, names: Sequence[str]) -> list[Cell]:
 
 
 def _folder(flags: SuiteFlags) -> Path:
-    out = flags.out or runs.RUNS / (Path(flags.grid).stem if flags.grid else "suite")
+    out = flags.out or folders.RUNS / (Path(flags.grid).stem if flags.grid else "suite")
     return out.with_name(f"{out.name}-smoke") if flags.smoke else out
 
 

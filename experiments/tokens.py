@@ -7,8 +7,8 @@ as for a robot: `agents/token_policy.py` has the first three, and the update is 
 
 import sys
 
-from experiments import cli
-from experiments.exits import run_main
+from experiments.console.exits import run_main
+from experiments.run import command as cli
 
 
 def main() -> None:

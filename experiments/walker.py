@@ -2,8 +2,8 @@
 
 import sys
 
-from experiments import cli
-from experiments.exits import run_main
+from experiments.console.exits import run_main
+from experiments.run import command as cli
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 import envs
 from agents.algorithm import Algorithm
-from experiments import cli, evaluator
 from experiments import envs as envs_command
+from experiments.evaluation import evaluator
+from experiments.run import command as cli
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 

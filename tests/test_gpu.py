@@ -9,7 +9,7 @@ import pytest
 
 import envs
 from agents.ppo import PPO
-from experiments import bench_gpu
+from experiments.benchmarks import gpu as bench_gpu
 
 ON_CPU = "ignore:the mjx backend on a CPU:UserWarning"
 

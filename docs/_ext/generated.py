@@ -83,14 +83,14 @@ class Settings(_Generated):
 
 
 class Presets(_Generated):
-    """What `experiments.presets` changes of an algorithm's defaults, environment by environment."""
+    """What `experiments.run.presets` changes of an algorithm's defaults, environment by environment."""
 
     required_arguments = 1
     option_spec = {"tokens": directives.flag}
 
     def run(self):
         from agents import ALGORITHMS, TOKEN_ALGORITHMS
-        from experiments import presets
+        from experiments.run import presets
 
         name = self.arguments[0]
         self.env.note_dependency(presets.__file__)
@@ -156,7 +156,7 @@ class Environments(_Generated):
 
     def run(self):
         import envs
-        from experiments import options
+        from experiments.console import options
         from experiments.envs import space_text
 
         chosen = self.options.get("names", "").split() or envs.names()

@@ -22,14 +22,16 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import markdown, outputs, runs, schema
-from experiments.cli import run_main
-from experiments.console import Display
-from experiments.flags import parse_flags
+from experiments.console import outputs
+from experiments.console.display import Display
+from experiments.console.flags import parse_flags
+from experiments.pages import markdown
+from experiments.run import folders, schema
+from experiments.run.command import run_main
 from experiments.studies import bandit, cliff, kl, variance
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}
-OUT, QUICK_OUT = Path("results/studies"), runs.RUNS / "studies-quick"
+OUT, QUICK_OUT = Path("results/studies"), folders.RUNS / "studies-quick"
 _BEGIN, _COMMAND = "# Studies\n", "python -m experiments.studies"
 _RECORD = schema.Table({"command": schema.TEXT, "numbers": schema.Table({})})
 _DIGITS = 4  # of the numbers on disk: more than a picture shows
@@ -61,9 +63,9 @@ def studies(argv: Sequence[str]) -> int:
     )  # better now than in some minutes
     stored(out)
     say = Display().say
-    numbers = runs.plain(rounded(study.run(flags.quick, say)))
+    numbers = folders.plain(rounded(study.run(flags.quick, say)))
     command = f"{_COMMAND} {flags.name}" + (" --quick" if flags.quick else "")
-    record = {"command": command, **runs.provenance(), "numbers": numbers}
+    record = {"command": command, **folders.provenance(), "numbers": numbers}
     with outputs.staged(out, ours) as fresh:
         outputs.write(fresh / json_file, compact(record))
         study.draw(numbers, fresh / figure)

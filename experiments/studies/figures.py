@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments import plots
+from experiments.figures import plots
 
 INK, GREY = "#374151", "#6b7280"
 # Told apart by lightness, too: by those who do not see the hues, and in print.

@@ -23,7 +23,7 @@ from agents.reinforce import (
     targets,
 )
 from envs.base import Env
-from experiments.spec import make_env
+from experiments.run.spec import make_env
 from experiments.studies import figures
 
 TITLE = "The variance of REINFORCE's gradient"

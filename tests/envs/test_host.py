@@ -11,7 +11,7 @@ import pytest
 import envs
 from agents.ppo import PPO, PPOConfig
 from envs import base, callback, host
-from experiments import evaluate
+from experiments.evaluation import control as evaluate
 
 LIMIT = 30
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import envs
-from experiments.spec import Spec
+from experiments.run.spec import Spec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,16 @@ import pytest
 
 import envs
 from agents import ALGORITHMS
-from experiments import bench, bench_learners, cli
-from experiments.bench_learners import COMPARISONS, Comparison, against_learners, rival_settings
-from experiments.workloads import ITERATIONS
+from experiments import bench
+from experiments.benchmarks import learners
+from experiments.benchmarks.learners import (
+    COMPARISONS,
+    Comparison,
+    against_learners,
+    rival_settings,
+)
+from experiments.benchmarks.workloads import ITERATIONS
+from experiments.run import command as cli
 
 SMALL = Comparison(
     "CartPole-v1",
@@ -132,7 +139,7 @@ printf %s "$4" > {shlex.quote(str(said))}
 echo ready; while read seconds; do echo 2.0; done""",
     )
     saved: list[dict] = []
-    figures = bench_learners.bench_learners(program, 2, 0.01, saved.append, (SMALL,))
+    figures = learners.bench_learners(program, 2, 0.01, saved.append, (SMALL,))
     key = SMALL.key
     assert figures[f"{key}/sb3"] == 2.0
     assert figures[f"{key}/of_sb3"] == pytest.approx(figures[f"{key}/here"] / 2.0)
@@ -145,7 +152,7 @@ echo ready; while read seconds; do echo 2.0; done""",
 
 
 def test_a_package_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_learners, "training", lambda algo: lambda: 1)  # compiles nothing
+    monkeypatch.setattr(learners, "training", lambda algo: lambda: 1)  # compiles nothing
     # The worker itself, in this interpreter: it starts without the project and dies of the import.
     comparison = dataclasses.replace(SMALL, rivals=("rejax",))
     missing = interpreter(tmp_path, f'exec {shlex.quote(sys.executable)} -S "$@"')

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from experiments import bench_page
-from experiments.bench_page import FOLDER, text
+from experiments.benchmarks import page as bench_page
+from experiments.benchmarks.page import FOLDER, text
 
 PROVENANCE = {
     "commit": "0123456789abcdef",

@@ -11,7 +11,7 @@ import pytest
 
 from envs.base import Env
 from envs.callback import host_call
-from experiments import check, check_tools
+from experiments.user_envs import check, check_tools
 
 
 @flax.struct.dataclass

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import checkpoints
+from experiments.run import checkpoints
 
 PROGRESS = {"iteration": 3, "pending": {"loss": [[0.1, float("inf")]]}}
 

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 import agents
-from experiments import cli, compare, evaluator, finish, flags, grid, play, runs
-from experiments.locks import alone
+from experiments import compare, play
+from experiments.console import flags
+from experiments.console.locks import alone
+from experiments.evaluation import evaluator
+from experiments.grids import grid
+from experiments.run import command as cli
+from experiments.run import folders
+from experiments.run import summary as finish
 from tests.experiments import stub
 
 TINY = [
@@ -77,7 +83,7 @@ BAD = [
 
 @pytest.mark.parametrize(("flags", "message"), BAD, ids=[flags or "none" for flags, _ in BAD])
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys, flags, message):
-    runs.create(tmp_path / "run", stub.spec().to_json())
+    folders.create(tmp_path / "run", stub.spec().to_json())
     before = everything(tmp_path)
     flags = flags.format(run=tmp_path / "run", nothing=tmp_path / "nothing").split()
     assert cli.main(flags) == 2
@@ -99,7 +105,7 @@ def test_a_run_without_a_usable_checkpoint_is_one_line(tmp_path, capsys):
 
 
 def test_two_processes_do_not_share_a_run(tmp_path, capsys):
-    runs.create(tmp_path / "run", stub.spec().to_json())
+    folders.create(tmp_path / "run", stub.spec().to_json())
     with alone(tmp_path / "run", "another process"):
         assert cli.main(["--resume", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
@@ -114,7 +120,7 @@ def test_a_full_disk_is_one_line_and_how_to_go_on(tmp_path, capsys, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "append_rows", full)
+        patch.setattr(folders, "append_rows", full)
         assert cli.main(flags) == 1
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
@@ -169,7 +175,7 @@ def test_errors_are_read_where_a_terminal_has_no_boxes():
 
 @pytest.mark.parametrize("broken", ["", "{}", '{"env": 1}', "\x00"])
 def test_a_damaged_config_is_one_line(tmp_path, capsys, broken):
-    runs.create(tmp_path / "run", stub.spec().to_json())
+    folders.create(tmp_path / "run", stub.spec().to_json())
     (tmp_path / "run" / "config.json").write_text(broken)
     assert cli.main(["--resume", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -209,7 +215,7 @@ def test_the_walkers_options_are_kept(tmp_path):
     assert folder.parts[:2] == ("results", "runs")
     assert folder.name.startswith("walker-ppo-s4-")
     assert run.video
-    runs.create(tmp_path / "run", spec.to_json())
+    folders.create(tmp_path / "run", spec.to_json())
     again = cli.prepare(["--resume", str(tmp_path / "run"), *flags, "--no-video"], "walker")
     assert again[1] == spec
     assert not again[3].video
@@ -251,7 +257,7 @@ def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monke
     assert (summary["eval_episodes"], summary["eval_batches"]) == (24, 6)
     assert summary["distance_m"] == pytest.approx(summary["gait"]["distance"])
     assert {"walks", "survival", "alternation"} <= set(summary["per_seed"][1]["gait"])
-    rows = runs.read_rows(tmp_path / "run" / "seed_1" / "metrics.jsonl")
+    rows = folders.read_rows(tmp_path / "run" / "seed_1" / "metrics.jsonl")
     assert rows[-1]["env_steps"] == 32
     assert rows[-1]["eval/return"] == pytest.approx(summary["per_seed"][1]["eval_return_mean"])
     assert "reward/forward" in rows[0]
@@ -274,7 +280,7 @@ def test_another_name_of_an_algorithm_is_taken_and_its_own_kept(flag, tmp_path):
     assert spec.algo == "a2c"
     assert isinstance(learner, agents.ALGORITHMS["a2c"])
     assert folder.name.startswith("CartPole-v1-a2c-s0-")
-    runs.create(tmp_path / "run", spec.to_json())
+    folders.create(tmp_path / "run", spec.to_json())
     again = cli.prepare(["--resume", str(tmp_path / "run"), *flag.split()], None)
     assert again[1] == spec
     (cell,) = grid.product(["CartPole-v1"], [flag[7:]])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from experiments import compare as module
-from experiments import runs
+from experiments.analysis.sources import read
 from experiments.compare import compare
-from experiments.sources import read
+from experiments.run import folders
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -32,14 +32,14 @@ def make_run(
         "seed": seed,
         "seeds": 1,
     }
-    runs.create(folder, fields)
+    folders.create(folder, fields)
     rows = [
         {"env_steps": 100 * i, "wall_clock_s": 2.0 * i, METRIC: v, "kl": None}
         for i, v in enumerate(values)
     ]
-    runs.append_rows(folder / "metrics.jsonl", rows)
+    folders.append_rows(folder / "metrics.jsonl", rows)
     if finished:
-        runs.write_json(folder / "summary.json", summary(seed, values))
+        folders.write_json(folder / "summary.json", summary(seed, values))
     return folder
 
 
@@ -259,7 +259,7 @@ def test_runs_of_different_tasks_are_told_of(tmp_path, capsys):
     for seed, limit in ((0, 200), (1, 500)):
         folder = make_run(tmp_path / f"r{seed}", seed=seed, rate=0.1, values=(0.0, float(limit)))
         config = json.loads((folder / "config.json").read_text())
-        runs.write_json(
+        folders.write_json(
             folder / "config.json", {**config, "env_kwargs": {"max_episode_steps": limit}}
         )
     make_run(tmp_path / "dqn", algo="dqn", rate=0.2)

@@ -7,8 +7,11 @@ import random
 import pytest
 
 import agents
-from experiments import overview, plots, publish, records, report, runs, sources, stored
+from experiments import overview, publish, report
+from experiments.analysis import sources
 from experiments.compare import compare
+from experiments.figures import plots
+from experiments.run import folders, records, stored
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -97,11 +100,11 @@ def whole(tmp_path):
     summary |= {"parameters": 10, "tokens_per_second": 5.0, "eval_batches": 4}
     for of_seed in summary["per_seed"]:
         of_seed |= {"gait": GAIT, "distance_m": 1.0, **TOKENS}
-    runs.write_json(folder / "summary.json", summary)
+    folders.write_json(folder / "summary.json", summary)
     names = ("config.json", "summary.json")
     files = {name: json.loads((folder / name).read_text()) for name in names}
-    files["seed_0/metrics.jsonl"] = runs.read_rows(folder / "seed_0/metrics.jsonl")
-    return folder, files, json.loads(json.dumps(runs.plain(records.record(folder))))
+    files["seed_0/metrics.jsonl"] = folders.read_rows(folder / "seed_0/metrics.jsonl")
+    return folder, files, json.loads(json.dumps(folders.plain(records.record(folder))))
 
 
 def write(path, name, value, rng):
@@ -139,7 +142,7 @@ def readers(folder):
         found = records.record(folder)
         publish.pages.of_runs("T", publish.label_runs([run.config]), [run.config], [run.summary])
         publish.pages.of_suite("T", found, {r["env"]: "x.png" for r in found})
-        json.dumps(runs.plain(found), allow_nan=False)
+        json.dumps(folders.plain(found), allow_nan=False)
 
     return (
         read_all,

@@ -9,7 +9,7 @@ import pytest
 import envs
 from envs import probes
 from envs.base import Bad, reset, step
-from experiments import evaluate
+from experiments.evaluation import control as evaluate
 
 
 def stumble(state, obs, key, deterministic):

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from experiments import events
-from experiments.sources import METRIC, read
+from experiments.analysis import events
+from experiments.analysis.sources import METRIC, read
 
 tensorboardx = pytest.importorskip("tensorboardX")
 TAG = "eval/mean_reward"

@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 
 import agents
-from experiments import checkpoints, cli, evaluator, finish, load, locks, play, runner, runs, schema
-from experiments.locks import FolderBusyError, alone
-from experiments.whole import write_whole
+from experiments import load, play
+from experiments.console import locks
+from experiments.console.locks import FolderBusyError, alone
+from experiments.evaluation import evaluator
+from experiments.run import checkpoints, folders, loop, schema
+from experiments.run import command as cli
+from experiments.run import summary as finish
+from experiments.run.whole import write_whole
 from tests.experiments import stub
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +97,7 @@ def test_where_no_link_can_be_made_is_one_line(tmp_path, monkeypatch):
 )
 def test_a_printed_path_can_be_pasted(name):
     code = "import os,sys; sys.stdout.buffer.write(os.fsencode(sys.argv[1]))"
-    line = f'{sys.executable} -c "{code}" {runs.quoted(name)}'
+    line = f'{sys.executable} -c "{code}" {folders.quoted(name)}'
     said = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
     assert os.path.normpath(os.fsdecode(said)) == os.path.normpath(name)
     assert said[:1] != b"-"
@@ -104,14 +109,14 @@ def test_same_second_default_folders_are_two(monkeypatch):
 
     def begin():
         barrier.wait()
-        found.append(runs.reserve(folder))
+        found.append(folders.reserve(folder))
 
     threads = [threading.Thread(target=begin) for _ in range(8)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert sorted(p.name for p in found) == ["x", *(f"x-{i}" for i in range(2, 9))]
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "default_folder", lambda *_: folder)
+        patch.setattr(folders, "default_folder", lambda *_: folder)
         assert cli.main(FLAGS) == cli.main(FLAGS) == 0
     assert Path("results/runs/x-9/summary.json").exists()
     assert Path("results/runs/x-10/summary.json").exists()
@@ -124,11 +129,11 @@ def test_same_second_same_out_leaves_the_others_files_alone(capsys, monkeypatch)
         error = capsys.readouterr().err
         assert error == "error: another process is at work in run\n"
         assert [p.name for p in Path("run").iterdir()] == [locks.NAME]
-        runs.create(Path("run"), stub.spec().to_json())
+        folders.create(Path("run"), stub.spec().to_json())
         before = Path("run/config.json").read_bytes()
         # As if it had looked before.
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "refuse_taken", lambda *_: None)
+            patch.setattr(folders, "refuse_taken", lambda *_: None)
             assert cli.main([*FLAGS, "--out", "run", "--rate", "0.1"]) == 2
         assert Path("run/config.json").read_bytes() == before
     assert cli.main([*FLAGS, "--out", "run", "--rate", "0.1"]) == 2
@@ -158,9 +163,9 @@ def test_the_lock_without_fcntl(tmp_path, monkeypatch, missing):
     ):
         pass
     with alone(tmp_path / "run", "another process"):
-        runs.create(tmp_path / "run", stub.spec().to_json())
+        folders.create(tmp_path / "run", stub.spec().to_json())
         with pytest.raises(FileExistsError):
-            runs.refuse_taken(tmp_path / "run", {})
+            folders.refuse_taken(tmp_path / "run", {})
 
 
 def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
@@ -209,9 +214,9 @@ def test_a_failure_after_learning_keeps_the_run(monkeypatch):
 
 def test_discarding_leaves_what_others_put_there(tmp_path):
     folder = tmp_path / "run"
-    runs.create(folder, stub.spec(seeds=2).to_json())
+    folders.create(folder, stub.spec(seeds=2).to_json())
     (folder / "notes.txt").write_text("mine")
-    runs.discard(folder, 2)
+    folders.discard(folder, 2)
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
 
 
@@ -272,7 +277,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line(tmp_path):
 def test_rows_that_cannot_be_written_name_their_file(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space") as error:
-        runs.append_rows(tmp_path / "metrics.jsonl", [{"env_steps": 1}])
+        folders.append_rows(tmp_path / "metrics.jsonl", [{"env_steps": 1}])
     assert error.value.filename == str(tmp_path / "metrics.jsonl")
     assert error.value.errno == errno.ENOSPC
 
@@ -416,7 +421,7 @@ def test_a_resume_without_metrics_is_one_line(capsys):
 def test_a_resume_without_the_row_from_before_training_is_one_line(capsys, monkeypatch):
     """As a run of tokens writes it, of which the summary tells."""
     at_start = dataclasses.replace(evaluator.evaluator("control"), at_start=True)
-    monkeypatch.setattr(runner, "evaluator", lambda domain: at_start)
+    monkeypatch.setattr(loop, "evaluator", lambda domain: at_start)
     assert cli.main([*FLAGS, "--out", "run"]) == 0
     first, *rest = Path("run/metrics.jsonl").read_text().splitlines(keepends=True)
     assert json.loads(first)["env_steps"] == 0
@@ -427,11 +432,11 @@ def test_a_resume_without_the_row_from_before_training_is_one_line(capsys, monke
 
 
 def test_every_algorithms_config_survives_its_own_schema():
-    from experiments import kinds
+    from experiments.run import kinds
 
     for learners in (agents.ALGORITHMS, agents.TOKEN_ALGORITHMS):
         for learner in learners.values():
-            stored = runs.plain(vars(learner.Config()))
+            stored = folders.plain(vars(learner.Config()))
             kinds.require_settings(stored, learner.Config, Path("config.json"))
     assert kinds.kind_of(tuple[int, ...]) == schema.ListOf(schema.Whole())
     assert kinds.kind_of(float | None) == schema.Maybe(schema.Number())

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import grid, records
-from experiments.presets import preset
-from experiments.runner import env_steps, total_iterations
-from experiments.spec import algorithm, make_env
+from experiments.grids import grid
+from experiments.run import records
+from experiments.run.loop import env_steps, total_iterations
+from experiments.run.presets import preset
+from experiments.run.spec import algorithm, make_env
 
 RESULTS = Path(__file__).parents[2] / "results"
 PAGES = {

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments import layouts, report
+from experiments import report
+from experiments.analysis import layouts
+from experiments.analysis.sources import METRIC, read
 from experiments.compare import compare
-from experiments.sources import METRIC, read
 from tests.experiments.test_compare import make_run, series, table
 
 tensorboardx = pytest.importorskip("tensorboardX")

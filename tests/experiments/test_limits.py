@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import agents
-from experiments import cli, limits, memory
+from experiments.run import command as cli
+from experiments.run import limits, memory
 from tests.experiments import stub
 
 ROOT = Path(__file__).parents[2]

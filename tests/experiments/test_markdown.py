@@ -1,6 +1,6 @@
 import pytest
 
-from experiments import markdown
+from experiments.pages import markdown
 
 
 @pytest.mark.parametrize(

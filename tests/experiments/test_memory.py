@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import memory
+from experiments.run import memory
 
 SQUARE = jax.ShapeDtypeStruct((256, 256), "float32")
 SIZE = 256 * 256 * 4

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments import metrics
+from experiments.evaluation import metrics
 
 
 def test_rows_weigh_returns_by_episodes_and_sum_counts():

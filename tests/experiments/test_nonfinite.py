@@ -13,9 +13,11 @@ import envs
 from agents import rollout
 from envs import probes
 from envs.base import Bad
-from experiments import finish, nonfinite, runner, runs
-from experiments.console import Display
-from experiments.spec import Spec
+from experiments.console.display import Display
+from experiments.evaluation import nonfinite
+from experiments.run import folders, loop
+from experiments.run import summary as finish
+from experiments.run.spec import Spec
 from tests.experiments import stub
 
 PLACE = nonfinite.Place(begin=1000, iteration_steps=100, seed=7, on_host=False)
@@ -163,8 +165,8 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setitem(envs._FACTORIES, "test-spoiled", lambda: env)
         spec = Spec("test-spoiled", {}, "looker", stub.StubConfig(total_steps=total_steps), 0, 1)
         folder = tmp_path / "run"
-        runs.create(folder, spec.to_json())
-        finished = runner.train(folder, spec, spec.build(), Display(quiet=True))
+        folders.create(folder, spec.to_json())
+        finished = loop.train(folder, spec, spec.build(), Display(quiet=True))
         return finish.summarise(folder, spec, spec.build(), finished), folder
 
     return train
@@ -183,7 +185,7 @@ def test_a_spoiled_share_is_said_once_and_kept(run, capsys):
     assert summary["eval_nonfinite"] == summary["eval_episodes"] == 64
     assert summary["eval_return_mean"] == 2.0
     assert summary["survival_rate"] == 0.0
-    for row in runs.read_rows(folder / "metrics.jsonl"):
+    for row in folders.read_rows(folder / "metrics.jsonl"):
         assert row["train/return"] == 2.0
         assert row["train/nonfinite"] == row["train/episodes"]
         assert not [name for name in row if name.startswith("nonfinite/")]
@@ -200,7 +202,7 @@ def test_an_info_that_is_not_finite_is_named_and_harms_nothing(run, capsys):
     said = capsys.readouterr().err
     assert said == "warning: info odd is not finite: no number in the rows of such steps\n"
     assert summary["train_nonfinite"] == summary["eval_nonfinite"] == 0
-    rows = runs.read_rows(folder / "metrics.jsonl")
+    rows = folders.read_rows(folder / "metrics.jsonl")
     assert {(row["odd"], row["even"], row["train/return"]) for row in rows} == {(None, 2.0, 5.0)}
 
 
@@ -209,7 +211,7 @@ def test_a_reward_that_is_never_finite_is_an_error(run):
     said = (
         r"reward is not finite in any of the last \d+ steps \(seed 0\): there is nothing to learn"
     )
-    with pytest.raises(runner.NonFiniteError, match=said):
+    with pytest.raises(loop.NonFiniteError, match=said):
         run("reward", 1)
 
 
@@ -222,6 +224,6 @@ def test_a_reward_that_is_not_finite_at_the_end_is_a_share(run, capsys):
 
 def test_a_first_observation_that_is_not_finite_is_an_error(run):
     with pytest.raises(
-        runner.NonFiniteError, match=r"the first observation of an episode.*stopped"
+        loop.NonFiniteError, match=r"the first observation of an episode.*stopped"
     ):
         run("start", 1)

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 import envs
-from experiments import options
+from experiments.console import options
 
 
 @flax.struct.dataclass

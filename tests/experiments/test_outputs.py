@@ -1,6 +1,7 @@
 import pytest
 
-from experiments import names, outputs
+from experiments.console import outputs
+from experiments.run import names
 
 OURS = {"README.md": lambda text: text.startswith("# Ours")}
 

@@ -1,7 +1,9 @@
 import pytest
 
 import agents
-from experiments import cli, play, runs
+from experiments import play
+from experiments.run import command as cli
+from experiments.run import folders
 from tests.experiments import stub
 
 
@@ -83,7 +85,7 @@ def test_observations_that_are_not_finite_are_said(tmp_path, capsys):
 def test_of_a_run_that_is_none(tmp_path):
     with pytest.raises(ValueError, match="is not a run"):
         play.play([str(tmp_path)])
-    runs.create(tmp_path / "run", stub.spec().to_json())
+    folders.create(tmp_path / "run", stub.spec().to_json())
     with pytest.raises(ValueError, match="no index 4"):
         play.play(["run", "--seed-index", "4"])
 

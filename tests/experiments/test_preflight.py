@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import envs
-from experiments import cli, preflight
-from experiments.spec import make_env
+from experiments.run import command as cli
+from experiments.run.spec import make_env
+from experiments.user_envs import preflight
 
 HEAD = """
 import flax.struct

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from experiments import profiles, statistics
-from experiments.curves import Curve
-from experiments.statistics import optimality_gap
+from experiments.analysis import profiles, statistics
+from experiments.analysis.curve import Curve
+from experiments.analysis.statistics import optimality_gap
 
 RANGES = {"A": (0.0, 10.0), "B": (-100.0, 100.0)}
 

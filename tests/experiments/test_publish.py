@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 
 import agents
-from experiments import cli, pages, plots, publish, records, runs
+from experiments import publish
+from experiments.figures import plots
+from experiments.pages import results as pages
+from experiments.run import command as cli
+from experiments.run import folders, records
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -106,7 +110,7 @@ def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
     assert f"| 0 min 12 s | {twice} |" in section(page, "Wall clock")
     made = section(page, "How they were made")
     assert "--env probe-constant --algo stub --seed 3 --seeds 2 --total-steps 40" in made
-    assert f"jax {runs.provenance()['versions']['jax']}" in made
+    assert f"jax {folders.provenance()['versions']['jax']}" in made
     pictures = ["curves-probe-action.png", "curves-probe-constant.png"]
     assert sorted(p.name for p in out.glob("*.png")) == pictures
     assert all(f"]({picture})" in page for picture in pictures)
@@ -142,7 +146,7 @@ def test_the_walkers_gait_has_a_table_of_its_own(suite, tmp_path):
     seed |= {"eval_return_mean": 231.66, "eval_return_std": 27.54}
     seed |= {"survival_rate": 0.982, "distance_m": 6.06}
     seed["gait"] |= {"alternation": 0.999, "flight": 0.006, "duty_right": 0.51, "duty_left": 0.52}
-    runs.write_json(file, summary)
+    folders.write_json(file, summary)
     publish.publish([str(suite), "--out", str(tmp_path / "out")])
     gait = section((tmp_path / "out" / "README.md").read_text(), "Gait, probe-action")
     assert "| stub | 231.7 ± 27.5 | 98.2% | 6.06 m | 0.999 | 0.51, 0.52 | 0.6% | yes |" in gait
@@ -270,7 +274,7 @@ def test_names_are_inert_on_a_page(tmp_path):
     folder = make_run(tmp_path / "run", seeds=1, name=wicked)
     config = json.loads((folder / "config.json").read_text())
     config |= {"algo": wicked, "machine": {"cpu": wicked, "cores": 1, "device": "```"}}
-    runs.write_json(folder / "config.json", config)
+    folders.write_json(folder / "config.json", config)
     for what, out in ((folder, "one"), (tmp_path / "run/..", "suite")):
         flags = [str(what), "--out", str(tmp_path / out), "--title", wicked]
         assert publish.publish(flags) == 0
@@ -295,7 +299,7 @@ def test_a_seed_that_diverged_is_never_scored_at_its_last_good_value(tmp_path):
     summary = json.loads((bad / "summary.json").read_text())
     for of in (summary, *summary["per_seed"]):
         of |= {"eval_return_mean": None, "eval_return_std": None}
-    runs.write_json(bad / "summary.json", summary)
+    folders.write_json(bad / "summary.json", summary)
     out = tmp_path / "out"
     assert publish.publish([str(tmp_path / "runs"), "--out", str(out)]) == 0
     page = (out / "README.md").read_text()

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from agents import ALGORITHMS
-from experiments import pages, published
+from experiments.analysis import literature
 from experiments.overview import GOALS
+from experiments.pages import results as pages
 
 
 def record(env, algo, *, seed=0, last=None, final=0.0, evaluations=(), env_steps=1_000_000):
@@ -19,22 +20,22 @@ def record(env, algo, *, seed=0, last=None, final=0.0, evaluations=(), env_steps
 
 
 def by_metric(found):
-    return {c.best.metric: c for c in published.against(found)[0]}
+    return {c.best.metric: c for c in literature.against(found)[0]}
 
 
 def test_a_number_is_there_once_and_of_an_algorithm_of_ours():
-    keys = [(r.task, r.algo, r.metric, r.source) for r in published.TABLE]
+    keys = [(r.task, r.algo, r.metric, r.source) for r in literature.TABLE]
     assert len(set(keys)) == len(keys)
-    assert {r.algo for r in published.TABLE} <= set(ALGORITHMS)
-    assert {r.source for r in published.TABLE} == set(published.SOURCES)
-    assert {r.metric for r in published.TABLE} == set(published.METRICS)
+    assert {r.algo for r in literature.TABLE} <= set(ALGORITHMS)
+    assert {r.source for r in literature.TABLE} == set(literature.SOURCES)
+    assert {r.metric for r in literature.TABLE} == set(literature.METRICS)
 
 
 def test_the_goals_of_the_overview_are_these_numbers():
-    best = {(r.task, r.algo): r.value for r in published.TABLE if r.metric == "max"}
+    best = {(r.task, r.algo): r.value for r in literature.TABLE if r.metric == "max"}
     for env in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"):
         for algo, goal in GOALS[env].items():
-            assert best[published.task(env)[0], algo] == goal
+            assert best[literature.task(env)[0], algo] == goal
 
 
 @pytest.mark.parametrize(
@@ -47,16 +48,16 @@ def test_the_goals_of_the_overview_are_these_numbers():
     ],
 )
 def test_tasks_by_name_and_version(env, expected):
-    assert published.task(env) == expected
+    assert literature.task(env) == expected
 
 
 def test_references_run_from_random_to_the_best_of_any_algorithm():
-    assert published.reference("HalfCheetah-v5") == (-264.0, 12139)
-    assert published.reference("MountainCar-v0") == (-200.0, -100.8)
-    assert published.reference("probe-constant") is None
-    tasks = {row.task for row in published.TABLE}
-    assert tasks == set(published.RANDOM)
-    for low, high in (published.reference(f"{task}-v5") for task in tasks):
+    assert literature.reference("HalfCheetah-v5") == (-264.0, 12139)
+    assert literature.reference("MountainCar-v0") == (-200.0, -100.8)
+    assert literature.reference("probe-constant") is None
+    tasks = {row.task for row in literature.TABLE}
+    assert tasks == set(literature.RANDOM)
+    for low, high in (literature.reference(f"{task}-v5") for task in tasks):
         assert low < high
 
 
@@ -64,7 +65,7 @@ def test_references_run_from_random_to_the_best_of_any_algorithm():
     ("value", "verdict"), [(9.0, "above"), (10.0, "within"), (12.0, "within"), (12.1, "below")]
 )
 def test_verdicts(value, verdict):
-    assert published.judge(value, 10.0, 12.0) == verdict
+    assert literature.judge(value, 10.0, 12.0) == verdict
 
 
 def test_each_number_is_met_by_its_own_metric():
@@ -88,7 +89,7 @@ def test_each_number_is_met_by_its_own_metric():
 
 
 def test_of_several_sources_the_best_counts():
-    (trpo,) = published.against([record("Walker2d-v5", "trpo", final=4600.0)])[0]
+    (trpo,) = literature.against([record("Walker2d-v5", "trpo", final=4600.0)])[0]
     assert (trpo.best.source, trpo.best.value, trpo.verdict) == ("rl-zoo3", 4933, "below")
 
 
@@ -115,12 +116,12 @@ def test_curves_are_met_as_far_as_all_go():
     [(985_000, "as many"), (1_001_472, "as many"), (500_000, "fewer"), (3_000_000, "more")],
 )
 def test_budgets(steps, budget):
-    (c,) = published.against([record("Hopper-v5", "a2c", final=1.0, env_steps=steps)])[0]
+    (c,) = literature.against([record("Hopper-v5", "a2c", final=1.0, env_steps=steps)])[0]
     assert c.budget == budget
 
 
 def test_what_has_no_published_number_is_named():
-    compared, alone = published.against([record("CartPole-v1", "pqn"), record("walker", "ppo")])
+    compared, alone = literature.against([record("CartPole-v1", "pqn"), record("walker", "ppo")])
     assert compared == []
     assert alone == [("CartPole-v1", "pqn"), ("walker", "ppo")]
 

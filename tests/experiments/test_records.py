@@ -3,7 +3,8 @@ import json
 import pytest
 
 import agents
-from experiments import pages, records, runs
+from experiments.pages import results as pages
+from experiments.run import folders, records
 from tests.experiments import stub
 
 ROWS = [
@@ -29,18 +30,18 @@ def make_run(folder, env="probe-constant", seed=0, seeds=2, rows=ROWS, **config)
         "seed": seed,
         "seeds": seeds,
     }
-    runs.create(folder, spec)
+    folders.create(folder, spec)
     report = {"eval_return_std": 0.5, "eval_length_mean": 9.0, "eval_episodes": 64}
     report |= {"survival_rate": 1.0, "distance_m": None, "gait": None}
     per_seed = []
     for i in range(seeds):
         lifted = [{k: v + i if v and k[-6:] == "return" else v for k, v in r.items()} for r in rows]
-        runs.append_rows(runs.metrics_file(folder, seeds, i), lifted)
+        folders.append_rows(folders.metrics_file(folder, seeds, i), lifted)
         per_seed.append({"seed": seed + i, "eval_return_mean": 2.5 + i, **report})
     summary = {"env": env, "algo": "stub", "seed": seed, "seeds": seeds, "env_steps": 40}
     summary |= {"wall_clock_s": 12.0, "compile_s": 2.0, "steps_per_second": 1234.5678}
     summary |= {**report, "eval_return_mean": 2.5, "per_seed": per_seed}
-    runs.write_json(folder / "summary.json", summary)
+    folders.write_json(folder / "summary.json", summary)
     return folder
 
 
@@ -66,7 +67,7 @@ def test_a_record_for_each_seed(tmp_path):
 
 def test_options_of_the_environment_are_part_of_the_command(tmp_path):
     folder = make_run(tmp_path / "run")
-    config = runs.read_config(folder)
+    config = folders.read_config(folder)
     config["env_kwargs"] = {"max_episode_steps": 25}
     assert "--max-episode-steps 25 " in records.command(config)
 
@@ -126,16 +127,16 @@ def test_a_run_of_tokens_is_told_by_its_share_of_correct_responses(tmp_path):
     found = []
     for seed, reached in ((0, 0.5), (1, 0.75), (2, 1.0)):
         folder = make_run(tmp_path / str(seed), seeds=1, seed=seed)
-        config = runs.read_config(folder)
+        config = folders.read_config(folder)
         config |= {"env": "tokens-sort", "env_kwargs": {}, "domain": "tokens", "algo": "grpo"}
         config["config"] = {"kl_coefficient": 0.5}
-        runs.write_json(folder / "config.json", config)
+        folders.write_json(folder / "config.json", config)
         summary = json.loads((folder / "summary.json").read_text())
         for report in summary["per_seed"]:
             report |= {"pass_at_1_start": 0.1, "pass_at_1": reached, "kl_to_reference": 2.0}
             report |= {"pass_at_8_start": 0.4, "pass_at_8": 1.0}
             del report["gait"]
-        runs.write_json(folder / "summary.json", summary)
+        folders.write_json(folder / "summary.json", summary)
         found += records.record(folder)
     assert found[0]["command"] == (
         "python -m experiments.tokens --task sort --algo grpo --seed 0 --seeds 1 --kl-coefficient 0.5"

@@ -8,8 +8,10 @@ import urllib.request
 import numpy as np
 import pytest
 
-from experiments import compare, plots, report, runs
-from experiments.sources import read
+from experiments import compare, report
+from experiments.analysis.sources import read
+from experiments.figures import plots
+from experiments.run import folders
 from tests.experiments.test_compare import summary
 
 METRIC = "eval/return"
@@ -25,12 +27,12 @@ def _here(tmp_path, monkeypatch):
 def make_run(folder, *, env="CartPole-v1", algo="ppo", seed=0, values=(0.0, 10.0), **config):
     """One seed, a value every 100 steps and 2 seconds."""
     fields = {"env": env, "env_kwargs": {"gravity": 9.8}, "algo": algo, "config": config}
-    runs.create(folder, {**fields, "seed": seed, "seeds": 1})
+    folders.create(folder, {**fields, "seed": seed, "seeds": 1})
     rows = [
         {"env_steps": 100 * i, "wall_clock_s": 2.0 * i, METRIC: v} for i, v in enumerate(values)
     ]
-    runs.append_rows(folder / "metrics.jsonl", rows)
-    runs.write_json(folder / "summary.json", summary(seed, values))
+    folders.append_rows(folder / "metrics.jsonl", rows)
+    folders.write_json(folder / "summary.json", summary(seed, values))
     return folder
 
 
@@ -186,7 +188,7 @@ def test_runs_of_different_tasks_are_told_of(tmp_path):
     for seed, gravity in enumerate((9.8, 1.6)):
         folder = make_run(tmp_path / f"r{seed}", seed=seed)
         config = json.loads((folder / "config.json").read_text())
-        runs.write_json(folder / "config.json", {**config, "env_kwargs": {"gravity": gravity}})
+        folders.write_json(folder / "config.json", {**config, "env_kwargs": {"gravity": gravity}})
     (note,) = report.gather([tmp_path], ["env", "algo"], METRIC)["notes"]
     assert "(gravity 9.8, 1.6); --by env,algo,gravity tells them apart" in note
     content = report.gather([tmp_path], ["env", "algo", "gravity"], METRIC)

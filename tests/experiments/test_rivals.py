@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rivals import Rival, against_rivals
+from experiments.benchmarks.rivals import Rival, against_rivals
 
 
 def interpreter(tmp_path: Path, script: str) -> Path:

@@ -18,11 +18,15 @@ import agents
 import envs
 import experiments
 from agents.ppo import PPO, PPOConfig
-from experiments import checkpoints, cli, finish, metrics, runner, runs
-from experiments.console import Display
-from experiments.evaluator import evaluator
-from experiments.programs import Programs
-from experiments.spec import Spec, initial_keys
+from experiments.console.display import Display
+from experiments.evaluation import metrics
+from experiments.evaluation.evaluator import evaluator
+from experiments.run import checkpoints, folders
+from experiments.run import command as cli
+from experiments.run import loop as runner
+from experiments.run import summary as finish
+from experiments.run.programs import Programs
+from experiments.run.spec import Spec, initial_keys
 from tests.experiments import stub
 
 ROOT = Path(__file__).parents[2]
@@ -46,13 +50,13 @@ def _stub(monkeypatch):
 
 def rows(folder):
     """Metrics without the clock's."""
-    found = runs.read_rows(folder / "metrics.jsonl")
+    found = folders.read_rows(folder / "metrics.jsonl")
     return [{k: v for k, v in r.items() if k != "wall_clock_s" and k[:5] != "time/"} for r in found]
 
 
 def train(folder, spec, resume=False):
     if not resume:
-        runs.create(folder, spec.to_json())
+        folders.create(folder, spec.to_json())
     return runner.train(folder, spec, spec.build(), QUIET, resume)
 
 
@@ -70,7 +74,7 @@ def test_every_run_of_a_seed_is_the_same_however_it_is_cut(tmp_path, monkeypatch
 def test_rows_are_those_of_the_contract(tmp_path):
     spec = stub.spec(total_steps=4 * 1003)
     train(tmp_path / "a", spec)
-    found = runs.read_rows(tmp_path / "a" / "metrics.jsonl")
+    found = folders.read_rows(tmp_path / "a" / "metrics.jsonl")
     assert [r["env_steps"] for r in found] == [*range(8, 4 * 1003, 8), 4 * 1003]
     evaluated = [r for r in found if r["eval/return"] is not None]
     assert len(evaluated) == metrics.MARKS
@@ -135,7 +139,7 @@ def test_stopped_before_its_first_checkpoint_a_run_begins_anew(tmp_path):
     spec = stub.spec(total_steps=400, seeds=2)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(whole, spec)
-    runs.create(cut, spec.to_json())
+    folders.create(cut, spec.to_json())
     train(cut, spec, resume=True)
     for seed in ("seed_0", "seed_1"):
         assert rows(cut / seed) == rows(whole / seed) != []
@@ -331,7 +335,7 @@ def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path):
 
 
 def _open(folder):
-    spec = Spec.from_json(runs.read_config(folder))
+    spec = Spec.from_json(folders.read_config(folder))
     return spec, PPO(spec.config, spec.build().env)
 
 

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments import runs
+from experiments.run import folders
 
 CONFIG = {"env": "e", "env_kwargs": {}, "algo": "a", "config": {}, "seed": 0, "seeds": 1}
 
@@ -12,15 +12,15 @@ CONFIG = {"env": "e", "env_kwargs": {}, "algo": "a", "config": {}, "seed": 0, "s
 def test_rows_later_than_the_checkpoint_and_half_a_line_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [{"env_steps": n, "x": 0.1 * n} for n in (10, 20, 30)]
-    runs.append_rows(path, rows)
+    folders.append_rows(path, rows)
     with path.open("a") as f:
         f.write('{"env_steps": 40, "x": 0.')
-    runs.truncate_rows(path, 30)
-    assert runs.read_rows(path) == rows
-    runs.truncate_rows(path, 25)
-    assert runs.read_rows(path) == rows[:2]
-    runs.append_rows(path, rows[2:])
-    assert runs.read_rows(path) == rows
+    folders.truncate_rows(path, 30)
+    assert folders.read_rows(path) == rows
+    folders.truncate_rows(path, 25)
+    assert folders.read_rows(path) == rows[:2]
+    folders.append_rows(path, rows[2:])
+    assert folders.read_rows(path) == rows
 
 
 def test_damaged_lines_are_counted_and_cost_no_other(tmp_path):
@@ -29,36 +29,36 @@ def test_damaged_lines_are_counted_and_cost_no_other(tmp_path):
     good = [json.dumps(row) for row in rows]
     bad = ["{bad", "3", '{"a": 1}', '{"env_steps": null}', '{"env_steps": "7"}']
     path.write_text("\n".join([bad[0], good[0], *bad[1:], "", good[1], good[2], '{"env_st']))
-    assert runs.read_lines(path) == (rows, len(bad))
-    assert runs.truncate_rows(path, 20) == len(bad)
-    assert runs.read_lines(path) == (rows[:2], 0)
-    assert runs.truncate_rows(path, 20) == 0
+    assert folders.read_lines(path) == (rows, len(bad))
+    assert folders.truncate_rows(path, 20) == len(bad)
+    assert folders.read_lines(path) == (rows[:2], 0)
+    assert folders.truncate_rows(path, 20) == 0
 
 
 def test_a_run_that_wrote_nothing_yet_can_be_truncated(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    runs.truncate_rows(path, 0)
-    assert runs.read_rows(path) == []
+    folders.truncate_rows(path, 0)
+    assert folders.read_rows(path) == []
 
 
 def test_nothing_is_overwritten(tmp_path):
-    runs.create(tmp_path / "a", CONFIG)
+    folders.create(tmp_path / "a", CONFIG)
     before = (tmp_path / "a" / "config.json").read_text()
     with pytest.raises(FileExistsError, match="not overwritten; --resume"):
-        runs.create(tmp_path / "a", CONFIG)
+        folders.create(tmp_path / "a", CONFIG)
     with pytest.raises(FileExistsError, match="not overwritten: choose another --out") as error:
-        runs.create(tmp_path / "a", {**CONFIG, "seed": 1})
+        folders.create(tmp_path / "a", {**CONFIG, "seed": 1})
     assert "--resume" not in str(error.value)  # it would go on with somebody else's run
     assert (tmp_path / "a" / "config.json").read_text() == before
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="exists"):
-        runs.create(tmp_path / "file", CONFIG)
+        folders.create(tmp_path / "file", CONFIG)
 
 
 def test_config_says_what_made_the_run_but_not_on_whose_machine(tmp_path):
     import socket
 
-    runs.create(tmp_path / "a", CONFIG)
+    folders.create(tmp_path / "a", CONFIG)
     text = (tmp_path / "a" / "config.json").read_text()
     config = json.loads(text)
     assert config["versions"]["jax"]
@@ -68,24 +68,24 @@ def test_config_says_what_made_the_run_but_not_on_whose_machine(tmp_path):
 
 
 def test_a_page_says_that_files_were_changed_since_the_commit():
-    assert runs.short_commit("0123456789abcdef0123-dirty") == "0123456789ab-dirty"
-    assert runs.short_commit("0123456789abcdef0123") == "0123456789ab"
-    assert runs.short_commit(None) == "unknown"
+    assert folders.short_commit("0123456789abcdef0123-dirty") == "0123456789ab-dirty"
+    assert folders.short_commit("0123456789abcdef0123") == "0123456789ab"
+    assert folders.short_commit(None) == "unknown"
 
 
 def test_reading_what_is_no_run_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="not a run"):
-        runs.read_config(tmp_path)
+        folders.read_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
-        runs.read_config(tmp_path)
+        folders.read_config(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="lacks algo"):
-        runs.read_config(tmp_path)
+        folders.read_config(tmp_path)
 
 
 def test_json_gets_null_for_what_it_cannot_say():
-    found = runs.plain(
+    found = folders.plain(
         {"a": math.nan, "b": (np.float32(1.5), np.int32(2)), "c": math.inf, "d": True}
     )
     assert found == {"a": None, "b": [1.5, 2], "c": None, "d": True}
@@ -105,7 +105,7 @@ def test_json_gets_null_for_what_it_cannot_say():
 def test_a_config_of_other_kinds_is_one_line(tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | change))
     with pytest.raises(ValueError, match=message):
-        runs.read_config(tmp_path)
+        folders.read_config(tmp_path)
     (tmp_path / "config.json").write_text("3")
     with pytest.raises(ValueError, match="has no settings in it: 3"):
-        runs.read_config(tmp_path)
+        folders.read_config(tmp_path)

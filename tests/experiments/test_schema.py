@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from experiments import schema
-from experiments.schema import NAME, SETTINGS, Flag, ListOf, Maybe, Number, Row, Table, Whole
+from experiments.run import schema
+from experiments.run.schema import NAME, SETTINGS, Flag, ListOf, Maybe, Number, Row, Table, Whole
 
 KIND = Table(
     {"env": NAME, "seeds": Whole(1), "config": SETTINGS},

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from experiments import signals
-from experiments.signals import RunInterruptedError, Stop, Worker
+from experiments.console import signals
+from experiments.console.signals import RunInterruptedError, Stop, Worker
 
 
 def never():

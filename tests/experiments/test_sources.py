@@ -5,9 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import curves, runs, sources
-from experiments.curves import Curve
-from experiments.sources import METRIC, read
+from experiments.analysis import curve as curves
+from experiments.analysis import sources
+from experiments.analysis.curve import Curve
+from experiments.analysis.sources import METRIC, read
+from experiments.run import folders
 from tests.experiments.test_compare import make_run
 
 HEAD = "env,algo,seed,env_steps,value\n"
@@ -28,7 +30,7 @@ def write_records(path, *found):
 
 
 def change(folder, name, **content):
-    runs.write_json(folder / name, {**json.loads((folder / name).read_text()), **content})
+    folders.write_json(folder / name, {**json.loads((folder / name).read_text()), **content})
 
 
 def test_options_of_the_environment_are_known_of_a_curve(tmp_path):
@@ -116,7 +118,7 @@ def test_points_that_are_not_finite_are_left_out(tmp_path):
 def test_a_curve_is_in_order_and_the_last_of_a_step_counts(tmp_path):
     folder = make_run(tmp_path / "run", values=())
     rows = [{"env_steps": s, METRIC: float(v)} for v, s in enumerate((200, 100, 200))]
-    runs.append_rows(folder / "metrics.jsonl", rows)
+    folders.append_rows(folder / "metrics.jsonl", rows)
     found = read([folder], METRIC)
     assert found.curves[0].steps.tolist() == [100, 200]
     assert found.curves[0].value.tolist() == [1, 2]

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import statistics as st
+from experiments.analysis import statistics as st
 
 # The file says how it was made.
 RLIABLE = json.loads((Path(__file__).parent / "fixtures" / "rliable.json").read_text())

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
-from experiments import suggest
-from experiments.cli import RunFlags
-from experiments.flags import dashed
+from experiments.console import suggest
+from experiments.console.flags import dashed
+from experiments.run.command import RunFlags
 
 
 def flags_of(algorithm):

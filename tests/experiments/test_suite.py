@@ -15,7 +15,12 @@ from rich.console import Console
 
 import agents
 import envs
-from experiments import board, cli, finish, grid, records, runner, runs, suite
+from experiments import suite
+from experiments.grids import board, grid
+from experiments.run import command as cli
+from experiments.run import folders, records
+from experiments.run import loop as runner
+from experiments.run import summary as finish
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -90,7 +95,7 @@ def scripted(monkeypatch):
 
 def rows(folder):
     """Metrics without the clock's."""
-    found = runs.read_rows(folder / "metrics.jsonl")
+    found = folders.read_rows(folder / "metrics.jsonl")
     return [{k: v for k, v in r.items() if k != "wall_clock_s" and k[:5] != "time/"} for r in found]
 
 
@@ -103,7 +108,7 @@ def test_done_is_skipped_and_seeds_accumulate(launched, capsys):
     (arguments,) = launched
     assert "--no-video" in arguments
     folder = Path("out/probe-truncation/stub")
-    assert runs.read_config(folder / "seeds_0-1")["seeds"] == 2
+    assert folders.read_config(folder / "seeds_0-1")["seeds"] == 2
     assert seeds_on_record() == [("probe-truncation", 0), ("probe-truncation", 1)]
     assert "probe-truncation/stub/seeds_0-1: return " in capsys.readouterr().out
 
@@ -201,7 +206,7 @@ def test_smoke_is_short_and_apart(launched):
         )
         == 0
     )
-    config = runs.read_config(Path("out-smoke/probe-truncation/stub/seeds_0-1"))
+    config = folders.read_config(Path("out-smoke/probe-truncation/stub/seeds_0-1"))
     assert config["config"]["total_steps"] <= 5000
     assert not Path("out").exists()
 
@@ -394,7 +399,7 @@ def test_a_real_suite_stops_and_goes_on(tmp_path, number):
     process = subprocess.Popen(command, env=environment, **pipes)
     folder = tmp_path / "out" / "probe-delayed" / "ppo" / "seeds_0-1"
     deadline = time.monotonic() + 200
-    while not runs.read_rows(runs.metrics_file(folder, 2, 0)):
+    while not folders.read_rows(folders.metrics_file(folder, 2, 0)):
         assert process.poll() is None, communicate(process)
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -403,13 +408,13 @@ def test_a_real_suite_stops_and_goes_on(tmp_path, number):
     assert process.returncode == 128 + number, said
     assert "to go on: python -m experiments.suite --envs probe-delayed" in said
     assert "stopped; to go on" in folder.with_name("seeds_0-1.log").read_text()
-    before = runs.read_rows(runs.metrics_file(folder, 2, 0))
+    before = folders.read_rows(folders.metrics_file(folder, 2, 0))
     process = subprocess.Popen(command, env=environment, **pipes)
     said = communicate(process)
     assert process.returncode == 0, said
-    after = runs.read_rows(runs.metrics_file(folder, 2, 0))
+    after = folders.read_rows(folders.metrics_file(folder, 2, 0))
     assert after[: len(before)] == before
-    total = runs.read_config(folder)["config"]["total_steps"]
+    total = folders.read_config(folder)["config"]["total_steps"]
     assert after[-1]["env_steps"] == total >= STEPS > before[-1]["env_steps"]
     assert [r["seed"] for r in records.read(tmp_path / "out" / "records.json")[1]] == [0, 1]
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import board, grid, records, runs, suite
-from experiments.grid import Cell, Run
+from experiments import suite
+from experiments.grids import board, grid
+from experiments.grids.grid import Cell, Run
+from experiments.run import folders as runs
+from experiments.run import records
 from tests.experiments.test_records import make_run
 from tests.experiments.test_suite import _here, launched  # noqa: F401
 

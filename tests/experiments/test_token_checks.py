@@ -11,7 +11,8 @@ import pytest
 
 from envs.tokens import Task, TokenEnv, make_task
 from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Verdict, against, ends
-from experiments import check, spec, token_checks, token_runs
+from experiments.run import spec, token_runs
+from experiments.user_envs import check, token_checks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,18 +12,13 @@ import experiments
 from envs.tokens import make_tokens
 from envs.tokens.digits import EQUALS
 from envs.tokens.task import EOS, PAD
-from experiments import (
-    checkpoints,
-    cli,
-    evaluator,
-    grid,
-    play,
-    runner,
-    runs,
-    spec,
-    token_evaluation,
-)
-from experiments.token_evaluation import Samples, pass_at
+from experiments import play
+from experiments.evaluation import evaluator
+from experiments.evaluation import tokens as token_evaluation
+from experiments.evaluation.tokens import Samples, pass_at
+from experiments.grids import grid
+from experiments.run import checkpoints, folders, loop, spec
+from experiments.run import command as cli
 
 SMALL = [
     *("--task", "sort-3", "--num-responses", "16", "--imitation-responses", "16"),
@@ -98,7 +93,7 @@ def test_options_of_a_task_are_flags_of_its_runs(tmp_path, capsys):
     chosen = prepared("--task", "countdown", "--largest", 9, "--reward", "rule")
     assert chosen.env_kwargs == {"numbers": 3, "largest": 9, "reward": "rule", "split": "train"}
     assert chosen.build().env.task.largest == 9
-    runs.create(tmp_path / "run", chosen.to_json())
+    folders.create(tmp_path / "run", chosen.to_json())
     resumed = ["--resume", str(tmp_path / "run")]
     assert prepared(*resumed) == prepared(*resumed, "--task", "countdown-3") == chosen
     assert prepared(*resumed, "--largest", 9) == chosen
@@ -109,7 +104,7 @@ def test_options_of_a_task_are_flags_of_its_runs(tmp_path, capsys):
         with pytest.raises(ValueError, match=message):
             prepared(*resumed, *flags)
     small = prepared("--task", "sort", "--digits", 4)
-    runs.create(tmp_path / "small", small.to_json())
+    folders.create(tmp_path / "small", small.to_json())
     resumed = ["--resume", str(tmp_path / "small")]
     assert prepared(*resumed, "--task", "sort-4") == small
     with pytest.raises(ValueError, match="not tokens-sort"):
@@ -205,7 +200,7 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch):
     """Bit for bit: no prompt is repeated, none is left out."""
     flags = ["--algo", "grpo", "--total-steps", 16 * 4 * 6]
     assert tokens(*flags, "--out", "whole") == 0
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     real, saved = checkpoints.save, []
 
     def interrupt(folder, steps, states, progress):
@@ -271,7 +266,7 @@ def test_bad_input(flags, message, capsys):
 
 
 def test_a_run_of_control_is_none_of_tokens(tmp_path, capsys):
-    runs.create(
+    folders.create(
         tmp_path / "run",
         {
             "env": "CartPole-v1",

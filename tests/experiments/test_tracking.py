@@ -6,8 +6,9 @@ import types
 import pytest
 
 from agents.ppo import PPOConfig
-from experiments import runs, tracking
-from experiments.spec import Spec
+from experiments.run import folders as runs
+from experiments.run import tracking
+from experiments.run.spec import Spec
 
 SPEC = Spec("probe-constant", {}, "ppo", PPOConfig(), seed=0, seeds=1)
 

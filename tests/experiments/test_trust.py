@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import agents
-from experiments import cli, load, play, records, spec, suite, trust
 from experiments import envs as envs_command
+from experiments import load, play, suite
+from experiments.run import command as cli
+from experiments.run import records, spec, trust
 from experiments.suite import SuiteFlags
 from tests.experiments import stub
 

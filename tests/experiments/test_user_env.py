@@ -5,8 +5,10 @@ import pytest
 
 import agents
 import envs
-from experiments import cli, runs, spec, user_env
 from experiments import envs as envs_command
+from experiments.run import command as cli
+from experiments.run import folders, spec
+from experiments.user_envs import load as user_env
 from tests.experiments import stub
 
 ROBOT = """
@@ -116,7 +118,7 @@ def test_a_file_trains_and_is_resumed_and_loaded_from_any_folder(folder, monkeyp
 
 def test_defaults_that_were_not_stored_are_no_contradiction(folder):
     kept = spec.Spec("probe-truncation", {}, "stub", stub.StubConfig(total_steps=8), 0, 1)
-    runs.create(folder / "run", kept.to_json())
+    folders.create(folder / "run", kept.to_json())
     resumed = cli.prepare(["--resume", "run"], None)[1]
     assert resumed.env_kwargs == {"max_episode_steps": 3}
 

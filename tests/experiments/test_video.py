@@ -10,7 +10,8 @@ from PIL import Image
 
 import envs
 from envs import probes
-from experiments import frame_rate, plots, video
+from experiments.evaluation import frame_rate, video
+from experiments.figures import plots
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,136 @@
+"""results/bench/README.md from the figures beside it: `python -m experiments.benchmarks.page`
+
+The figures are what `python -m experiments.bench` with `--tasks`, `--learners` and `--tokens` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.console import outputs
+from experiments.console.display import Display
+from experiments.run.command import run_main
+from experiments.run.folders import short_commit
+
+FOLDER = Path(__file__).parents[1] / "results" / "bench"
+
+Figures = dict[str, Any]
+
+HEAD = """# Speed beside other libraries
+
+Medians over the rounds of one run each, ours and theirs in turn; a ratio is ours over theirs, the median of the ratios
+of neighbouring measurements. SBX 0.28.0, Stable-Baselines3 2.9.2, Rejax 0.1.3, and EnvPool and gymnax as of November
+2026 (the extra `rivals`). Made by `python -m experiments.benchmarks.page` from the files beside this page.
+"""
+
+TASKS = """## Stepping 1024 environments, random actions
+
+`python -m experiments.bench --rounds 9 --seconds 1.5 --json FILE --tasks` and the names below, a run for each file.
+SyncVectorEnv runs on one core, the others on all. C physics: MuJoCo alone, through `mujoco.rollout`, as its package
+comes. Ours spends less on the same states: MuJoCo's clock is stopped, contacts are listed beforehand, what is only seen
+is left out (`envs/physics/clock.py`, `quick.py`). C physics of that kind alone is the bound. Reacher, Pusher, Ant and
+the double pendulum (mujoco-threads.json) observe what `mujoco.rollout` does not return, and step through Python's
+threads. Of the rivals, Ant observes contact forces as well, ours by default not. Physics as brief as InvertedPendulum's
+is outrun, for its bound is timed from Python, step by step.
+"""
+
+LEARNERS = """## Training
+
+`python -m experiments.bench --learners --rounds 3 --seconds 4 --json learners.json`. Equal networks, sizes of
+minibatches and numbers of gradient steps for each environment step; what is not equal (the number of environments of
+PPO on HalfCheetah, above all) stands at the head of `experiments/benchmarks/learners.py`.
+"""
+
+TOKENS = """## Tokens
+
+`python -m experiments.bench --tokens --json tokens.json`: 256 responses of 64 tokens, written by a transformer of
+0.1 M parameters with its cache, and computing everything again for each token; and iterations of training on sorting,
+by the presets, writing included (PPO has a critic of the same size).
+"""
+
+
+def main() -> None:
+    run_main(bench_page)
+
+
+def bench_page() -> int:
+    if sys.argv[1:]:
+        raise ValueError("python -m experiments.benchmarks.page takes no arguments")
+    path = FOLDER / "README.md"
+    outputs.write(path, text(FOLDER))
+    Display().say(str(path))
+    return 0
+
+
+def text(folder: Path) -> str:
+    names = ("mujoco", "mujoco-threads", "classic", "learners", "tokens")
+    *tasks, learners, tokens = files = [
+        json.loads((folder / f"{name}.json").read_text()) for name in names
+    ]
+    parts = [HEAD, TASKS, _tasks(tasks), LEARNERS, _learners(learners)]
+    parts += [TOKENS, _tokens(tokens)]
+    made = zip(names, map(_made_by, files), strict=True)
+    parts.append("\n".join(f"- [{name}.json]({name}.json): {by}" for name, by in made))
+    return "\n".join(f"{part.strip()}\n" for part in parts)
+
+
+def _tasks(files: list[Figures]) -> str:
+    rivals = {
+        "raw": "C physics",
+        "bound": "the bound",
+        "sync": "SyncVectorEnv",
+        "envpool": "EnvPool",
+        "gymnax": "gymnax",
+    }
+    lines = [
+        "| task | ours, steps/s | " + " | ".join(f"of {x}" for x in rivals.values()) + " |",
+        "|---" * (2 + len(rivals)) + "|",
+    ]
+    for figures in files:
+        for task in (key.partition("/")[0] for key in figures if key.endswith("/here")):
+            ratios = [figures.get(f"{task}/of_{name}") for name in rivals]
+            shown = ["-" if x is None else f"{x:.2f}" for x in ratios]
+            lines.append(f"| {task} | {figures[f'{task}/here']:,.0f} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _learners(figures: Figures) -> str:
+    lines = [
+        "| task | algorithm | ours, steps/s | rival | theirs | ours is faster by |",
+        "|---" * 6 + "|",
+    ]
+    for key, ratio in figures.items():
+        pair, _, rival = key.rpartition("/of_")
+        if not pair.startswith("learn/") or rival == "here":
+            continue
+        _, task, algo = pair.split("/")
+        here, theirs = figures[f"{pair}/here"], figures[f"{pair}/{rival}"]
+        lines.append(f"| {task} | {algo} | {here:,.0f} | {rival} | {theirs:,.0f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def _tokens(figures: Figures) -> str:
+    ratio = figures["tokens/cached/of_uncached"]
+    rows = {
+        f"writing with a cache, {ratio:.1f} times as fast as without": "cached",
+        "writing without": "uncached",
+        "training, GRPO": "grpo",
+        "training, PPO": "ppo",
+    }
+    lines = [f"| {what} | {figures[f'tokens/{key}']:,.0f} |" for what, key in rows.items()]
+    return "\n".join(["| | tokens/s |", "|---|---|", *lines])
+
+
+def _made_by(figures: Figures) -> str:
+    machine, versions = figures["machine"], figures["versions"]
+    return (
+        f"commit {short_commit(figures['commit'])}, {machine['cpu']}, {machine['cores']} cores, "
+        f"jax {versions['jax']}, mujoco {versions['mujoco']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Speed on tokens: `python -m experiments.bench --tokens`.
+
+What should dominate are the products of matrices. Writing with a cache passes one token at a time through the model,
+without it the whole sequence again for each; training passes every sequence forwards four times (writing, the old
+policy, the reference, the loss) and backwards once. `tokens/ppo` and `tokens/grpo` are iterations of the presets of
+sorting as the training loop runs them, in tokens of responses a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from agents import TOKEN_ALGORITHMS
+from agents.generation import Sampling, generate
+from agents.transformer import TransformerConfig, num_parameters, token_model
+from envs.tokens import make_tokens
+from experiments.benchmarks.workloads import rate
+from experiments.evaluation.evaluator import evaluator
+from experiments.run.presets import preset
+from experiments.run.programs import Programs
+
+PROMPT, RESPONSE, SEQUENCES = 8, 64, 256
+VOCABULARY = 13
+
+
+def bench_tokens(rounds: int, seconds: float) -> dict[str, float]:
+    """Tokens a second, and ratios of neighbouring measurements."""
+    workloads = {
+        "tokens/cached": writing(cached=True),
+        "tokens/uncached": writing(cached=False),
+        "tokens/grpo": learning("grpo"),
+        "tokens/ppo": learning("ppo"),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in workloads}
+    for _ in range(rounds):
+        for name, run in workloads.items():
+            rates[name].append(rate(run, seconds))
+    pairs = zip(rates["tokens/cached"], rates["tokens/uncached"], strict=True)
+    ratios = [a / b for a, b in pairs]
+    figures = {name: statistics.median(values) for name, values in rates.items()}
+    figures["tokens/cached/of_uncached"] = statistics.median(ratios)
+    for name in rates:
+        print(f"{name:24s}{figures[name]:15,.0f} tokens/s")
+    print(
+        f"{'cached / uncached':24s}{statistics.median(ratios):15.1f}   "
+        f"({min(ratios):.1f}-{max(ratios):.1f}), {RESPONSE} tokens, {SEQUENCES} responses"
+    )
+    return figures
+
+
+def writing(*, cached: bool) -> Callable[[], int]:
+    """Responses of full length by the default transformer."""
+    network = token_model(TransformerConfig(VOCABULARY))
+    params = network.init(jax.random.key(0))
+    prompts = jax.random.randint(jax.random.key(1), (SEQUENCES, PROMPT), 2, VOCABULARY)
+
+    @jax.jit
+    def write(key):
+        policy = network.module(params).policy
+        sampling = Sampling()
+        return generate(
+            policy, prompts, key, RESPONSE, sampling, pad=0, stop=None, cached=cached
+        ).tokens
+
+    def run() -> int:
+        jax.block_until_ready(write(jax.random.key(2)))
+        return SEQUENCES * RESPONSE
+
+    run()
+    return run
+
+
+def learning(name: str) -> Callable[[], int]:
+    """Iterations on sorting, by the preset; nothing has been imitated, for that is not what is timed."""
+    learner: Any = TOKEN_ALGORITHMS[name]
+    config = dataclasses.replace(preset("tokens-sort", name, learner.Config), imitation_steps=0)
+    algo = learner(config, make_tokens("sort"))
+    programs = Programs(algo, 1, evaluator("tokens").run)
+    states = programs.init(jax.random.key(0)[None])
+    print(f"tokens/{name}: {num_parameters(states.params) / 1e3:,.0f} k parameters", flush=True)
+
+    def run() -> int:
+        nonlocal states
+        before = int(states.tokens[0])
+        states, _ = jax.block_until_ready(programs.chunk(states, jnp.int32(2)))
+        return int(states.tokens[0]) - before
+
+    run()
+    return run

@@ -1,0 +1,1 @@
+"""Programs that other interpreters run, with libraries of their own; run by path."""

@@ -1,0 +1,182 @@
+"""What the benchmarks time. Each function prepares (and compiles) a workload and returns a function that does some
+steps of it and says how many."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco.rollout import Rollout
+
+from envs import base
+from envs.biped.walker import make_walker
+from envs.cores import usable_cores
+from envs.physics import Backend, make_engine
+from envs.physics.clock import stop_clock
+from experiments.evaluation.evaluator import evaluator
+from experiments.run.programs import Programs
+
+STAND_UP_EVERY = 40  # control steps
+ITERATIONS = 4  # of training, in one call of its program
+
+
+def rate(run: Callable[[], int], seconds: float) -> float:
+    """Steps per second: `run` does some steps and says how many."""
+    steps, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        steps += run()
+    return steps / elapsed
+
+
+def raw_physics(env: Any, num_envs: int, stripped: bool = False) -> Callable[[], int]:
+    """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core. As MuJoCo's
+    Python package comes; `stripped`: as our engine steps, without its clock and with the model's quick equal
+    (envs/physics/clock.py, quick.py)."""
+    model = env.engine.stepped if stripped else env.engine.model
+    substeps = env.engine.substeps
+    start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
+    start = getattr(start, "physics", start)
+    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+    initial = np.zeros((num_envs, size))
+    initial[:, 1:] = np.concatenate([start.qpos, start.qvel], axis=1)
+    states = np.zeros((num_envs, substeps, size))
+    sensors = np.zeros((num_envs, substeps, model.nsensordata))
+    data = [mujoco.MjData(model) for _ in range(usable_cores())]
+    pool = Rollout(nthread=len(data))
+    models = [model] * num_envs
+    rng = np.random.default_rng(0)
+    # Torques are drawn beforehand: they are the policy's business, not the physics'.
+    low, high = env.action_space.low, env.action_space.high
+    torques = rng.uniform(low, high, (STAND_UP_EVERY, num_envs, model.nu))
+    torques = torques[:, :, None].repeat(substeps, axis=2)
+
+    def run() -> int:
+        state = initial.copy()
+        if not stripped:
+            mujoco.set_mjcb_time(None)
+        for torque in torques:
+            pool.rollout(
+                models,
+                data,
+                state,
+                torque,
+                skip_checks=True,
+                nstep=substeps,
+                state=states,
+                sensordata=sensors,
+            )
+            state[:] = states[:, -1]
+        stop_clock()
+        return STAND_UP_EVERY * num_envs
+
+    run()
+    return run
+
+
+def environment(
+    num_envs: int,
+    backend: Backend = "native",
+    num_steps: int = 64,
+    solver: tuple[int, int] | None = None,
+) -> Callable[[], int]:
+    """The environment under jit; `solver` is (iterations, line-search steps) in place of the model's own."""
+    env = make_walker(backend)
+    if solver is not None:
+        model = copy.copy(env.engine.model)
+        model.opt.iterations, model.opt.ls_iterations = solver
+        engine = make_engine(model, env.engine.substeps, backend)
+        env = dataclasses.replace(env, engine=engine)
+
+    return stepping(env, num_envs, num_steps)
+
+
+def stepping(env: base.Env, num_envs: int, num_steps: int = 64) -> Callable[[], int]:
+    """Any environment under jit, random actions, episodes following one another."""
+    # Beforehand, as for `raw_physics` and the rivals: actions are the policy's business.
+    actions = _random_actions(env.action_space, jax.random.key(2), (num_steps, num_envs))
+
+    @jax.jit
+    def steps(key, running, actions):
+        bank_key, env_key = jax.random.split(key)
+        bank = base.start_states(env, bank_key, env.reset_bank) if env.reset_bank else None
+        keys = jax.random.split(env_key, (num_steps, num_envs))
+
+        def body(running, inputs):
+            action, keys = inputs
+            running, timestep = jax.vmap(base.step, (None, 0, 0, 0, None))(
+                env, keys, running, action, bank
+            )
+            return running, timestep.reward.mean() + timestep.obs.mean()
+
+        return jax.lax.scan(body, running, (actions, keys))
+
+    running, _ = jax.jit(jax.vmap(base.reset, (None, 0)))(
+        env, jax.random.split(jax.random.key(0), num_envs)
+    )
+    key = jax.random.key(1)
+
+    def run() -> int:
+        nonlocal running, key
+        key = jax.random.fold_in(key, 0)
+        running, _ = jax.block_until_ready(steps(key, running, actions))
+        return num_steps * num_envs
+
+    run()
+    return run
+
+
+def _random_actions(space, key, lead):
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return jax.random.randint(key, lead, 0, int(space.n))
+    return jax.random.uniform(key, (*lead, *space.shape), minval=space.low, maxval=space.high)
+
+
+def same_robots(num_envs: int) -> Callable[[], int]:
+    """The environment under jit on `raw_physics`' own robots: no episode ends, all stand up after 40 steps. What it
+    lacks of raw speed is overhead; `environment` also has more physics to do, for it stands robots up as soon as they
+    fall, and a robot on its feet has contacts to solve."""
+    env = make_walker("native")
+    start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
+    running = base.Running(start, jnp.zeros(num_envs, jnp.int32))
+    shape = (STAND_UP_EVERY, num_envs, 6)
+    actions = jax.random.uniform(jax.random.key(1), shape, minval=-1.0, maxval=1.0)
+
+    @jax.jit
+    def steps(running, actions):
+        def body(running, action):
+            key = jax.random.key(0)  # the walker's transitions are deterministic
+            running, timestep = jax.vmap(base.advance, (None, None, 0, 0))(
+                env, key, running, action
+            )
+            return running, timestep.reward.mean() + timestep.obs.mean()
+
+        return jax.lax.scan(body, running, actions)
+
+    def run() -> int:
+        jax.block_until_ready(steps(running, actions))
+        return STAND_UP_EVERY * num_envs
+
+    run()
+    return run
+
+
+def training(algo: Any, num_seeds: int = 1) -> Callable[[], int]:
+    """Iterations of a learner, `num_seeds` at once, as the training loop runs them; its warm-up is over."""
+    programs = Programs(algo, num_seeds, evaluator("control").run)
+    states = programs.init(jax.vmap(jax.random.key)(jnp.arange(num_seeds)))
+
+    def run() -> int:
+        nonlocal states
+        states, _ = jax.block_until_ready(programs.chunk(states, jnp.int32(ITERATIONS)))
+        return ITERATIONS * algo.iteration_steps * num_seeds
+
+    run()
+    return run

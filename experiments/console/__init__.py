@@ -1,0 +1,1 @@
+"""How every command reads its line, speaks, and ends."""

@@ -1,0 +1,1 @@
+"""Episodes without learning, their figures and their pictures. Imports nothing of `run`."""

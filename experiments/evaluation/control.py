@@ -1,0 +1,243 @@
+"""Evaluation apart from training: deterministic actions, fresh resets, whole episodes, no auto-reset.
+
+The keys come from the run's seed and never from the training state, so that looking changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from envs import base
+from envs.base import Env
+from envs.biped import gait
+from envs.biped.walker import Walker
+from experiments.evaluation import frame_rate
+
+ALL = sys.maxsize
+SHOWN = 16  # episodes of which a video may be made
+_KEY_TAG = 0x6576616C  # "eval": sets evaluation's stream apart from training's
+
+
+class Episodes(NamedTuple):
+    """N episodes."""
+
+    returns: Any  # [N] float32
+    lengths: Any  # [N] int32
+    survived: Any  # [N] bool: ended by the time limit
+    alive: Any  # [T, N] bool: step t was taken, the one that ended the episode included; None: not wanted
+    # Of the first R <= N episodes and their first T steps; None where nothing was recorded:
+    states: Any  # leaves [T, R, ...], the state after step t
+    rewards: Any = None  # [T, R] float32, of step t
+    bad: Any = None  # [N] uint8: parts that were not finite, which ended the episode; 0: none, see `envs.base.Bad`
+
+
+def keys(seed: int, first: int, n: int) -> PRNGKeyArray:
+    """The keys of the evaluation episodes `first` to `first + n` of a seed."""
+    key = jax.random.fold_in(jax.random.key(seed), _KEY_TAG)
+    return jax.random.split(jax.random.fold_in(key, first), n)
+
+
+def has_gait(env: Env) -> bool:
+    return isinstance(env, Walker)
+
+
+def records(env: Env) -> int:
+    """Of how many episodes the states are wanted: of the walker's all, for the gait report; of others a few, for the
+    video; of none, where there is nothing to see."""
+    if has_gait(env):
+        return ALL
+    return SHOWN if frame_rate.drawable(env) else 0
+
+
+def recorded_steps(env: Env, record: int) -> int:
+    """Of how many steps the states are kept where those of `record` episodes are: of all, if of all episodes; else of
+    those that a video shows, for there may be a billion."""
+    limit, shown = env.max_episode_steps, frame_rate.shown_steps(env)
+    if not record:
+        return 0
+    return limit if record == ALL or shown is None else min(limit, shown)
+
+
+def evaluation_bytes(env: Env, episodes: int, record: int | None = None) -> int:
+    """Bytes that the result of `run_episodes` of one seed takes, on the device and once more on the host.
+
+    Args:
+      episodes: run at once.
+      record: episodes whose states are kept; None: as many as `records` wants.
+
+    A pure function: nothing is compiled or drawn.
+    """
+    record = records(env) if record is None else record
+    shown, steps = min(record, episodes), recorded_steps(env, record)
+    state = jax.eval_shape(lambda key: arrays(env.initial(key)), jax.random.key(0))
+    each = sum(
+        int(np.prod(x.shape, dtype=object)) * x.dtype.itemsize for x in jax.tree.leaves(state)
+    )
+    flags = env.max_episode_steps * episodes if record == ALL else 0
+    of_each = 4 + 4 + 1 + 1  # returns, lengths, survived, bad
+    return steps * shown * (each + 4) + flags + episodes * of_each
+
+
+def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int) -> Episodes:
+    """One episode for each key, all at once; ends with the last of them. A pure function.
+
+    The states of the first `record` episodes are kept, as many as `recorded_steps` says: all of them would be gigabytes
+    where states are large, or episodes long. What is not finite ends an episode, `bad` says which it was; one whose
+    first observation is not finite has no step.
+    """
+    env = algo.env.at(jnp.inf)
+    limit, n = env.max_episode_steps, episode_keys.shape[0]
+    shown, kept = min(record, n), recorded_steps(env, record)
+    reset_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(episode_keys), 0, 1)
+    start, obs = jax.vmap(base.reset, (None, 0))(env, reset_keys)
+
+    def body(carry):
+        t, running, obs, alive, episodes = carry
+        action = algo.act(state, obs, episode_keys[0], True)
+        keys_t = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
+        following, timestep = jax.vmap(base.advance, (None, 0, 0, 0))(env, keys_t, running, action)
+        running = _where(alive, following, running)  # an episode that is over stands still
+        seen = (
+            (arrays(running.state), jnp.where(alive, timestep.reward, 0.0))
+            if shown
+            else (None, None)
+        )
+        states, rewards = jax.tree.map(
+            lambda h, x: h.at[t].set(x[:shown], mode="drop"),
+            (episodes.states, episodes.rewards),
+            seen,
+        )
+        episodes = Episodes(
+            returns=episodes.returns + jnp.where(alive, timestep.reward, 0.0),
+            lengths=episodes.lengths + alive,
+            survived=episodes.survived & ~(alive & timestep.terminated),
+            alive=episodes.alive.at[t].set(alive) if record == ALL else None,
+            states=states,
+            rewards=rewards,
+            bad=episodes.bad | jnp.where(alive, timestep.bad, 0),
+        )
+        alive = alive & ~(timestep.terminated | timestep.truncated)
+        return t + 1, running, timestep.next_obs, alive, episodes
+
+    def room(x):
+        return jnp.zeros((kept, shown, *x.shape[1:]), x.dtype)
+
+    begun = jax.vmap(base.all_finite)(obs)
+    empty = Episodes(
+        returns=jnp.zeros(n),
+        lengths=jnp.zeros(n, jnp.int32),
+        survived=begun,
+        alive=jnp.zeros((limit, n), bool) if record == ALL else None,
+        states=jax.tree.map(room, arrays(start.state)) if shown else None,
+        rewards=jnp.zeros((kept, shown)) if shown else None,
+        bad=jnp.where(begun, 0, base.Bad.START).astype(jnp.uint8),
+    )
+    carry = (jnp.zeros((), jnp.int32), start, obs, begun, empty)
+    return jax.lax.while_loop(lambda c: (c[0] < limit) & jnp.any(c[3]), body, carry)[4]
+
+
+def arrays(tree: Any) -> Any:
+    """Random keys as the numbers they are: they cannot leave the program."""
+
+    def plain(x):
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(plain, tree)
+
+
+def concatenate(parts: list[Episodes]) -> Episodes:
+    """Several batches of episodes as one, in NumPy. Where only a batch's first episodes were recorded, those of the
+    first batch remain."""
+
+    def join(axis: int, xs: list[Any]) -> Any:
+        return jax.tree.map(lambda *x: np.concatenate([np.asarray(y) for y in x], axis), *xs)
+
+    every = recorded(parts[0]) == len(parts[0].returns)
+    returns, lengths, survived = (
+        join(0, [getattr(p, name) for p in parts]) for name in ("returns", "lengths", "survived")
+    )
+    bad, alive = join(0, [p.bad for p in parts]), join(1, [p.alive for p in parts])
+    kept = parts if every else parts[:1]
+    states, rewards = (join(1, [getattr(p, name) for p in kept]) for name in ("states", "rewards"))
+    return Episodes(returns, lengths, survived, alive, states, rewards, bad)
+
+
+def recorded(episodes: Episodes) -> int:
+    """How many of the episodes, the first ones, were recorded."""
+    return 0 if episodes.rewards is None else episodes.rewards.shape[1]
+
+
+def row(episodes: Episodes) -> dict[str, float]:
+    """Columns of metrics.jsonl."""
+    return {
+        "eval/return": float(np.mean(episodes.returns)),
+        "eval/length": float(np.mean(episodes.lengths)),
+    }
+
+
+def report(env: Env, episodes: Episodes) -> dict[str, Any]:
+    """What summary.json says about one seed's final evaluation."""
+    found: dict[str, Any] = {
+        "eval_return_mean": float(np.mean(episodes.returns)),
+        "eval_return_std": float(np.std(episodes.returns)),
+        "eval_length_mean": float(np.mean(episodes.lengths)),
+        "eval_episodes": len(episodes.returns),
+        "survival_rate": float(np.mean(episodes.survived)),
+        "eval_nonfinite": int(np.count_nonzero(episodes.bad)),
+        "distance_m": None,
+        "gait": None,
+    }
+    if has_gait(env):
+        measures = gait.analyse(episodes.states, episodes.alive, episodes.returns)
+        found["distance_m"] = measures["distance"]
+        found["gait"] = {"walks": gait.walks(measures), **measures}
+    return found
+
+
+def typical(episodes: Episodes) -> int:
+    """The episode whose return is the median of those recorded (of all, if none was): the one to show. Those without a
+    step come last."""
+    shown = recorded(episodes) or None
+    returns, begun = np.asarray(episodes.returns)[:shown], np.asarray(episodes.lengths)[:shown] > 0
+    order = np.argsort(returns, kind="stable")
+    order = order[begun[order]] if begun.any() else order
+    return int(order[(len(order) - 1) // 2])
+
+
+def episode(episodes: Episodes, n: int) -> tuple[Any, np.ndarray]:
+    """The recorded states and rewards of episode `n`, as long as it lasted or was recorded."""
+    length = episodes.lengths[n]
+    seen = (episodes.states, episodes.rewards)
+    return jax.tree.map(lambda x: np.asarray(x)[:length, n], seen)
+
+
+def mean_of(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Entry by entry, over seeds; `walks` becomes the share of seeds that walk."""
+    first = reports[0]
+    return {name: _mean([r[name] for r in reports]) for name in first}
+
+
+def _mean(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return mean_of(values)
+    numbers = [v for v in values if v is not None and not math.isnan(v)]
+    if isinstance(values[0], bool) and len(values) == 1:
+        return values[0]
+    if len(set(values)) == 1 and isinstance(values[0], int):
+        return values[0]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def _where(condition: Array, x: Any, y: Any) -> Any:
+    def pick(a, b):
+        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, x, y)

@@ -1,0 +1,77 @@
+"""What the training loop and the end of a run want of an evaluation, whatever is evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from envs.base import Env
+from experiments.evaluation import control as evaluate
+from experiments.evaluation import metrics, nonfinite
+from experiments.evaluation import tokens as token_evaluation
+from experiments.run.spec import Domain
+
+FINAL_BATCHES = 4
+GAIT_EPISODES = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """`found` is what `run` gives, of one seed and on the host."""
+
+    at_start: bool  # also before training
+    episodes: Callable[[int, Any], int]  # (total steps, algorithm): how many at each mark
+    # (algorithm, episodes at a mark): the final evaluation has so many times those of a mark
+    final_batches: Callable[[Any, int], int]
+    run: Callable[[Any, Any, Any], Any]  # (algorithm, state, keys): pure, for one seed
+    concatenate: Callable[[list[Any]], Any]
+    row: Callable[[Any], dict[str, float]]  # columns of metrics.jsonl
+    report: Callable[[Any, Any], dict[str, Any]]  # (algorithm, found): for summary.json
+    transcripts: Callable[[Any, Any], list[dict[str, Any]]]  # (algorithm, found): for samples.jsonl
+    trouble: Callable[[Any, Any], str | None]  # (algorithm, found): a warning in one line
+
+
+def evaluator(domain: Domain) -> Evaluator:
+    return _TOKENS if domain == "tokens" else _CONTROL
+
+
+def evaluation_episodes(total_steps: int, max_episode_steps: int) -> int:
+    """At each mark. About an eighth of the training's steps go into all marks together, so that looking does not
+    take longer than learning where episodes are long."""
+    share = total_steps / (8 * metrics.MARKS * max_episode_steps)
+    return int(np.clip(share, 16, 128))
+
+
+def final_batches(env: Env, episodes: int) -> int:
+    """A gait is judged by GAIT_EPISODES at least, however few a mark has."""
+    enough = -(-GAIT_EPISODES // episodes) if evaluate.has_gait(env) else 1
+    return max(FINAL_BATCHES, enough)
+
+
+_CONTROL = Evaluator(
+    at_start=False,
+    episodes=lambda total, algo: evaluation_episodes(total, algo.env.max_episode_steps),
+    final_batches=lambda algo, episodes: final_batches(algo.env, episodes),
+    run=lambda algo, state, keys: evaluate.run_episodes(
+        algo, state, keys, evaluate.records(algo.env)
+    ),
+    concatenate=evaluate.concatenate,
+    row=evaluate.row,
+    report=lambda algo, found: evaluate.report(algo.env, found),
+    transcripts=lambda algo, found: [],
+    trouble=lambda algo, found: nonfinite.episodes_warning(found.bad, algo.env.on_host),
+)
+_TOKENS = Evaluator(
+    at_start=True,  # what imitation alone can do
+    episodes=lambda total_steps, algo: token_evaluation.PROMPTS,
+    final_batches=lambda algo, episodes: FINAL_BATCHES,
+    run=token_evaluation.sample,
+    concatenate=token_evaluation.concatenate,
+    row=token_evaluation.row,
+    report=token_evaluation.report,
+    transcripts=token_evaluation.transcripts,
+    trouble=token_evaluation.trouble,
+)

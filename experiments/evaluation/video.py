@@ -1,0 +1,209 @@
+"""An episode as mp4 (where imageio's ffmpeg is installed) and GIF, in real time."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import mujoco
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from envs.base import Env
+from envs.biped.walker import CONTROL_PERIOD, Walker
+from envs.mujoco_env import MujocoEnv
+from envs.physics.render import draw
+from experiments.evaluation.frame_rate import frame_rate, shown_steps
+
+WIDTH, HEIGHT = 960, 540  # pixels
+MAX_FPS = 50  # faster episodes lose frames, those longer than SECONDS are cut
+GIF_SHRINK, GIF_FPS, GIF_FRAMES, GIF_COLOURS = 2, 25, 240, 64
+GL_SECONDS = 30.0  # after which a GL driver is given up
+GL_SECONDS_PER_FRAME = (
+    0.03  # a software driver takes ten times longer, and the drawn figure shows as much
+)
+_INK = (52, 58, 70)
+
+Caption = Callable[
+    [ImageDraw.ImageDraw, int, int], None
+]  # writes on a picture of a height, of step t
+
+
+def write(
+    env: Env, states: Any, rewards: np.ndarray, stem: Path, say: Callable[[str], None]
+) -> list[Path]:
+    """Writes `stem`.mp4 and `stem`.gif of an episode and returns their paths.
+
+    Args:
+      env: one with something to see: its `frame_rate` is not None.
+      states: its states, leaves [T, ...], one per step.
+      rewards: [T], of these steps.
+      say: told in one line how the pictures were made, where there is a choice.
+    """
+    fps, most, steps = frame_rate(env), shown_steps(env), len(rewards)
+    assert fps is not None
+    assert most is not None
+    if not steps:
+        say("no video: the episode has no step")
+        return []
+    every = math.ceil(fps / MAX_FPS - 1e-6)  # 1 / 0.02 may come out above 50
+    shown = range(0, min(steps, most), every)
+    frames = _pictures(env, states, shown, say)
+    caption = _walk(states) if isinstance(env, Walker) else _progress(env, np.cumsum(rewards))
+    for t, frame in zip(shown, frames, strict=True):
+        caption(ImageDraw.Draw(frame), frame.height, t)
+        done = frame.width * (t + every) / (shown.stop - 1 + every)
+        ImageDraw.Draw(frame).rectangle([0, frame.height - 4, done, frame.height], fill=_INK)
+    mp4, gif = files(stem)
+    return [*_write_mp4(frames, fps / every, mp4, say), _write_gif(frames, fps / every, gif)]
+
+
+def files(stem: Path) -> tuple[Path, Path]:
+    """The mp4 and the GIF that `write` writes."""
+    return stem.with_name(f"{stem.name}.mp4"), stem.with_name(f"{stem.name}.gif")
+
+
+def coordinates(env: Env, states: Any) -> tuple[mujoco.MjModel, np.ndarray] | None:
+    """The model of an environment with physics, and the qpos [T, nq] of its states; None without."""
+    physics = getattr(states, "physics", states)
+    if not hasattr(env, "engine") or not hasattr(physics, "qpos"):
+        return None
+    return env.engine.model, np.asarray(physics.qpos)
+
+
+def _pictures(env: Env, states: Any, shown: range, say: Callable[[str], None]) -> list[Image.Image]:
+    """One for each of the states `shown`."""
+    bodies = coordinates(env, states)
+    if bodies is None or not (isinstance(env, Walker) or type(env).render is MujocoEnv.render):
+        return [
+            Image.fromarray(np.asarray(env.render(_pick(states, t), WIDTH, HEIGHT))) for t in shown
+        ]
+    model, qpos = bodies[0], bodies[1][shown.start : shown.stop : shown.step]
+    frames, how = _gl_frames(model, qpos)
+    say(how)
+    return frames or _drawn(model, qpos)
+
+
+def _pick(states: Any, t: int) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x)[t], states)
+
+
+def _drawn(model: mujoco.MjModel, qpos: np.ndarray) -> list[Image.Image]:
+    data, frames = mujoco.MjData(model), []
+    for q in qpos:
+        data.qpos[:] = q
+        mujoco.mj_kinematics(model, data)
+        frames.append(
+            draw(model, data, WIDTH, HEIGHT)
+        )  # `render` would use GL, if MUJOCO_GL is set
+    return frames
+
+
+def _gl_frames(model: mujoco.MjModel, qpos: np.ndarray) -> tuple[list[Image.Image], str]:
+    """Frames from MuJoCo's renderer, or none; and the line for the log."""
+    script = Path(__file__).with_name("gl_frames.py")
+    environment = dict(os.environ)
+    if not environment.get("DISPLAY"):
+        environment.setdefault("MUJOCO_GL", "egl")
+    with tempfile.TemporaryDirectory() as folder:
+        names = [str(Path(folder) / name) for name in ("model.mjb", "qpos.npy", "frames.npy")]
+        mujoco.mj_saveModel(model, names[0])
+        np.save(names[1], qpos)
+        size = [str(WIDTH), str(HEIGHT), str(GL_SECONDS_PER_FRAME)]
+        try:
+            done = subprocess.run(
+                [sys.executable, str(script), *names, *size],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=GL_SECONDS,
+            )
+            if done.returncode == 0:
+                frames: UInt8[np.ndarray, "T height width 3"] = np.load(names[2])
+                return [Image.fromarray(f) for f in frames], "video: MuJoCo's renderer"
+            why = "too slow here" if done.returncode == 3 else "without a GL driver here"
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            why = "not to be had here"
+    return [], f"video: MuJoCo's renderer is {why}, the same motion is drawn instead"
+
+
+def _walk(states: Any) -> Caption:
+    """Time, distance, and speed over the last second, in the upper left corner."""
+    x = np.asarray(states.physics.qpos)[:, 0]
+
+    def caption(canvas: ImageDraw.ImageDraw, height: int, t: int) -> None:
+        before = max(0, t - round(1 / CONTROL_PERIOD))
+        speed = (x[t] - x[before]) / max((t - before) * CONTROL_PERIOD, CONTROL_PERIOD)
+        texts = (f"{(t + 1) * CONTROL_PERIOD:4.1f} s", f"{x[t]:5.2f} m", f"{speed:5.2f} m/s")
+        for column, text in enumerate(texts):
+            place = (height // 18 + column * height // 5, height // 22)
+            canvas.text(place, text, fill=_INK, font=_font(height))
+
+    return caption
+
+
+def _progress(env: Env, returns: np.ndarray) -> Caption:
+    """Time and the return so far, in the upper right corner: some pictures have captions of their own on the left."""
+    rate = frame_rate(env) or 1.0
+
+    def caption(canvas: ImageDraw.ImageDraw, height: int, t: int) -> None:
+        text = f"{(t + 1) / rate:.1f} s   return {returns[t]:.1f}"
+        place = (WIDTH / HEIGHT * height - height // 22, height // 22)
+        look = {"font": _font(height), "stroke_width": 2, "stroke_fill": "white", "anchor": "ra"}
+        canvas.text(place, text, fill=_INK, **look)
+
+    return caption
+
+
+@functools.lru_cache(maxsize=4)
+def _font(height: int):
+    return ImageFont.load_default(height // 20)
+
+
+def _write_mp4(
+    frames: list[Image.Image], fps: float, path: Path, say: Callable[[str], None]
+) -> list[Path]:
+    try:
+        import imageio
+        import imageio_ffmpeg  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        say("no mp4: imageio's ffmpeg is not installed (the extra stride-rl[video])")
+        return []
+    try:
+        with (
+            warnings.catch_warnings(),
+            imageio.v2.get_writer(path, fps=fps, macro_block_size=2, quality=7) as writer,
+        ):
+            warnings.simplefilter("ignore")
+            for frame in frames:
+                writer.append_data(np.asarray(frame))
+    except OSError as error:
+        say(f"no mp4: {error}".split("\n")[0])
+        return []
+    return [path]
+
+
+def _write_gif(frames: list[Image.Image], fps: float, path: Path) -> Path:
+    """Smaller, fewer frames, all with one palette."""
+    every = max(math.ceil(fps / GIF_FPS), math.ceil(len(frames) / GIF_FRAMES))
+    small = [frame.reduce(GIF_SHRINK) for frame in frames[::every]]
+    # Colours of the first frame, and of what may appear later.
+    samples = [small[i] for i in (0, len(small) // 2, -1)]
+    sheet = Image.fromarray(np.concatenate([np.asarray(x) for x in samples]))
+    palette = sheet.quantize(GIF_COLOURS)
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
+    duration = round(1000 * every / fps)
+    small[0].save(
+        path, save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=True
+    )
+    return path

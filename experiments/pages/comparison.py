@@ -1,0 +1,113 @@
+"""The page of a comparison, in Markdown: figures, scores, probabilities of improvement, and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.analysis import profiles, statistics
+from experiments.analysis.curve import Curve, ended, final
+from experiments.pages.markdown import inert, item, picture, table
+
+Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) to seeds
+HEADER = ("env", "algo", "metric", "iqm", "mean", "ci_low", "ci_high", "seeds")
+_BEGIN = "# Comparison of "
+_EXPLAINED = {  # what a row is, where it needs saying
+    "best": "the highest value of each seed: a maximum over noisy evaluations lies too high, and its interval with it.",
+    "normalised_best": "as best: a maximum lies too high, and its interval with it.",
+    "auc": "mean height of the curve over the steps that all seeds of the row have.",
+    "steps_to_threshold": "a seed that never reaches the threshold counts as infinite; `seeds` says how many reach it. "
+    "So the mean is inf where any does not, and the IQM where those that do not are more than the quarter left out.",
+    "seconds_to_threshold": "as steps_to_threshold, of seeds whose wall clock is known.",
+    "optimality_gap": "by how much final values fall short of the threshold, on average; the interval is the mean's.",
+}
+
+
+def is_page(text: str) -> bool:
+    return text.startswith(_BEGIN)
+
+
+def is_table(text: str) -> bool:
+    return text.startswith(",".join(HEADER))
+
+
+def page(
+    rows: list[tuple[Any, ...]],
+    groups: Groups,
+    called: Mapping[str, str],
+    pictures: dict[str, str],
+    notes: list[str],
+    metric: str,
+    together: profiles.Together | None = None,
+) -> str:
+    """The text. `called`: how environments are called; `pictures`: what figures show, and their names, less suffix."""
+    lines = [f"{_BEGIN}{inert(metric)}", ""]
+    lines += [f"{picture(shown, f'{name}.png')}\n" for shown, name in pictures.items()]
+    lines += table(HEADER, rows)
+    lines += [
+        "",
+        "IQM: mean without the lowest and highest quarter of the seeds (with three or fewer, the mean). "
+        f"{statistics.coverage_note()}",
+        "",
+    ]
+    if any("diverged" in str(row[-1]) for row in rows):
+        lines += ["A seed that diverged counts as worse than any: -inf.", ""]
+    if any(" of " in str(row[-1]) for row in rows if row[2] == "final"):
+        lines += ["A seed that stopped short is not scored, but drawn as far as it went.", ""]
+    there = {row[2] for row in rows}
+    lines += [f"- {name}: {what}" for name, what in _EXPLAINED.items() if name in there]
+    lines += [""]
+    if together:
+        lines += [_together(together, called), ""]
+    better = _improvements(groups, called)
+    if together:
+        better += _square("all", list(together.curves), profiles.improvements(together))
+    if better:
+        lines += [
+            "Probability that a run of the row ends higher than one of the column:",
+            "",
+            *better,
+        ]
+    if notes:
+        lines += ["Left out, or to be kept in mind:", "", *map(item, notes), ""]
+    return "\n".join(lines)
+
+
+def _together(together: profiles.Together, called: Mapping[str, str]) -> str:
+    ranges = ", ".join(
+        f"{inert(called[env])} {low:g} to {high:g}" for env, (low, high) in together.ranges.items()
+    )
+    return (
+        "env all: every environment weighs the same, however many seeds it has. Normalised scores are 0 to 1 from the "
+        f"low to the high end of each environment's range ({ranges}); unless given with --normalize, that is from "
+        "random actions to the best published number of any algorithm. "
+        f"{profiles.GAP}: by how much final scores fall short of 1, on average."
+    )
+
+
+def _improvements(groups: Groups, called: Mapping[str, str]) -> list[str]:
+    lines: list[str] = []
+    for env in dict.fromkeys(env for env, _ in groups):
+        ends = {
+            label: np.array([final(c) for c in ended(curves)[0]])
+            for (e, label), curves in groups.items()
+            if e == env
+        }
+        ends = {label: scores for label, scores in ends.items() if len(scores)}
+        chances = {
+            (a, b): statistics.probability_of_improvement(x, y)
+            for a, x in ends.items()
+            for b, y in ends.items()
+        }
+        lines += _square(called[env], list(ends), chances)
+    return lines
+
+
+def _square(corner: str, labels: list[str], chances: dict[tuple[str, str], float]) -> list[str]:
+    """A table of rows against columns; none of a single label."""
+    if len(labels) < 2:
+        return []
+    rows = [[a, *("" if a == b else f"{chances[a, b]:.2f}" for b in labels)] for a in labels]
+    return [*table([corner, *labels], rows), ""]

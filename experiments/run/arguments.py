@@ -1,0 +1,232 @@
+"""A run as a command line, both ways: flags read into a spec, and the flags that repeat a run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from experiments.console import options
+from experiments.console.exits import BAD_INPUT as BAD_INPUT
+from experiments.console.exits import run_main as run_main
+from experiments.console.flags import ImportFlag, dashed, parse_flags
+from experiments.run import tracking
+from experiments.run.presets import preset
+from experiments.run.spec import (
+    TOKENS,
+    Domain,
+    Spec,
+    algorithm,
+    algorithm_name,
+    env_factory,
+    short_name,
+    token_env,
+)
+from experiments.user_envs import load as user_env
+
+_FREE = (
+    "out",
+    "resume",
+    "video",
+    "track",
+    "trust",
+)  # flags of a run that may change when it is resumed
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFlags:
+    algo: str = "ppo"
+    """the algorithm"""
+    seed: int = 0
+    """everything random follows from it"""
+    seeds: int = 1
+    """so many runs at once, with seeds SEED, SEED + 1, ..."""
+    out: str | None = None
+    """the run's folder; None: a new one under results/runs"""
+    resume: str | None = None
+    """folder of a run that was stopped, to go on with; needs no other flag"""
+    video: bool = True
+    """write a video of the result, where there is something to see"""
+    track: tracking.Kind = "none"
+    """show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases, too"""
+    imports: ImportFlag = ()
+    """a Python file that is executed first, and registers environments; may be given several times"""
+    trust: bool = False
+    """with --resume: run the files that the run names, though they changed or somebody else began the run"""
+
+
+def run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
+    """The flags with which the run was begun. `kept`: its config.json; older ones lack some."""
+    return RunFlags(
+        algo=stored.algo,
+        seed=stored.seed,
+        seeds=stored.seeds,
+        video=kept.get("video", True),
+        track=kept.get("track", "none"),
+    )
+
+
+def first_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """The flags that decide which others there are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("--algo", "--env", "--task", "--resume"):
+        parser.add_argument(flag)
+    parser.add_argument("--import", dest="imports", action="append", default=[])
+    parser.add_argument("--trust", action="store_true")
+    try:
+        return parser.parse_known_args(list(argv))[0]
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+
+
+def by_own_name(argv: Sequence[str]) -> list[str]:
+    """A command line whose --algo is not an alias."""
+    return [
+        f"--algo={algorithm_name(word.removeprefix('--algo='))}"
+        if word.startswith("--algo=")
+        else algorithm_name(word)
+        if before == "--algo"
+        else word
+        for before, word in itertools.pairwise(["", *argv])
+    ]
+
+
+def parse(
+    argv: Sequence[str], run: RunFlags, env: str, stored: Spec | None, which: Any, domain: Domain
+) -> tuple[RunFlags, Spec, str | None]:
+    """The run's flags, its spec, and a remark on flags that go by another name. `run`: flags that are not given."""
+    algo = run.algo
+    config_type = algorithm(algo, domain).Config
+    config = stored.config if stored else preset(env, algo, config_type)
+    kept = stored.env_kwargs if stored else {}
+    taken = {"env", "task"} | {
+        f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
+    }
+    of_env = options.flags(env_factory(env), taken, kept)
+    parts = [("run", run), ("environment", of_env.default), (algo.replace("-", "_"), config)]
+    if which is not None:
+        parts.insert(0, ("which", which))
+    arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])
+    description = f"Trains {algo} on {short_name(env)}."
+    parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
+    run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
+    _check(run)
+    imports = tuple(str(user_env.path_of(file)) for file in run.imports)
+    run = dataclasses.replace(run, imports=imports)
+    if stored:
+        imports = stored.imports
+        refuse_contradiction(run, run, dataclasses.replace(parts[-3][1], imports=imports))
+        refuse_contradiction(run, env_flags, of_env.default)
+    kwargs = {**kept, **of_env.kwargs(env_flags)}
+    clash = "; ".join(
+        f"--{dashed(name)} is not the environment's: its own is --{dashed(field)}"
+        for field, name in of_env.renamed.items()
+    )
+    spec = Spec(env, kwargs, algo, config, run.seed, run.seeds, domain, imports)
+    return run, spec, clash or None
+
+
+def parse_run(argv: Sequence[str], env: str, algo: str, domain: Domain) -> None:
+    """Raises ValueError where a command line for a new run cannot be read, without building anything."""
+    which = WHICH[domain]
+    parse(argv, RunFlags(algo=algo), env, None, which(which.shown(env)), domain)
+
+
+@dataclasses.dataclass(frozen=True)
+class _WhichEnv:
+    flag: ClassVar[str] = "env"
+    algo: ClassVar[str] = "ppo"  # without --algo
+    default: ClassVar[str | None] = None  # without the flag itself
+
+    env: str
+    """the environment: a name (python -m experiments.envs lists them), FILE.py:NAME, or gym:ID"""
+
+    @staticmethod
+    def env_name(given: str) -> str:
+        return given
+
+    @staticmethod
+    def shown(env: str) -> str:
+        return env
+
+
+@dataclasses.dataclass(frozen=True)
+class _WhichTask:
+    flag: ClassVar[str] = "task"
+    algo: ClassVar[str] = "grpo"
+    default: ClassVar[str | None] = "sort"
+
+    task: str
+    """the task: sort, add, reverse, countdown, graph-path, bandit, with a size if wanted (sort-4); or FILE.py:NAME"""
+
+    @staticmethod
+    def env_name(given: str) -> str:
+        return token_env(given)
+
+    @staticmethod
+    def shown(env: str) -> str:
+        return env.removeprefix(TOKENS)
+
+
+WHICH: dict[str, Any] = {"control": _WhichEnv, "tokens": _WhichTask}
+
+
+def _check(run: RunFlags) -> None:
+    tracking.require(run.track)
+    for name in ("out", "resume"):
+        if getattr(run, name) == "":
+            raise ValueError(f"--{name} is empty: the name of a folder is wanted")
+    if run.trust and run.resume is None:
+        raise ValueError("--trust goes with --resume: a new run executes the files you name")
+    if run.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {run.seeds}")
+    if run.seed < 0 or run.seed + run.seeds > 2**31:
+        raise ValueError(f"--seed must be between 0 and 2147483647, got {run.seed}")
+
+
+def refuse_another(name: str, given: str | None, stored: Spec, folder: Path) -> None:
+    if given is not None and given != getattr(stored, name):
+        raise ValueError(f"{folder} is a run of {name} {getattr(stored, name)}, not {given}")
+
+
+def refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
+    """A resumed run is the run it was: its flags `new` say what `old` says, field by field."""
+    if run.out is not None and Path(run.out).resolve() != Path(run.resume or "").resolve():
+        raise ValueError("--resume goes on in the run's own folder; leave out --out")
+    for name, value in vars(new).items():
+        if name == "imports" and not value:
+            continue  # they are the run's own
+        if name not in _FREE and value != getattr(old, name):
+            value = " ".join(value) if name == "imports" else value
+            raise ValueError(
+                f"--{dashed(name)} {value} contradicts the run in {run.resume}, which has {getattr(old, name)}"
+            )
+
+
+RESERVED = {"env", "total_steps"} | {field.name for field in dataclasses.fields(RunFlags)}
+
+
+def program(domain: Domain) -> str:
+    """The module that trains."""
+    return "experiments.tokens" if domain == "tokens" else "experiments.train"
+
+
+def environment_flag(env: str, domain: Domain) -> list[str]:
+    """What tells `program` the environment."""
+    return ["--task", env.removeprefix(TOKENS)] if domain == "tokens" else ["--env", env]
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """{"learning_rate": 0.1, "verbose": False, "sizes": (8, 8)} as on a command line."""
+    found: list[str] = []
+    for name, value in values.items():
+        dashed = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{dashed}" if value else f"--no-{dashed}")
+            continue
+        parts = value if isinstance(value, list | tuple) else [value]
+        found += [f"--{dashed}", *map(str, parts)]
+    return found

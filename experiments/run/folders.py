@@ -1,0 +1,333 @@
+"""A run is a folder: config.json, metrics.jsonl, checkpoints/, summary.json, curve.png, video.*
+
+With several seeds, metrics.jsonl is in seed_0/, seed_1/ and so on, and all else at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from envs.cores import usable_cores
+from experiments.console import locks
+from experiments.run import schema
+from experiments.run.schema import Flag, ListOf, Maybe, TableOf, Whole
+
+RUNS = Path("results/runs")
+_CONFIG = schema.Table(
+    {
+        "env": schema.NAME,
+        "env_kwargs": schema.SETTINGS,
+        "algo": schema.NAME,
+        "config": schema.SETTINGS,
+        "seed": Whole(0),
+        "seeds": Whole(1),
+    },
+    {  # later versions' own, but for the first three
+        "commit": Maybe(schema.TEXT),
+        "versions": Maybe(TableOf(Maybe(schema.TEXT))),
+        "machine": Maybe(schema.SETTINGS),
+        "domain": schema.NAME,
+        "imports": ListOf(schema.NAME),
+        "id": schema.NAME,
+        "video": Flag(),
+        "track": schema.NAME,
+        "files": TableOf(schema.TEXT),
+        "seal": Maybe(schema.TEXT),
+    },
+)
+# What makes it the run that it is.
+_IDENTITY = (*_CONFIG.needed, "domain", "imports")
+_PACKAGES = ("stride-rl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "mujoco")
+
+
+class LostRowsError(Exception):
+    """A run cannot go on for want of metrics that it has written once."""
+
+
+def default_folder(env: str, algo: str, seed: int) -> Path:
+    """The name of a new run's folder; `reserve` makes it."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return RUNS / f"{env}-{algo}-s{seed}-{now}"
+
+
+def reserve(folder: Path) -> Path:
+    """Makes a new folder of that name, or of that name with a number behind it where another run has it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for i in itertools.count(1):
+        numbered = folder if i == 1 else folder.with_name(f"{folder.name}-{i}")
+        with contextlib.suppress(FileExistsError):
+            numbered.mkdir()
+            return numbered
+    raise AssertionError("not reached")
+
+
+def refuse_taken(folder: Path, config: dict[str, Any]) -> None:
+    """Raises FileExistsError where something is in the folder already but a lock.
+
+    `config`: of the run that wants it."""
+    if folder.is_dir():
+        if all(path.name in locks.NAMES for path in folder.iterdir()):
+            return
+    elif not os.path.lexists(folder):
+        return
+    hint = ": choose another --out"
+    if (folder / "config.json").exists() and _same_run(folder, config):
+        hint = f"; --resume {quoted(folder)} goes on with it"
+    raise FileExistsError(f"{folder} exists already and is not overwritten{hint}")
+
+
+def create(folder: Path, config: dict[str, Any]) -> None:
+    """Makes the folder and its config.json. Raises FileExistsError where something is already."""
+    refuse_taken(folder, config)
+    for i in range(config["seeds"]):
+        metrics_file(folder, config["seeds"], i).parent.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", {**config, "id": uuid.uuid4().hex, **provenance()})
+
+
+def discard(folder: Path, seeds: int) -> None:
+    """Removes what a new run has written that failed before it learned anything; what others put there stays."""
+    for name in ("checkpoints", "tensorboard", "wandb"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for i in range(seeds):
+        file = metrics_file(folder, seeds, i)
+        for path in (file, samples_file(folder, seeds, i)):
+            path.unlink(missing_ok=True)
+        if file.parent != folder:
+            with contextlib.suppress(OSError):
+                file.parent.rmdir()
+    for name in ("config.json", "config.tmp"):
+        (folder / name).unlink(missing_ok=True)
+    locks.remove(folder)
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
+
+
+def _same_run(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether `folder` holds the run that `config` describes."""
+    try:
+        stored = read_config(folder)
+    except (ValueError, OSError):
+        return False
+    wanted = plain(config)
+    return all(stored.get(name) == wanted.get(name) for name in _IDENTITY)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a run. Raises ValueError with one line where there is none, or what is there cannot be one."""
+    file = folder / "config.json"
+    try:
+        config = schema.parse(file)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a run: it has no config.json") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} has no settings in it: {config!r:.60}")
+    schema.require(config, _CONFIG, file)
+    return config
+
+
+def metrics_file(folder: Path, seeds: int, index: int) -> Path:
+    return (folder / f"seed_{index}" if seeds > 1 else folder) / "metrics.jsonl"
+
+
+def samples_file(folder: Path, seeds: int, index: int) -> Path:
+    """What a token learner wrote at its evaluations."""
+    return metrics_file(folder, seeds, index).with_name("samples.jsonl")
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Appends and flushes to the disk, so that a checkpoint never knows more than the metrics."""
+    if not rows:
+        return
+    with naming(path), path.open("a") as f:
+        f.writelines(json.dumps(plain(row)) + "\n" for row in rows)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def truncate_rows(path: Path, env_steps: int) -> int:
+    """Drops rows later than `env_steps` and lines that are no rows. Returns how many of these there were; a last
+    line that was only half written does not count."""
+    if not path.exists():
+        return 0
+    rows, damaged = read_lines(path)
+    kept = "".join(json.dumps(row) + "\n" for row in rows if row["env_steps"] <= env_steps)
+    _replace(path, kept)
+    return damaged
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl. Lines that are none are passed over."""
+    return read_lines(path)[0]
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a metrics.jsonl, and how many lines are none. Blank ones and a last one under way do not count."""
+    rows, damaged = [], 0
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
+    for i, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:  # also of a number of thousands of digits
+            damaged += bool(line.strip()) and i < len(lines) - 1
+            continue
+        if isinstance(row, dict) and type(row.get("env_steps")) is int:
+            rows.append(row)
+        else:
+            damaged += 1
+    return rows, damaged
+
+
+def require_rows(path: Path, written: int, first: int, at_start: bool) -> None:
+    """Checks that a run has the rows that its checkpoint knows of: without them curve and summary would be wrong.
+
+    Args:
+      path: a metrics.jsonl.
+      written: environment steps of the newest row that was written before the checkpoint.
+      first: environment steps before the first iteration.
+      at_start: whether there must be a row of that, too.
+
+    Raises LostRowsError.
+    """
+    steps = {row["env_steps"] for row in read_rows(path)}
+    if written > first and written not in steps:
+        lost = "the rows up to its newest checkpoint"
+    elif at_start and first not in steps:
+        lost = "the row from before training"
+    else:
+        return
+    raise LostRowsError(
+        f"{path} lacks {lost}, without which the run cannot go on: put the file back, or begin a new run"
+    )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Written beside and renamed: never half a file."""
+    _replace(path, json.dumps(plain(content), indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    with naming(path):
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises errors of the system, a full disk say, with the name of the file that was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def quoted(path: Path | str) -> str:
+    """A path as an argument that can be pasted into a shell."""
+    text = str(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    signs = (
+        x if x.isprintable() and x not in "\\'" else "".join(f"\\x{b:02x}" for b in os.fsencode(x))
+        for x in text
+    )
+    return f"$'{''.join(signs)}'"
+
+
+def plain(x: Any) -> Any:
+    """`x` in JSON's own types; NaN and infinities, which JSON lacks, become null."""
+    if isinstance(x, dict):
+        return {str(k): plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [plain(v) for v in x]
+    if isinstance(x, bool | int | str) or x is None:
+        return x
+    if isinstance(x, Path):
+        return str(x)
+    x = x.item() if hasattr(x, "item") else x
+    return x if not isinstance(x, float) or math.isfinite(x) else None
+
+
+def provenance() -> dict[str, Any]:
+    """What produced the run: commit, versions and the kind of machine (not which machine)."""
+    import jax
+
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {
+            "cpu": _cpu_model(),
+            "cores": usable_cores(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "device": jax.devices()[0].device_kind,
+            "devices": jax.device_count(),
+        },
+    }
+
+
+def short_commit(commit: str | None) -> str:
+    """For a page: twelve digits, and whether files were changed since."""
+    if commit is None:
+        return "unknown"
+    digits, dirty, _ = commit.partition("-dirty")
+    return digits[:12] + dirty
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of this source, with "-dirty" where it was changed since; None outside git."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(here.parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # Installed into a folder that lies in someone else's repository, that commit says nothing of us.
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,51 @@
+"""How environments and runs are called on pages and in figures: short, and no two alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from experiments.run.spec import short_name
+
+
+def short_names(envs: Iterable[str]) -> dict[str, str]:
+    """Each environment with its short name; of those whose short names are alike, with as much before it as tells them
+    apart: `a.py:Robot` and `b.py:Robot`, `CartPole-v1` and `gym:CartPole-v1`."""
+    every = list(dict.fromkeys(envs))
+    found = {env: short_name(env) or env for env in every}
+    alike = [env for env in every if sum(found[env] == found[other] for other in every) > 1]
+    return found | {env: _tail(env, [other for other in alike if other != env]) for env in alike}
+
+
+def _tail(env: str, others: list[str]) -> str:
+    """The shortest end of a name, at a colon or slash, that is the end of no other; all of it where there is none."""
+    starts = [match.end() for match in re.finditer(r"[:/]", env)]
+    ends = [env[start:] for start in reversed(starts)]
+    return next(
+        (end for end in ends if end and not any(_ends(other, end) for other in others)), env
+    )
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith((f":{end}", f"/{end}"))
+
+
+def label_runs(configs: list[dict[str, Any]]) -> list[str]:
+    """Labels that tell runs apart: environment, algorithm, seeds, and the settings in which they differ."""
+    flat: list[dict[str, Any]] = []
+    for c in configs:
+        names = {"env": c["env"], "algo": c["algo"]}
+        flat.append({**names, **c["env_kwargs"], **c["config"], "seed": c["seed"], **names})
+    every = dict.fromkeys(name for c in flat for name in c)
+    differing = [n for n in every if len({str(c.get(n)) for c in flat}) > 1]
+    if len({(c["env"], c["algo"]) for c in flat}) == len(flat):
+        # Learners of different kinds differ in dozens of settings that say nothing more.
+        differing = [n for n in differing if n in ("env", "algo")]
+    labels: list[str] = []
+    for c in flat:
+        told = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
+        label = ", ".join(told) or f"{c['env']}, {c['algo']}"
+        same = sum(known.split(" #")[0] == label for known in labels)
+        labels.append(f"{label} #{same + 1}" if same else label)
+    return labels

@@ -1,0 +1,35 @@
+"""Where a run stands, besides its state."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from experiments.evaluation import metrics, nonfinite
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, besides its state. Plain JSON; kept with each checkpoint."""
+
+    iteration: int = 0
+    wall_clock_s: float = 0.0
+    compile_s: float = 0.0
+    train_s: float = 0.0  # spent in chunks
+    pending: metrics.Pending = dataclasses.field(default_factory=dict)
+    tally: nonfinite.Tally = dataclasses.field(default_factory=nonfinite.Tally)
+
+    @classmethod
+    def restored(cls, stored: dict[str, Any]) -> Progress:
+        """From a checkpoint, be it from before there was a tally."""
+        return cls(**{**stored, "tally": nonfinite.Tally(**stored.get("tally", {}))})
+
+
+def total_iterations(total_steps: int, algo: Any) -> int:
+    """Whole iterations, rounded up, after the steps taken before learning starts."""
+    return max(1, -(-(total_steps - env_steps(algo, 0)) // algo.iteration_steps))
+
+
+def env_steps(algo: Any, iterations: int) -> int:
+    """Environment steps taken by the end of so many iterations, those of `algo.init` included."""
+    return algo.warmup_steps + iterations * algo.iteration_steps

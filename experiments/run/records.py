@@ -1,0 +1,228 @@
+"""Compact records of finished runs, one for each seed: a few kilobytes that can be kept under version control, and
+from which tables and curves can be drawn without the runs' folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.console import options, outputs
+from experiments.evaluation.evaluator import FINAL_BATCHES
+from experiments.grids import grid
+from experiments.run import folders, stored, trust
+from experiments.run.spec import algorithm, env_factory
+from experiments.user_envs import load as user_env
+
+CURVE_POINTS = 100
+LAST_EPISODES = 100  # the metric of CleanRL's and others' tables
+_DIGITS = 5  # significant ones
+Rows = list[dict[str, Any]]
+_BEGIN = '{"title": '  # by which a file is known as written here
+
+
+def record(folder: Path) -> list[dict[str, Any]]:
+    """What is worth keeping of a finished run, for each of its seeds.
+
+    `settings` are those of the algorithm that differ from its defaults; `evaluations` are (environment steps, mean
+    return, episodes); `train_curve` is (environment steps, mean return of training episodes); times are those of the
+    whole run, that is of all its seeds side by side. A return that was not finite is None. Raises ValueError where the
+    run is not finished, or its files cannot be read.
+    """
+    run = stored.read_run(folder)
+    config, summary = run.config, run.summary
+    shared = {
+        "env": _portable(config["env"]),
+        "algo": config["algo"],
+        "run": {"seed": config["seed"], "seeds": config["seeds"]},
+        "commit": config.get("commit"),
+        "machine": config.get("machine"),
+        "versions": config.get("versions"),
+        "env_kwargs": config["env_kwargs"],
+        "settings": changed_settings(config),
+        "command": command(config),
+        **{
+            name: summary[name]
+            for name in ("env_steps", "wall_clock_s", "compile_s", "steps_per_second")
+        },
+    }
+    found = []
+    for i, report in enumerate(summary["per_seed"]):
+        rows = run.rows[i]
+        batches = summary.get("eval_batches", FINAL_BATCHES)  # older runs do not tell
+        evaluations = _evaluations(rows, report["eval_episodes"], batches)
+        known = [e for e in evaluations if e[1] is not None]
+        figures = {
+            "final": {
+                "mean": report["eval_return_mean"],
+                "std": report["eval_return_std"],
+                "episodes": report["eval_episodes"],
+            },
+            "best": max(known, key=operator.itemgetter(1), default=None),
+            "train_return_last_100": last_episodes(rows),
+            "evaluations": evaluations,
+            "train_curve": thinned(rows),
+            "report": report if report.get("gait") or "pass_at_1" in report else None,
+        }
+        found.append({**shared, "seed": report["seed"], **_rounded(figures)})
+    return found
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """The records of all finished runs in a folder, however deep; in order of environment, algorithm and seed. Raises
+    ValueError where one of them cannot be read."""
+    return ordered(r for path in _finished_in(folder) for r in record(path))
+
+
+def ordered(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(found, key=lambda r: (r["env"], r["algo"], r["seed"]))
+
+
+def refresh(out: Path) -> list[str]:
+    """Brings `out`/records.json up to what is finished in `out`. Returns a line for each run that cannot be read, and
+    that the records therefore lack."""
+    found: list[dict[str, Any]] = []
+    faults = []
+    for path in _finished_in(out):
+        try:
+            found += record(path)
+        except ValueError as error:
+            faults.append(str(error))
+    write(out / "records.json", ordered(found))
+    return faults
+
+
+def write(path: Path, found: list[dict[str, Any]], title: str | None = None) -> None:
+    """A line for each record, so that version control sees which ones are new. Never half a file."""
+    lines = ",\n".join(json.dumps(folders.plain(r)) for r in found)
+    outputs.write(path, f'{_BEGIN}{json.dumps(title)}, "records": [\n{lines}\n]}}\n')
+
+
+def is_ours(text: str) -> bool:
+    """Tells from a file's text that `write` wrote it."""
+    return text.startswith(_BEGIN)
+
+
+def read(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
+    """The title, if there is one, and the records. Raises ValueError with one line where the file holds none."""
+    title, found = stored.read_records(path)
+    return title, ordered(found)
+
+
+def _finished_in(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob("summary.json"))
+
+
+def last_episodes(rows: Rows, n: int = LAST_EPISODES) -> float | None:
+    """Mean return of the last `n` training episodes, or of all where there were fewer; None where there were none.
+
+    A row tells the mean over its own episodes only, so of the earliest row that is needed its mean stands for the
+    episodes that are needed of it.
+    """
+    left, total = n, 0.0
+    for row in reversed(rows):
+        taken = min(left, _episodes(row))
+        total += taken * row["train/return"] if taken else 0.0
+        left -= taken
+    return total / (n - left) if left < n else None
+
+
+def thinned(rows: Rows, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
+    """(environment steps, return) of training episodes at no more than `points` points: of several rows the mean,
+    weighted by episodes, at the end of the last."""
+    rows = [row for row in rows if _episodes(row)]
+    parts = np.array_split(np.arange(len(rows)), min(points, len(rows)) or 1)
+    groups = [[rows[i] for i in part] for part in parts if len(part)]
+    return [
+        (
+            group[-1]["env_steps"],
+            float(np.average([r["train/return"] for r in group], weights=[*map(_episodes, group)])),
+        )
+        for group in groups
+    ]
+
+
+def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a config.json, what differs from the defaults of the algorithm; all of it where this version lacks that."""
+    try:
+        defaults = folders.plain(
+            dataclasses.asdict(algorithm(config["algo"], config.get("domain", "control")).Config())
+        )
+    except ValueError:
+        defaults = {}
+    return {k: v for k, v in config["config"].items() if k not in defaults or defaults[k] != v}
+
+
+def command(config: dict[str, Any]) -> str:
+    """What trains this run again, whatever presets may then be."""
+    seeds = {"seed": config["seed"], "seeds": config["seeds"]}
+    flags = grid.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
+    domain = config.get("domain", "control")
+    names = [*grid.environment_flag(_portable(config["env"]), domain), "--algo", config["algo"]]
+    imports = [word for file in config.get("imports", ()) for word in ("--import", _portable(file))]
+    return f"python -m {grid.program(domain)} {shlex.join([*imports, *names, *flags])}"
+
+
+def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Of the environment's options what differs from its defaults, by the names of the flags; all of them where the
+    defaults are in a file of one's own, which is not executed."""
+    kwargs, taken = config["env_kwargs"], {*config["config"], *grid.RESERVED}
+    if trust.executes_files(config):
+        return {options.free_name(name, taken): value for name, value in kwargs.items()}
+    try:
+        of_env = options.flags(env_factory(config["env"]), taken)
+    except ValueError:
+        return kwargs
+    defaults = {name: getattr(of_env.default, field) for field, name in of_env.names.items()}
+    return {
+        field: kwargs[name]
+        for field, name in of_env.names.items()
+        if name in kwargs and kwargs[name] != folders.plain(defaults[name])
+    }
+
+
+def _portable(env: str) -> str:
+    """An environment's name; of a file of one's own, without the folder in which it happened to lie."""
+    return Path(env).name if user_env.is_file(env) else env
+
+
+def _evaluations(
+    rows: Rows, final_episodes: int, batches: int
+) -> list[tuple[int, float | None, int]]:
+    """(environment steps, mean return, episodes); the return None where it was not finite."""
+    marks = [row for row in rows if evaluated(row)]
+    return [
+        (row["env_steps"], row.get("eval/return"), final_episodes // (1 if i == 1 else batches))
+        for i, row in zip(range(len(marks), 0, -1), marks, strict=True)
+    ]
+
+
+def evaluated(row: dict[str, Any]) -> bool:
+    """Whether a row has an evaluation: its length is known even where its return was not finite."""
+    return row.get("eval/return") is not None or row.get("eval/length") is not None
+
+
+def _episodes(row: dict[str, Any]) -> int:
+    """Training episodes of which a row has the mean return."""
+    return int(row.get("train/episodes") or 0) if row.get("train/return") is not None else 0
+
+
+def _rounded(x: Any) -> Any:
+    """Floats as short as serves: five significant digits."""
+    if isinstance(x, dict):
+        return {k: _rounded(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_rounded(v) for v in x]
+    return float(f"{x:.{_DIGITS}g}") if isinstance(x, float) else x
+
+
+def wall_clocks(seeds: Iterable[dict[str, Any]]) -> dict[tuple[int, int], float]:
+    """Seconds of the runs in which these seeds of one environment and algorithm were trained, by a run's first seed and
+    number of seeds."""
+    return {(r["run"]["seed"], r["run"]["seeds"]): r["wall_clock_s"] for r in seeds}

@@ -1,0 +1,236 @@
+"""What a run is made of, as plain data: enough to build its environment and its learner again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+import envs
+from agents import ALGORITHMS, TOKEN_ALGORITHMS
+from envs.base import Env
+from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, token_factory
+from envs.xla import require_single_precision
+from experiments.console.suggest import suggestion
+from experiments.run import checkpoints, folders, kinds, schema
+from experiments.run import trust as trusting
+from experiments.user_envs import load as user_env
+
+CONFIG = Path("config.json")
+TOKENS = "tokens-"  # what names of their environments begin with
+ALIASES = {"actor_critic": "a2c", "actor-critic": "a2c"}  # other names that --algo takes
+Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    env: str
+    env_kwargs: dict[str, Any]
+    algo: str
+    config: Any  # the algorithm's Config
+    seed: int
+    seeds: int
+    domain: Domain = "control"
+    imports: tuple[str, ...] = ()  # files that are executed first: they register environments
+
+    def build(self) -> Any:
+        """The algorithm on its environment. Raises ValueError with one line on impossible settings."""
+        execute(self.imports)
+        env = make_env(self.env, self.env_kwargs, self.domain)
+        return algorithm(self.algo, self.domain)(self.config, env)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "config": dataclasses.asdict(self.config)}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any], file: Path = CONFIG) -> Spec:
+        """From the content of a config.json, which is `file`. Raises ValueError with one line where a setting is
+        missing, of another kind, impossible, or none of this version's."""
+        schema.require(stored, schema.Table({"domain": kinds.kind_of(Domain)}), file)
+        with _naming(file):
+            config_type = algorithm(stored["algo"], stored["domain"]).Config
+        kinds.require_settings(stored["config"], config_type, file)
+        with _naming(file):
+            config = config_type(**_tuples(stored["config"]))
+        fields = {field.name for field in dataclasses.fields(cls)}
+        kept = {name: _tuples(value) for name, value in stored.items() if name in fields}
+        return cls(**{**kept, "config": config})
+
+
+def algorithm(name: str, domain: Domain = "control") -> Any:
+    known = ALGORITHMS if domain == "control" else TOKEN_ALGORITHMS
+    if name not in known:
+        raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, known)}")
+    return known[name]
+
+
+def algorithm_name(given: str) -> str:
+    """The name under which an algorithm's runs are kept."""
+    return ALIASES.get(given, given)
+
+
+def make_env(name: str, kwargs: dict[str, Any], domain: Domain = "control") -> Env:
+    """The environment called `name`, be it a registered one, `gym:ID` or `path/to/file.py:NAME`.
+
+    Raises ValueError with one line where there is none, or what is there is no environment.
+    """
+    require_single_precision()
+    factory = env_factory(name, domain)
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        raise ValueError(f"environment {name!r} does not take these options: {error}") from None
+    if not user_env.is_file(name):
+        return factory(**kwargs)
+    return user_env.build(name, factory, kwargs)
+
+
+def env_factory(name: str, domain: Domain = "control") -> Callable[..., Env]:
+    """What makes the environment. Raises ValueError with one line where there is none.
+
+    A task of a file has the options of its environment as well as its own. That a function makes a task, the domain
+    of tokens says.
+    """
+    if not user_env.is_file(name):
+        return envs.factory(name)
+    found = user_env.factory(name)
+    if domain == "tokens" or is_task(found):
+        return TokenFactory(found, name=short_name(name), environment=TokenEnv)
+    return found
+
+
+def is_task(found: Any) -> bool:
+    """True for a class of token tasks."""
+    return isinstance(found, type) and issubclass(found, Task)
+
+
+def token_env(task: str) -> str:
+    """The name of the environment of a token task."""
+    return task if user_env.is_file(task) else TOKENS + task
+
+
+def domain_of(env: str) -> Domain:
+    """Raises ValueError with one line where a file has no such environment."""
+    if user_env.is_file(env):
+        return "tokens" if is_task(user_env.factory(env)) else "control"
+    return "tokens" if env.startswith(TOKENS) else "control"
+
+
+def full_name(env: str) -> str:
+    """The name under which runs are kept: a file's path is made absolute, and a token task's size left out where it
+    has that anyway, so that "tokens-sort-6" is "tokens-sort"."""
+    if user_env.is_file(env):
+        return user_env.absolute(env)
+    if env.startswith(TOKENS) and env not in envs.names():
+        return TOKENS + plain_name(env.removeprefix(TOKENS))
+    return env
+
+
+def is_env_of(given: str, stored: Spec) -> bool:
+    """True where `given` names the environment of a run; the size of a token task may be in its name or an option."""
+    size = _size(given)
+    if not size:
+        return full_name(given) == stored.env
+    options = inspect.signature(env_factory(stored.env, stored.domain)).parameters.values()
+    has = {p.name: p.default for p in options} | stored.env_kwargs
+    same_task = _sizeless(given) == _sizeless(stored.env)
+    return same_task and all(has.get(name) == value for name, value in size.items())
+
+
+def _size(env: str) -> dict[str, Any]:
+    """The option that the number behind a token task's name sets."""
+    if user_env.is_file(env) or not env.startswith(TOKENS) or env in envs.names():
+        return {}
+    return dict(token_factory(env.removeprefix(TOKENS)).fixed)
+
+
+def _sizeless(env: str) -> str:
+    return sized_name(env.removeprefix(TOKENS))[0]
+
+
+def short_name(env: str) -> str:
+    """For titles and folders: the class of a file, the last part of a Gymnasium name."""
+    return env.rpartition(":")[2].rpartition("/")[2]
+
+
+def initial_keys(spec: Spec) -> jax.Array:
+    """Seed i's whole run follows from `jax.random.key(seed + i)`. [seeds]"""
+    return jax.numpy.stack([jax.random.key(spec.seed + i) for i in range(spec.seeds)])
+
+
+def load_state(folder: Path, spec: Spec, algo: Any, warn) -> tuple[Any, dict[str, Any], int]:
+    """The newest usable checkpoint of a run: (states with a leading axis of seeds, progress, env steps)."""
+    template = jax.eval_shape(jax.vmap(algo.init), initial_keys(spec))
+    return checkpoints.restore(folder / "checkpoints", template, warn)
+
+
+def refuse_task(env: str, algo: str | None) -> None:
+    """For what trains step by step. Raises ValueError for a token task."""
+    if domain_of(env) == "tokens":
+        raise ValueError(is_a_task(env, algo))
+
+
+def is_a_task(env: str, algo: str | None) -> str:
+    """The line that says so, with the command that trains on it."""
+    task = env if user_env.is_file(env) else env.removeprefix(TOKENS)
+    learner = f" --algo {algo}" if algo in TOKEN_ALGORITHMS else ""
+    command = shlex.join(["python", "-m", "experiments.tokens", "--task", task])
+    return f"{short_name(env)} is a token task: train on it with {command}{learner}"
+
+
+def refuse_tokens(folder: Path, spec: Spec) -> None:
+    """For what acts step by step. Raises ValueError."""
+    if spec.domain == "tokens":
+        raise ValueError(f"{folder} is a run of tokens: what it wrote is in its samples.jsonl")
+
+
+def read_run(folder: Path, trust: bool = False) -> Spec:
+    """The spec of a run on disk. Executes the files that the run imports.
+
+    Raises ValueError with one line where the folder is no run, where a field of its config.json is missing or of
+    another kind, and where it names files that may not be run unless the user says so, by `trust`.
+    """
+    file, stored = folder / CONFIG, folders.read_config(folder)
+    spec = Spec.from_json(stored, file)
+    trusting.require(folder, stored, trust)
+    execute(spec.imports)
+    for line in kinds.require_options(
+        stored["env_kwargs"], env_factory(spec.env, spec.domain), file
+    ):
+        print(f"warning: {line}", file=sys.stderr)
+    return spec
+
+
+def open_run(folder: Path, trust: bool = False) -> tuple[Spec, Any]:
+    """The spec and the algorithm of a run on disk. Raises ValueError as `read_run` does."""
+    spec = read_run(folder, trust)
+    return spec, spec.build()
+
+
+def execute(files: Iterable[str]) -> None:
+    """Executes files that register environments, each once in a process. Raises ValueError with one line."""
+    for file in files:
+        user_env.load(user_env.path_of(file))
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Raises ValueErrors with the name of the file that is to blame."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _tuples(x: Any) -> Any:
+    """JSON has lists only; our settings have tuples only."""
+    if isinstance(x, dict):
+        return {name: _tuples(value) for name, value in x.items()}
+    return tuple(_tuples(v) for v in x) if isinstance(x, list) else x

@@ -1,0 +1,214 @@
+"""The end of a run: summary.json, the learning curve, the video, and a table for whoever waited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from agents.transformer import num_parameters
+from experiments.console.display import Display, duration, si
+from experiments.evaluation import control as evaluate
+from experiments.evaluation import nonfinite
+from experiments.evaluation.evaluator import evaluator
+from experiments.evaluation.frame_rate import frame_rate
+from experiments.run import folders
+from experiments.run.loop import Finished, env_steps
+from experiments.run.spec import TOKENS, Spec, short_name
+from experiments.run.whole import write_whole
+from experiments.user_envs.load import located
+
+# Lines of the gait report: what, unit, and the name in `gait.analyse`.
+_GAIT = (
+    ("survival", "", "survival"),
+    ("distance", " m", "distance"),
+    ("speed", " m/s", "speed"),
+    ("left-right alternation", "", "alternation"),
+    ("duty factor right, left", "", "duty_right duty_left"),
+    ("single, double support, flight", "", "single_support double_support flight"),
+    ("landing foot ahead", "", "landing_ahead"),
+    ("max |y|", " m", "max_lateral"),
+    ("max |yaw|, |roll|", " rad", "max_yaw max_roll"),
+    ("swing clearance", " m", "swing_clearance"),
+    ("stance slip", " m/s", "stance_slip"),
+    ("cost of transport", "", "cost_of_transport"),
+)
+
+
+def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[str, Any]:
+    """Writes summary.json and returns it. Scalars are means over seeds."""
+    progress = finished.progress
+    steps = env_steps(algo, progress.iteration)
+    evaluating = evaluator(spec.domain)
+    per_seed = [evaluating.report(algo, episodes) for episodes in finished.episodes]
+    at_mark = evaluating.episodes(spec.config.total_steps, algo)
+    for found, share in zip(per_seed, nonfinite.shares(progress.tally), strict=False):
+        found["train_nonfinite"] = share
+    if spec.domain == "tokens":
+        for i, found in enumerate(per_seed):
+            found |= _of_tokens(folder, spec, finished, i)
+    summary = {
+        "env": spec.env,
+        "algo": spec.algo,
+        "seed": spec.seed,
+        "seeds": spec.seeds,
+        "env_steps": steps,
+        "wall_clock_s": progress.wall_clock_s,
+        "compile_s": progress.compile_s,
+        # Of all seeds together, while training: without compilation, evaluation and checkpoints.
+        "steps_per_second": steps * spec.seeds / max(progress.train_s, 1e-9),
+        # How many times the episodes of an evaluation during training the final one had.
+        "eval_batches": evaluating.final_batches(algo, at_mark),
+        **evaluate.mean_of(per_seed),
+        **(_of_token_run(spec, algo, finished, per_seed) if spec.domain == "tokens" else {}),
+        "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],
+    }
+    folders.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _of_tokens(folder: Path, spec: Spec, finished: Finished, i: int) -> dict[str, Any]:
+    """What one seed wrote, and what it could do before."""
+    start = folders.read_rows(folders.metrics_file(folder, spec.seeds, i))[0]
+    return {
+        "tokens_generated": int(finished.states.tokens[i]),
+        "pass_at_1_start": start["eval/pass_at_1"],
+        "pass_at_8_start": start["eval/pass_at_8"],
+    }
+
+
+def _of_token_run(
+    spec: Spec, algo: Any, finished: Finished, per_seed: list[dict[str, Any]]
+) -> dict[str, Any]:
+    tokens = sum(report["tokens_generated"] for report in per_seed)
+    return {
+        "task": spec.env.removeprefix(TOKENS),
+        "held_out": algo.env.holds_out,  # whether any prompts are: else evaluation asks those of training
+        "parameters": num_parameters(finished.states.params) // spec.seeds,
+        "tokens_generated": tokens,
+        # Of all seeds together, while training.
+        "tokens_per_second": tokens / max(finished.progress.train_s, 1e-9),
+    }
+
+
+def draw_curve(folder: Path, spec: Spec) -> Path:
+    from experiments.figures import plots
+
+    rows = [folders.read_rows(folders.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)]
+    title = f"{short_name(spec.env)}, {spec.algo}"
+    draw = plots.pass_curve if spec.domain == "tokens" else plots.learning_curve
+    with folders.naming(folder / "curve.png"):
+        return draw(rows, folder / "curve.png", title)
+
+
+def write_video(
+    folder: Path, algo: Any, episodes: evaluate.Episodes, display: Display
+) -> list[Path]:
+    """The episode of median return. Nothing for environments with nothing to see."""
+    try:
+        frame_rate(algo.env)
+    except ValueError as error:
+        display.warn(f"no video: {error}")
+    if not evaluate.recorded(episodes):
+        return []
+    from experiments.evaluation import video
+
+    states, rewards = evaluate.episode(episodes, evaluate.typical(episodes))
+    try:
+        return write_whole(
+            lambda fresh: video.write(algo.env, states, rewards, fresh, display.say),
+            folder / "video",
+        )
+    except Exception as error:  # the drawing may be anybody's; the run is finished all the same
+        display.warn(f"no video: {located(error, Path.cwd())}")
+        return []
+
+
+def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Display) -> None:
+    display.table(_title(summary), _token_rows(summary) if "task" in summary else _rows(summary))
+    measures = summary.get("gait")
+    if measures:
+        display.table(
+            _verdict(measures),
+            [(what, _figures(measures, names, unit)) for what, unit, names in _GAIT],
+        )
+    for path in [*paths, folder]:
+        display.say(f"{path}")
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("return", f"{summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"),
+        ("episodes", f"{summary['eval_episodes']} a seed, deterministic"),
+        ("survival", f"{summary['survival_rate']:.1%}"),
+        *_nonfinite(summary),
+        ("env steps", f"{si(summary['env_steps'])} a seed"),
+        ("speed", f"{si(summary['steps_per_second'])} steps/s"),
+        _wall_clock(summary),
+    ]
+
+
+def _nonfinite(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row where there is something to tell."""
+    episodes, share = summary["eval_nonfinite"], summary.get("train_nonfinite") or 0.0
+    if not (episodes or share):
+        return []
+    shown = f"{nonfinite.percent(share)} of the steps in training, {episodes:g} of these episodes"
+    return [("not finite", shown)]
+
+
+def _token_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    def rise(name: str) -> str:
+        return f"{summary[name]:.3f}, from {summary[name + '_start']:.3f}"
+
+    return [
+        ("pass@1", rise("pass_at_1")),
+        ("pass@8", rise("pass_at_8")),
+        ("prompts", _prompts(summary)),
+        ("KL to reference", f"{summary['kl_to_reference']:.2f} nats a response"),
+        ("parameters", si(summary["parameters"])),
+        ("written", f"{si(summary['tokens_generated'])} tokens"),
+        ("speed", f"{si(summary['tokens_per_second'])} tokens/s in training"),
+        _wall_clock(summary),
+    ]
+
+
+def _prompts(summary: dict[str, Any]) -> str:
+    asked, distinct = summary["eval_prompts"], summary["eval_prompts_distinct"]
+    what = "held out" if summary["held_out"] else "of those trained on, for none is held out,"
+    return f"{asked} {what} a seed, {distinct:.0f} of them distinct; temperature 1"
+
+
+def _wall_clock(summary: dict[str, Any]) -> tuple[str, str]:
+    spent = f"{duration(summary['wall_clock_s'])}, {summary['compile_s']:.0f} s compiling"
+    return "wall clock", spent
+
+
+def conclude(
+    folder: Path, spec: Spec, algo: Any, finished: Finished, video: bool, display: Display
+) -> None:
+    """All of the above. A run with a summary counts as finished, and has its curve then."""
+    paths = [draw_curve(folder, spec)]
+    summary = summarise(folder, spec, algo, finished)
+    if video and spec.domain == "control":
+        display.note("drawing the video")
+        paths += write_video(folder, algo, finished.episodes[0], display)
+    display.close()
+    show(summary, paths, folder, display)
+
+
+def _title(summary: dict[str, Any]) -> str:
+    first, n = summary["seed"], summary["seeds"]
+    seeds = f"seed {first}" if n == 1 else f"seeds {first} to {first + n - 1}"
+    return f"{short_name(summary['env'])}, {summary['algo']}, {seeds}"
+
+
+def _verdict(measures: dict[str, Any]) -> str:
+    walks = measures["walks"]
+    if isinstance(walks, bool):
+        return "gait: it walks" if walks else "gait: it does not walk"
+    return f"gait: {walks:.0%} of the seeds walk"
+
+
+def _figures(measures: dict[str, Any], names: str, unit: str) -> str:
+    values = [measures[name] for name in names.split()]
+    return ", ".join("-" if v is None or v != v else f"{v:.3g}" for v in values) + unit

@@ -1,0 +1,155 @@
+"""Whose code a run names, and whether that code may be run again.
+
+A run of somebody's own environment names Python files: `FILE.py:NAME`, the module of `gym:MODULE:ID`, what `--import`
+named. A folder of a run can come from anywhere, and so can the files that it names. So config.json keeps the SHA-256 of
+each, and a seal over all that decides what is run: an HMAC by a key that the user's own configuration folder holds and
+no run. Files are run again without being asked where they are, byte for byte, those with which this user began the
+run; anything else needs `--trust` (`trust=True`): a file that was changed since, a run that somebody else began or that
+an older version did, a config.json that was edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from envs import HOST_PREFIX
+from experiments.run import folders
+from experiments.user_envs import load as user_env
+
+_SEALED = ("env", "env_kwargs", "imports", "files")  # of config.json
+_KEY_BYTES = 32
+
+
+def named_files(env: str, env_kwargs: dict[str, Any], imports: Iterable[str]) -> dict[str, Path]:
+    """The Python files that a run executes and that are not this package's, by the name under which it names them;
+    those that can be found. Executes none."""
+    options = (x for x in env_kwargs.values() if isinstance(x, str))
+    files = (name for name in (*imports, env, *options) if user_env.is_file(name))
+    found = {str(path): path for path in map(user_env.path_of, files) if path.is_file()}
+    module, colon, _ = env.removeprefix(HOST_PREFIX).partition(":")
+    if env.startswith(HOST_PREFIX) and colon:
+        path = _module_file(module)
+        found |= {} if path is None else {str(path): path}
+    return found
+
+
+def executes_files(config: dict[str, Any]) -> bool:
+    """Whether a run needs more than this package: files that it names, be they there or not."""
+    env = config["env"]
+    module = env.startswith(HOST_PREFIX) and ":" in env.removeprefix(HOST_PREFIX)
+    return bool(config.get("imports")) or module or user_env.is_file(env)
+
+
+def record(config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json keeps besides: the hashes of the files that the run executes, and the seal; nothing where it
+    executes none. `config`: with env, env_kwargs and imports."""
+    hashes = _hashes(config)
+    if not hashes:
+        return {}
+    sealed = {**config, "files": hashes}
+    key = _key(make=True)
+    return {"files": hashes, "seal": _seal(sealed, key) if key else None}
+
+
+def require(folder: Path, config: dict[str, Any], trust: bool) -> None:
+    """Checks that what the run in `folder` executes may be run.
+
+    Args:
+      config: its config.json.
+      trust: whether the user said so.
+
+    Raises ValueError with one line that says which file it would have run, and why it was not.
+    """
+    hashes = _hashes(config)
+    if trust or not hashes:
+        return
+    names = ", ".join(hashes)
+    known = config.get("files", {})
+    if not known:
+        why = "its config.json does not say what the file was when the run began"
+    elif not set(hashes.values()) <= set(known.values()):
+        names = ", ".join(path for path, sha in hashes.items() if sha not in known.values())
+        why = "the file is another one than when the run began"
+    else:
+        key = _key(make=False)
+        seal = config.get("seal")
+        if key and seal and hmac.compare_digest(seal.encode(), _seal(config, key).encode()):
+            return
+        why = "the run was not begun by you on this machine, or its config.json was edited"
+    raise ValueError(
+        f"{folder} would run {names}, and did not: {why}; read the file, then say --trust "
+        "(trust=True in Python)"
+    )
+
+
+def _hashes(config: dict[str, Any]) -> dict[str, str]:
+    found = named_files(config["env"], config["env_kwargs"], config.get("imports", ()))
+    # A module without a file (in an archive, say) has no hash, and is one to be asked for all the same.
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for name, path in found.items()
+    }
+
+
+def _seal(config: dict[str, Any], key: bytes) -> str:
+    content = folders.plain({name: config.get(name) for name in _SEALED})
+    text = json.dumps(content, sort_keys=True)
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _key(make: bool) -> bytes | None:
+    """This user's own key, made where there is none if `make`; None where it cannot be had."""
+    try:
+        path = _configuration() / "key"
+        if make:
+            _make_key(path)
+        for _ in range(50):  # another process may be about to write it
+            key = path.read_bytes()
+            if len(key) == _KEY_BYTES:
+                return key
+            time.sleep(0.02)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        pass
+    return None
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(os.urandom(_KEY_BYTES))
+    except FileExistsError:
+        return
+
+
+def _configuration() -> Path:
+    """The folder of this user's settings. Raises RuntimeError where there is no home."""
+    if sys.platform == "win32" and os.environ.get("APPDATA"):
+        return Path(os.environ["APPDATA"]) / "stride"
+    given = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(given) if given else Path.home() / ".config") / "stride"
+
+
+def _module_file(name: str) -> Path | None:
+    """Where a module lies; None where there is none. Importing its packages, which would execute them, is avoided."""
+    first, *rest = name.split(".")
+    try:
+        found = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    for i, _ in enumerate(rest):
+        if found is None:
+            return None
+        full = ".".join([first, *rest[: i + 1]])
+        found = importlib.machinery.PathFinder.find_spec(full, found.submodule_search_locations)
+    return None if found is None else Path(found.origin or name)

@@ -1,0 +1,74 @@
+"""What a command trains on, and by which learner if none is named: environments by `--env`, token tasks by `--task`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import tyro
+
+from agents import ALGORITHMS, TOKEN_ALGORITHMS
+from experiments.console.flags import parse_flags
+from experiments.run.spec import TOKENS, Domain, algorithm, token_env
+
+
+@dataclasses.dataclass(frozen=True)
+class WhichEnv:
+    flag: ClassVar[str] = "env"
+    algo: ClassVar[str] = "ppo"  # without --algo
+    default: ClassVar[str | None] = None  # without the flag itself
+
+    env: str
+    """the environment: a name (python -m experiments.envs lists them), FILE.py:NAME, or gym:ID"""
+
+    @staticmethod
+    def env_name(given: str) -> str:
+        return given
+
+    @staticmethod
+    def shown(env: str) -> str:
+        return env
+
+
+@dataclasses.dataclass(frozen=True)
+class WhichTask:
+    flag: ClassVar[str] = "task"
+    algo: ClassVar[str] = "grpo"
+    default: ClassVar[str | None] = "sort"
+
+    task: str
+    """the task: sort, add, reverse, countdown, graph-path, bandit, with a size if wanted (sort-4 is sort with
+    --digits 4); or FILE.py:NAME"""
+
+    @staticmethod
+    def env_name(given: str) -> str:
+        return token_env(given)
+
+    @staticmethod
+    def shown(env: str) -> str:
+        return env.removeprefix(TOKENS)
+
+
+WHICH: dict[str, Any] = {"control": WhichEnv, "tokens": WhichTask}
+
+
+def learners(domain: Domain) -> str:
+    """A sentence that names the learners of a domain."""
+    return f"--algo takes {', '.join(ALGORITHMS if domain == 'control' else TOKEN_ALGORITHMS)}."
+
+
+def help_on_any(run: Any, domain: Domain) -> None:
+    """Prints the help of a command line that names no environment, and raises SystemExit(0).
+
+    `run`: the run's flags. Raises ValueError where its learner is unknown.
+    """
+    config = algorithm(run.algo, domain).Config()
+    parts = {"which": WHICH[domain](tyro.MISSING), "run": run, run.algo.replace("-", "_"): config}
+    kinds = [(name, type(value)) for name, value in parts.items()]
+    arguments = dataclasses.make_dataclass("Arguments", kinds)
+    flag = WHICH[domain].flag
+    description = (
+        f"Trains {run.algo} on any environment. {learners(domain)} After --{flag} NAME, --help has the environment's "
+        "own options too, and the defaults that suit it."
+    )
+    parse_flags(arguments, ["--help"], arguments(**parts), description)

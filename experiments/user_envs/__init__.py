@@ -1,0 +1,1 @@
+"""Environments in somebody's own file: loaded, checked."""

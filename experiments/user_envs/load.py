@@ -1,0 +1,175 @@
+"""Environments from a file of one's own: `path/to/my_robot.py:MyRobot`, a class or a function that makes one."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+import jax
+
+from envs.base import Env
+from envs.callback import host_failure, one_line
+from envs.tokens import Task, TokenEnv
+from experiments.console.suggest import suggestion
+
+REQUIRED = (
+    "observation_space",
+    "action_space",
+    "max_episode_steps",
+    "initial",
+    "transition",
+    "observation",
+    "reward",
+    "terminal",
+)
+
+
+def is_file(name: str) -> bool:
+    return name.endswith(".py") or ".py:" in name
+
+
+def path_of(name: str) -> Path:
+    """The file of `FILE.py:NAME` or `FILE.py`, absolute."""
+    return _split(name)[0]
+
+
+def absolute(name: str) -> str:
+    path, attribute = _split(name)
+    return f"{path}:{attribute}"
+
+
+def factory(name: str) -> Callable[..., Any]:
+    """The class or function that `name` points at. Raises ValueError with one line where there is none."""
+    path, attribute = _split(name)
+    module = load(path)
+    if not attribute or not hasattr(module, attribute):
+        found = _candidates(module)
+        hint = (
+            suggestion(attribute, found)
+            if found
+            else "no class in it derives from envs.base.Env or envs.tokens.Task"
+        )
+        wrong = f"has no {attribute!r}" if attribute else "give its class too, FILE.py:NAME"
+        raise ValueError(f"{path} {wrong}: {hint}")
+    found = getattr(module, attribute)
+    if not callable(found):
+        kind = type(found).__name__
+        raise ValueError(
+            f"{attribute} in {path} is a {kind}, not a class or a function that makes one"
+        )
+    return found
+
+
+def load(path: Path) -> ModuleType:
+    """The file as a module, once; its folder joins the import path, for what lies beside it.
+
+    Raises ValueError with one line where the file is missing or fails.
+    """
+    # The same in every process, and no two files', nor an installed package's.
+    name = f"{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses and `inspect.getfile` look there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise ValueError(f"{path} cannot be loaded: {located(error, path.parent)}") from error
+    return module
+
+
+def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
+    """`make(**kwargs)`; a token task becomes its environment.
+
+    Raises ValueError with one line where that fails or is no environment.
+    """
+    path, attribute = _split(name)
+    try:
+        env = make(**kwargs)
+    except ValueError:
+        raise  # what an environment says of impossible options
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{attribute} cannot be made: {located(error, path.parent)}") from error
+    if isinstance(env, Task):
+        return TokenEnv(env)
+    if isinstance(env, TokenEnv):
+        return env
+    try:
+        problem = not_an_env(env)
+    except (Exception, SystemExit) as error:  # of a property of its own
+        raise ValueError(f"{attribute} fails: {located(error, path.parent)}") from error
+    if problem:
+        raise ValueError(f"{attribute} in {path} {problem}")
+    return env
+
+
+def not_an_env(env: Any) -> str | None:
+    """What is missing to an environment, as the end of a sentence; None: nothing."""
+    kind = type(env).__name__
+    if isinstance(env, gymnasium.Env):
+        return "is a Gymnasium environment: register it there and give --env gym:ID"
+    missing = [name for name in REQUIRED if _lacks(env, name)]
+    if not isinstance(env, Env):
+        rest = f"; it lacks {', '.join(missing)}" if missing else ""
+        return f"makes a {kind}, not an environment: derive the class from envs.base.Env{rest}"
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    if any(x is env for x in jax.tree.leaves(env)):
+        return f"is not decorated: put @flax.struct.dataclass above class {kind}"
+    if type(env.max_episode_steps) is not int or env.max_episode_steps < 1:
+        return f"has max_episode_steps {env.max_episode_steps!r}: it must be a whole number of at least 1"
+    return None
+
+
+def located(error: BaseException, folder: Path) -> str:
+    """File, line and error in one line; of the calls, the last in a file under `folder`. Of an error on the host that
+    JAX reports, only what it says."""
+    said = host_failure(error) or one_line(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    paths = [Path(f.filename) for f in frames]
+    own = [
+        f
+        for f, path in zip(frames, paths, strict=True)
+        if path.is_relative_to(folder) and "site-packages" not in path.parts
+    ]
+    return f"{own[-1].filename}, line {own[-1].lineno}: {said}" if own else said
+
+
+def _lacks(env: Any, name: str) -> bool:
+    """Whether it has no such attribute, or only the contract's, which does nothing."""
+    found = inspect.getattr_static(env, name, None)
+    return found is None or found is inspect.getattr_static(Env, name, None)
+
+
+def _candidates(module: ModuleType) -> list[str]:
+    """The environments and token tasks that a module defines."""
+    return [
+        name
+        for name, x in vars(module).items()
+        if isinstance(x, type) and issubclass(x, Env | Task) and x.__module__ == module.__name__
+    ]
+
+
+def _split(name: str) -> tuple[Path, str]:
+    path, colon, attribute = name.rpartition(":")
+    if not colon or attribute.endswith(".py"):  # a file alone, be it with a drive letter
+        path, attribute = name, ""
+    return Path(path).expanduser().resolve(), attribute
