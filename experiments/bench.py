@@ -18,10 +18,11 @@ under jit, `HalfCheetah-v5/raw` and `HalfCheetah-v5/bound` its C physics alone o
 `HalfCheetah-v5/of_envpool` is how many times faster ours is.
 
 With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal networks, batches and numbers of updates
-(`experiments/benchmarks/learners.py`, which says what is not equal). Rivals come with the extra `rivals`, or live in another
-environment, whose interpreter `--rivals-python` names; one that is not there is left out.
+(`experiments/benchmarks/learners.py`, which says what is not equal). Rivals come with the extra `rivals`, or live in
+another environment, whose interpreter `--rivals-python` names; one that is not there is left out.
 
-With `--tokens`: writing with a cache against writing without, and learning to sort (`experiments/benchmarks/tokens.py`).
+With `--tokens`: writing with a cache against writing without, and learning to sort
+(`experiments/benchmarks/tokens.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compares learning curves: python -m experiments.compare RUN_OR_FOLDER... [--by env,algo] [--x seconds] [--out DIR]
 
 Run folders, folders of them, records.json, CSV (env, algo, seed, env_steps, value) and the logs of other libraries
-(`experiments/analysis/layouts.py`, `experiments/analysis/others.py`) can stand side by side; two folders of equal settings do as
-OLD=DIR NEW=DIR, or with --by env,algo,commit. Statistics: `experiments/analysis/statistics.py`.
+(`experiments/analysis/layouts.py`, `experiments/analysis/others.py`) can stand side by side; two folders of equal
+settings do as OLD=DIR NEW=DIR, or with --by env,algo,commit. Statistics: `experiments/analysis/statistics.py`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 import tyro
 
 from experiments.analysis import profiles, sources, statistics
-from experiments.analysis.curve import NAME, Curve, differing, ended
+from experiments.analysis.curve import NAME, Curve, Groups, differing, ended
 from experiments.analysis.scores import axes_of, common, scored, scores
 from experiments.console import outputs
 from experiments.console.display import Display
 from experiments.console.flags import parse_flags
 from experiments.console.suggest import suggestion
 from experiments.figures import plots
-from experiments.pages.comparison import HEADER, Groups, is_page, is_table, page
+from experiments.pages.comparison import HEADER, is_page, is_table, page
 from experiments.pages.markdown import csv_cell
 from experiments.run.command import run_main
 from experiments.run.names import short_names

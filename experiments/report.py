@@ -37,7 +37,7 @@ ALL_VIDEOS_BYTES = 40 * 2**20  # beyond which a page opens slowly
 SEED_POINTS = 400  # of a seed's curve; a screen shows no more
 _VIDEOS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 _MARK = "<!-- The page asks the network for nothing, and may not. -->"
-_TEMPLATE, _HOLE = Path(__file__).with_name("report_page.html"), "{{DATA}}"
+_TEMPLATE, _HOLE = Path(__file__).parent / "pages" / "explorer.html", "{{DATA}}"
 
 
 @dataclasses.dataclass(frozen=True)

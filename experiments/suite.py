@@ -178,7 +178,13 @@ class _Suite:
             seeds = ["--seed", str(run.first), "--seeds", str(run.seeds)]
             arguments = [*run.cell.argv(), *seeds, "--out", str(folder)]
         folder.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", grid.program(run.cell.domain), *arguments, "--no-video"]
+        command = [
+            sys.executable,
+            "-m",
+            arguments.program(run.cell.domain),
+            *arguments,
+            "--no-video",
+        ]
         with log_file(folder).open("a" if resumed else "w") as log:
             log.write(f"$ {shlex.join(command[1:])}\n")
             log.flush()

@@ -44,6 +44,9 @@ class Curve:
         return self.source.suffix == ".json" and not self.alone
 
 
+Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) to seeds
+
+
 def measured(
     fields: dict[str, Any], points: Sequence[tuple[float, ...]], finished: bool, source: Path
 ) -> Curve:

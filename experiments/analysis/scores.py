@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis import statistics
-from experiments.analysis.curve import Curve, best, ended, final
-from experiments.pages.comparison import Groups
+from experiments.analysis.curve import Curve, Groups, best, ended, final
 
 
 def scored(groups: Groups) -> Groups:

@@ -46,7 +46,7 @@ from experiments.benchmarks.rivals import Rival, report, start, take_turns
 from experiments.benchmarks.workloads import ITERATIONS, rate, training
 from experiments.run.presets import preset
 
-WORKER = Path(__file__).with_name("rival_learner.py")
+WORKER = Path(__file__).parent / "workers" / "rival_learner.py"
 SLICE = 512  # environment steps of one call of an off-policy rival's `learn`
 
 

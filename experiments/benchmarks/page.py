@@ -15,7 +15,7 @@ from experiments.console.display import Display
 from experiments.run.command import run_main
 from experiments.run.folders import short_commit
 
-FOLDER = Path(__file__).parents[1] / "results" / "bench"
+FOLDER = Path(__file__).parents[2] / "results" / "bench"
 
 Figures = dict[str, Any]
 

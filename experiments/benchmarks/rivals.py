@@ -20,7 +20,7 @@ from envs.physics.native import NativeEngine
 from experiments.benchmarks.workloads import rate, raw_physics, stepping
 
 NUM_ENVS = 1024
-WORKER = Path(__file__).with_name("rival_worker.py")
+WORKER = Path(__file__).parent / "workers" / "rival_worker.py"
 GYMNAX = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
 
 

@@ -14,7 +14,6 @@ import jax
 from agents.settings import shortened
 from envs.callback import HostError, host_failure
 from experiments.console import streams
-from experiments.run.checkpoints import DamagedCheckpointError
 
 _LONG_WORD, _LONG_LINE = 300, 1500  # characters
 FAILED = 1
@@ -24,12 +23,16 @@ INTERRUPTED = 128 + signal.SIGINT
 OF_HOST = (HostError, jax.errors.JaxRuntimeError, ValueError, MemoryError)
 
 
+class InputError(Exception):
+    """Something given to a command is wrong: the message says what, in one line."""
+
+
 def run_main(body: Callable[[], int | None]) -> None:
     """Runs a command and exits with its code; wrong input is one line on stderr and exit code 2."""
     streams.make_lasting()
     try:
         code = body() or 0
-    except (OSError, DamagedCheckpointError) as error:
+    except (OSError, InputError) as error:
         code = fail(error)
     except OF_HOST as error:
         is_input = isinstance(error, ValueError) and host_failure(error) is None

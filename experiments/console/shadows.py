@@ -25,7 +25,7 @@ def refuse_shadows() -> None:
 
 def _shadowed() -> str | None:
     """What is in the way, in one line; None: nothing."""
-    ours = Path(__file__).resolve().parents[1]
+    ours = Path(__file__).resolve().parents[2]
     for name in _NEEDED:
         found = _location(name)
         if found is None or found in (ours / name, ours / f"{name}.py"):

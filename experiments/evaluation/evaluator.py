@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from envs.base import Env
 from experiments.evaluation import control as evaluate
 from experiments.evaluation import metrics, nonfinite
 from experiments.evaluation import tokens as token_evaluation
-from experiments.run.spec import Domain
 
+Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
 FINAL_BATCHES = 4
 GAIT_EPISODES = 512
 

@@ -22,11 +22,10 @@ from typing import Any
 from experiments.console import options, outputs
 from experiments.console.suggest import suggestion
 from experiments.run import checkpoints, stored
-from experiments.run import command as cli
+from experiments.run.arguments import RESERVED, as_flags, environment_flag, parse_run
 from experiments.run.names import short_names
 from experiments.run.presets import preset
 from experiments.run.spec import (
-    TOKENS,
     Domain,
     algorithm,
     algorithm_name,
@@ -36,7 +35,7 @@ from experiments.run.spec import (
     short_name,
 )
 
-SHIPPED = Path(__file__).parent / "grids"
+SHIPPED = Path(__file__).parent
 SEEDS = 5  # where a grid says nothing
 _KEYS = {
     "envs": list,
@@ -46,7 +45,6 @@ _KEYS = {
     "total_steps": int,
     "flags": dict,
 }
-RESERVED = {"env", "total_steps"} | {field.name for field in dataclasses.fields(cli.RunFlags)}
 
 
 class DamagedRunError(ValueError):
@@ -203,29 +201,6 @@ def finished(folder: Path) -> bool:
     return (folder / "summary.json").exists()
 
 
-def program(domain: Domain) -> str:
-    """The module that trains."""
-    return "experiments.tokens" if domain == "tokens" else "experiments.train"
-
-
-def environment_flag(env: str, domain: Domain) -> list[str]:
-    """What tells `program` the environment."""
-    return ["--task", env.removeprefix(TOKENS)] if domain == "tokens" else ["--env", env]
-
-
-def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """{"learning_rate": 0.1, "verbose": False, "sizes": (8, 8)} as on a command line."""
-    found: list[str] = []
-    for name, value in values.items():
-        dashed = name.replace("_", "-")
-        if isinstance(value, bool):
-            found.append(f"--{dashed}" if value else f"--no-{dashed}")
-            continue
-        parts = value if isinstance(value, list | tuple) else [value]
-        found += [f"--{dashed}", *map(str, parts)]
-    return found
-
-
 def _cells(block: dict[str, Any], path: Path) -> list[Cell]:
     for key, value in block.items():
         if key not in _KEYS:
@@ -253,6 +228,6 @@ def _check_flags(cell: Cell, what: str) -> None:
             near = suggestion(name, settings | of_env.keys())
             raise ValueError(f"{what}: unknown flag {name.replace('_', '-')}: {near}")
     try:
-        cli.parse_run(cell.argv(), cell.env, cell.algo, cell.domain)
+        parse_run(cell.argv(), cell.env, cell.algo, cell.domain)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis import profiles, statistics
-from experiments.analysis.curve import Curve, ended, final
+from experiments.analysis.curve import Groups, ended, final
 from experiments.pages.markdown import inert, item, picture, table
 
-Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) to seeds
 HEADER = ("env", "algo", "metric", "iqm", "mean", "ci_low", "ci_high", "seeds")
 _BEGIN = "# Comparison of "
 _EXPLAINED = {  # what a row is, where it needs saying

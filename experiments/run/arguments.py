@@ -7,13 +7,13 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from experiments.console import options
 from experiments.console.exits import BAD_INPUT as BAD_INPUT
 from experiments.console.exits import run_main as run_main
 from experiments.console.flags import ImportFlag, dashed, parse_flags
-from experiments.run import tracking
+from experiments.run import limits, tracking
 from experiments.run.presets import preset
 from experiments.run.spec import (
     TOKENS,
@@ -23,17 +23,11 @@ from experiments.run.spec import (
     algorithm_name,
     env_factory,
     short_name,
-    token_env,
 )
+from experiments.run.which import WHICH, learners
 from experiments.user_envs import load as user_env
 
-_FREE = (
-    "out",
-    "resume",
-    "video",
-    "track",
-    "trust",
-)  # flags of a run that may change when it is resumed
+_FREE = ("out", "resume", "video", "track", "trust")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +99,12 @@ def parse(
     taken = {"env", "task"} | {
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
     }
-    of_env = options.flags(env_factory(env), taken, kept)
+    of_env = options.flags(env_factory(env, domain), taken, kept)
     parts = [("run", run), ("environment", of_env.default), (algo.replace("-", "_"), config)]
     if which is not None:
         parts.insert(0, ("which", which))
     arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])
-    description = f"Trains {algo} on {short_name(env)}."
+    description = f"Trains {algo} on {short_name(env)}. {learners(domain)}"
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
@@ -135,45 +129,6 @@ def parse_run(argv: Sequence[str], env: str, algo: str, domain: Domain) -> None:
     parse(argv, RunFlags(algo=algo), env, None, which(which.shown(env)), domain)
 
 
-@dataclasses.dataclass(frozen=True)
-class _WhichEnv:
-    flag: ClassVar[str] = "env"
-    algo: ClassVar[str] = "ppo"  # without --algo
-    default: ClassVar[str | None] = None  # without the flag itself
-
-    env: str
-    """the environment: a name (python -m experiments.envs lists them), FILE.py:NAME, or gym:ID"""
-
-    @staticmethod
-    def env_name(given: str) -> str:
-        return given
-
-    @staticmethod
-    def shown(env: str) -> str:
-        return env
-
-
-@dataclasses.dataclass(frozen=True)
-class _WhichTask:
-    flag: ClassVar[str] = "task"
-    algo: ClassVar[str] = "grpo"
-    default: ClassVar[str | None] = "sort"
-
-    task: str
-    """the task: sort, add, reverse, countdown, graph-path, bandit, with a size if wanted (sort-4); or FILE.py:NAME"""
-
-    @staticmethod
-    def env_name(given: str) -> str:
-        return token_env(given)
-
-    @staticmethod
-    def shown(env: str) -> str:
-        return env.removeprefix(TOKENS)
-
-
-WHICH: dict[str, Any] = {"control": _WhichEnv, "tokens": _WhichTask}
-
-
 def _check(run: RunFlags) -> None:
     tracking.require(run.track)
     for name in ("out", "resume"):
@@ -181,10 +136,7 @@ def _check(run: RunFlags) -> None:
             raise ValueError(f"--{name} is empty: the name of a folder is wanted")
     if run.trust and run.resume is None:
         raise ValueError("--trust goes with --resume: a new run executes the files you name")
-    if run.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {run.seeds}")
-    if run.seed < 0 or run.seed + run.seeds > 2**31:
-        raise ValueError(f"--seed must be between 0 and 2147483647, got {run.seed}")
+    limits.require_seeds(run.seed, run.seeds)
 
 
 def refuse_another(name: str, given: str | None, stored: Spec, folder: Path) -> None:

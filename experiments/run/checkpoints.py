@@ -23,6 +23,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from experiments.console.exits import InputError
+
 KEEP = 3
 _SUMS = "SHA256SUMS"
 # Paths that orbax and tensorstore take as they are. In others they see patterns, separators or addresses: "[" begins a
@@ -32,7 +34,7 @@ _MANIFEST = Path("state", "manifest.ocdbt")  # without which nothing can be read
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax has not finished
 
 
-class DamagedCheckpointError(Exception):
+class DamagedCheckpointError(InputError):
     """No checkpoint of a run can be used."""
 
 

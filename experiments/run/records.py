@@ -15,8 +15,7 @@ import numpy as np
 
 from experiments.console import options, outputs
 from experiments.evaluation.evaluator import FINAL_BATCHES
-from experiments.grids import grid
-from experiments.run import folders, stored, trust
+from experiments.run import arguments, folders, stored, trust
 from experiments.run.spec import algorithm, env_factory
 from experiments.user_envs import load as user_env
 
@@ -162,17 +161,21 @@ def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
 def command(config: dict[str, Any]) -> str:
     """What trains this run again, whatever presets may then be."""
     seeds = {"seed": config["seed"], "seeds": config["seeds"]}
-    flags = grid.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
+    flags = arguments.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
     domain = config.get("domain", "control")
-    names = [*grid.environment_flag(_portable(config["env"]), domain), "--algo", config["algo"]]
+    names = [
+        *arguments.environment_flag(_portable(config["env"]), domain),
+        "--algo",
+        config["algo"],
+    ]
     imports = [word for file in config.get("imports", ()) for word in ("--import", _portable(file))]
-    return f"python -m {grid.program(domain)} {shlex.join([*imports, *names, *flags])}"
+    return f"python -m {arguments.program(domain)} {shlex.join([*imports, *names, *flags])}"
 
 
 def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
     """Of the environment's options what differs from its defaults, by the names of the flags; all of them where the
     defaults are in a file of one's own, which is not executed."""
-    kwargs, taken = config["env_kwargs"], {*config["config"], *grid.RESERVED}
+    kwargs, taken = config["env_kwargs"], {*config["config"], *arguments.RESERVED}
     if trust.executes_files(config):
         return {options.free_name(name, taken): value for name, value in kwargs.items()}
     try:

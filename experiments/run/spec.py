@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
@@ -19,6 +19,7 @@ from envs.base import Env
 from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, token_factory
 from envs.xla import require_single_precision
 from experiments.console.suggest import suggestion
+from experiments.evaluation.evaluator import Domain
 from experiments.run import checkpoints, folders, kinds, schema
 from experiments.run import trust as trusting
 from experiments.user_envs import load as user_env
@@ -26,7 +27,6 @@ from experiments.user_envs import load as user_env
 CONFIG = Path("config.json")
 TOKENS = "tokens-"  # what names of their environments begin with
 ALIASES = {"actor_critic": "a2c", "actor-critic": "a2c"}  # other names that --algo takes
-Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,7 +93,9 @@ def _of_token_run(
 def draw_curve(folder: Path, spec: Spec) -> Path:
     from experiments.figures import plots
 
-    rows = [folders.read_rows(folders.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)]
+    rows = [
+        folders.read_rows(folders.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)
+    ]
     title = f"{short_name(spec.env)}, {spec.algo}"
     draw = plots.pass_curve if spec.domain == "tokens" else plots.learning_curve
     with folders.naming(folder / "curve.png"):

@@ -223,7 +223,5 @@ def test_a_reward_that_is_not_finite_at_the_end_is_a_share(run, capsys):
 
 
 def test_a_first_observation_that_is_not_finite_is_an_error(run):
-    with pytest.raises(
-        loop.NonFiniteError, match=r"the first observation of an episode.*stopped"
-    ):
+    with pytest.raises(loop.NonFiniteError, match=r"the first observation of an episode.*stopped"):
         run("start", 1)

@@ -17,8 +17,8 @@ import agents
 import envs
 from experiments import suite
 from experiments.grids import board, grid
+from experiments.run import arguments, folders, records
 from experiments.run import command as cli
-from experiments.run import folders, records
 from experiments.run import loop as runner
 from experiments.run import summary as finish
 from tests.experiments import stub
@@ -327,7 +327,7 @@ def test_flags_of_a_grid_become_those_of_a_run():
         "--env probe-delayed --algo stub --total-steps 100 --rate 0.001 --max-episode-steps 5"
     )
     assert cell.argv() == expected.split()
-    assert grid.as_flags({"a_b": [1, 2], "c": True, "d_e": False, "f": None}) == (
+    assert arguments.as_flags({"a_b": [1, 2], "c": True, "d_e": False, "f": None}) == (
         ["--a-b", "1", "2", "--c", "--no-d-e", "--f", "None"]
     )
 
@@ -423,6 +423,6 @@ def test_token_tasks_are_trained_by_their_own_program():
     (cell,) = grid.product(["tokens-sort-4"], ["dr-grpo"], total_steps=1000)
     grid.check([cell])
     assert cell.argv() == ["--task", "sort-4", "--algo", "dr-grpo", "--total-steps", "1000"]
-    assert grid.program(cell.domain) == "experiments.tokens"
+    assert arguments.program(cell.domain) == "experiments.tokens"
     with pytest.raises(ValueError, match="unknown algorithm 'sac'"):
         grid.check(grid.product(["tokens-sort"], ["sac"]))

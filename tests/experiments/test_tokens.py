@@ -17,7 +17,7 @@ from experiments.evaluation import evaluator
 from experiments.evaluation import tokens as token_evaluation
 from experiments.evaluation.tokens import Samples, pass_at
 from experiments.grids import grid
-from experiments.run import checkpoints, folders, loop, spec
+from experiments.run import arguments, checkpoints, folders, loop, spec
 from experiments.run import command as cli
 
 SMALL = [
@@ -115,7 +115,7 @@ def test_samples_are_drawn_at_temperature_1_however_training_samples(monkeypatch
     """So pass@k of runs with other temperatures can be compared."""
     changes = {"imitation_steps": 0, "layers": 1, "width": 16, "heads": 2, "kv_heads": 2}
     plain, bold = (
-        prepared("--task", "sort-3", *grid.as_flags({**changes, **more})).build()
+        prepared("--task", "sort-3", *arguments.as_flags({**changes, **more})).build()
         for more in ({}, {"temperature": 0.3, "top_k": 2})
     )
     state = jax.jit(plain.init)(jax.random.key(0))
