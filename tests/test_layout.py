@@ -105,3 +105,33 @@ def test_no_circles():
 def _packages(name):
     parts = name.split(".")
     return {".".join(parts[:i]) for i in range(1, len(parts))} & FILES.keys()
+
+
+# Rooms of experiments/ by floors: a room imports from lower floors, and from itself.
+FLOORS = (
+    {"console", "figures"},
+    {"evaluation"},
+    {"user_envs"},
+    {"run"},
+    {"analysis", "grids", "benchmarks"},
+    {"pages"},
+    {"front doors"},
+)
+
+
+def _room(name):
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in set().union(*FLOORS) else "front doors"
+
+
+def _floor(room):
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("experiments.")])
+def test_no_room_of_experiments_imports_from_its_own_floor_or_above(name):
+    here = _room(name)
+    for module in imported(name) & FILES.keys():
+        # The package itself holds `load` and the version.
+        if module.startswith("experiments.") and _room(module) != here:
+            assert _floor(_room(module)) < _floor(here), f"{name} imports {module}"
