@@ -35,6 +35,7 @@ from experiments.grids import grid
 from experiments.grids.board import Board
 from experiments.grids.grid import Cell, Run
 from experiments.run import folders, records, schema
+from experiments.run.arguments import program
 from experiments.run.spec import algorithm_name, execute, full_name
 from experiments.user_envs.load import path_of
 
@@ -181,7 +182,7 @@ class _Suite:
         command = [
             sys.executable,
             "-m",
-            arguments.program(run.cell.domain),
+            program(run.cell.domain),
             *arguments,
             "--no-video",
         ]

@@ -171,7 +171,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from experiments import checkpoints
+from experiments.run import checkpoints
 n = 0
 while True:
     n += 1

@@ -257,7 +257,7 @@ FULL_CHECKPOINT = """
 import resource
 from pathlib import Path
 import numpy as np
-from experiments import checkpoints
+from experiments.run import checkpoints
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 checkpoints.save(Path("run[1]"), 1, {"x": np.random.default_rng(0).random(9999)}, {})
 """
@@ -284,7 +284,7 @@ def test_rows_that_cannot_be_written_name_their_file(tmp_path):
 
 PRINTS = """
 import sys
-from experiments import streams
+from experiments.console import streams
 streams.make_lasting()
 for i in range(2000):
     print("± 日本", i)

@@ -273,9 +273,10 @@ def test_a_policy_takes_numbered_observations_as_they_are(tmp_path, algo):
 # A run of PPO in a process of its own, with checkpoints and chunks as short as they get.
 COMMAND = """
 import sys
-from experiments import cli, runner
-runner.CHUNK_SECONDS = 0.05
-runner.CHECKPOINT_SECONDS = 0.0
+from experiments import cli
+from experiments.run import loop
+loop.CHUNK_SECONDS = 0.05
+loop.CHECKPOINT_SECONDS = 0.0
 sys.exit(cli.main(sys.argv[1:]))
 """
 FLAGS = ["--env", "probe-delayed", "--total-steps", "12800", "--num-envs", "4", "--num-steps", "8"]
