@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +41,8 @@ def run(argv: Sequence[str]) -> int:
         message = f"there is no command {quoted(name)}: {suggestion(name, COMMANDS)}"
         return fail(ValueError(message), BAD_INPUT)
     sys.argv = [f"stride {name}", *rest]
-    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=False)
+    module = "studies.__main__" if name == "studies" else name
+    importlib.import_module(f"experiments.{module}").main()  # which ends the process
     return 0
 
 
