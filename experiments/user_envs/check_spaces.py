@@ -60,10 +60,9 @@ def run_within_bounds(env: Env, run: Run) -> None:
     # In double precision: the ends of single precision have no room for the slack.
     lowest, highest = (x.astype(np.float64) for x in _ends_of(env.observation_space))
     slack = 1e-5 * np.issubdtype(low.dtype, np.floating)  # a cosine may come out above 1
-    with np.errstate(over="ignore"):  # the largest float32 and a little more is no bound
-        outside = (low < lowest - slack * (1 + abs(lowest))) | (
-            high > highest + slack * (1 + abs(highest))
-        )
+    outside = (low < lowest - slack * (1 + abs(lowest))) | (
+        high > highest + slack * (1 + abs(highest))
+    )
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         at = f"[{', '.join(map(str, index))}]" if index else ""
