@@ -45,6 +45,7 @@ def command(argv: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if flags.check is None:
         console.print(listing())
+        console.print("tokens-NAME is trained on with: python -m experiments.tokens --task NAME")
         return 0
     return _check(flags.check, console)
 
