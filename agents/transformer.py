@@ -60,6 +60,14 @@ class TransformerConfig(Settings):
     def head_width(self) -> int:
         return self.width // self.heads
 
+    @property
+    def parameters(self) -> int:
+        """Returns the number of parameters of a `Transformer` without further outputs, which need not be built."""
+        width, keys = self.width, self.kv_heads * self.head_width
+        block = 2 * width * width + 2 * width * keys + 3 * width * self.mlp_width + 2 * width
+        ends = self.vocabulary * width * (1 if self.tied else 2) + width
+        return self.layers * block + ends
+
 
 @flax.struct.dataclass
 class Cache:

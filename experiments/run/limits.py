@@ -80,6 +80,11 @@ def _replay_buffer(spec: Spec, algo: Any, programs: Programs) -> int:
     return spec.seeds * algo.buffer_bytes()
 
 
+def _model(spec: Spec, algo: Any, programs: Programs) -> int:
+    """Parameters, two moments of them, and the reference, in single precision: before a deep model is even traced."""
+    return 16 * spec.seeds * algo.model_config.parameters if spec.domain == "tokens" else 0
+
+
 def _beginning(spec: Spec, algo: Any, programs: Programs) -> int:
     """The state, or what it takes to make it."""
     keys = _keys(spec.seeds)
@@ -105,6 +110,7 @@ def _evaluation(spec: Spec, algo: Any, programs: Programs) -> int:
 
 _ESTIMATES: dict[str, _Estimate] = {
     "the replay buffer": _replay_buffer,
+    "the model with its optimiser": _model,
     "the networks, their optimisers and the environments": _beginning,
     "training, with its rollouts and batches,": _training,
     "an evaluation": _evaluation,

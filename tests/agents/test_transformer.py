@@ -42,3 +42,12 @@ def test_seeds_side_by_side_start_as_each_alone(params):
     for both, alone in zip(jax.tree.leaves(together), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(both[0], alone, rtol=1e-6)
         assert both.ndim == 2 or not alone.any() or (both[0] != both[1]).any()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_are_counted_before_they_are_made(tied):
+    config = TransformerConfig(
+        vocabulary=7, layers=3, width=32, heads=4, kv_heads=2, mlp_width=40, tied=tied
+    )
+    made = jax.eval_shape(token_model(config).init, jax.random.key(0))
+    assert config.parameters == num_parameters(made)

@@ -67,6 +67,13 @@ def test_a_million_layers_of_a_transformer(capsys):
     assert said == "error: layers must be at most 100, got 1000000\n"
 
 
+def test_a_transformer_that_no_machine_holds(capsys, monkeypatch):
+    monkeypatch.setattr(memory, "free_on_device", lambda: 2**30)
+    said = refused(capsys, "--task sort --layers 90 --width 8192", domain="tokens")
+    assert said.startswith("error: memory: the model with its optimiser would take ")
+    assert said.endswith(" and 1 GiB are free: lower --width\n")
+
+
 PICTURE = """
 import flax.struct, gymnasium, jax, jax.numpy as jnp, numpy as np
 from envs.base import Env
