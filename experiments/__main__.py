@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         message = f"there is no command {quoted(name)}: {suggestion(name, COMMANDS)}"
         return fail(ValueError(message), BAD_INPUT)
-    sys.argv = [f"stride {name}", *rest]
+    sys.argv = [name, *rest]  # usages name the module that runs
     module = "studies.__main__" if name == "studies" else name
     importlib.import_module(f"experiments.{module}").main()  # which ends the process
     return 0

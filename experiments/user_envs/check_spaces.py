@@ -56,10 +56,12 @@ def action_bounds(env: Env) -> None:
 
 def run_within_bounds(env: Env, run: Run) -> None:
     """Raises Problem where an observation of the random run lies outside its space."""
-    low, high = run()["low"], run()["high"]
-    # In double precision: the ends of single precision have no room for the slack.
-    lowest, highest = (x.astype(np.float64) for x in _ends_of(env.observation_space))
-    slack = 1e-5 * np.issubdtype(low.dtype, np.floating)  # a cosine may come out above 1
+    seen = run()["low"], run()["high"]
+    slack = 1e-5 * np.issubdtype(seen[0].dtype, np.floating)  # a cosine may come out above 1
+    # In double precision, NumPy's: the ends of single precision have no room for the slack.
+    low, high, lowest, highest = (
+        np.asarray(x, np.float64) for x in (*seen, *_ends_of(env.observation_space))
+    )
     outside = (low < lowest - slack * (1 + abs(lowest))) | (
         high > highest + slack * (1 + abs(highest))
     )

@@ -28,7 +28,7 @@ def test_a_command_runs_with_its_own_flags(capsys):
     with pytest.raises(SystemExit) as end:
         commands.run(["envs", "--help"])
     assert end.value.code == 0
-    assert "usage: stride envs" in capsys.readouterr().out
+    assert "usage: python -m experiments.envs" in capsys.readouterr().out
 
 
 def test_a_mistyped_command_is_one_line(capsys):
