@@ -27,7 +27,7 @@ Metrics = dict[str, Array]  # name to float scalar; the names are the same in ev
 
 @runtime_checkable
 class Learner(Protocol):
-    """What the training loop needs of any algorithm, whether it acts step by step or writes responses."""
+    """The part of an algorithm that the training loop needs, whether it acts step by step or writes responses."""
 
     Config: ClassVar[type]  # a frozen dataclass; its fields are the command's flags
     config: Any

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What an update steers towards."""
+    """The advantages that weight a policy update, and the values that a critic is fitted to."""
 
     advantage: Array  # [T, N]
     value: Array | Any = None  # [T, N]; None: there is no critic to learn it

@@ -1,4 +1,4 @@
-"""What on-policy learners share: settings, acting, the rollout and its batch. A policy is a value, not a base class.
+"""Shared by on-policy learners: settings, acting, the rollout and its batch. A policy is a value, not a base class.
 
     policy = actor_critic(config, env)                            # pure functions of parameters
     stream, steps, metrics = learner.collect(state.actor, state.stream, key)
@@ -99,17 +99,7 @@ class Policy(NamedTuple):
 
 def actor_critic(config: PolicyConfig, env: Env) -> Policy:
     """Returns the policy of PPO, TRPO, A2C and REINFORCE: separate networks for actions and values."""
-    network = Functional(
-        lambda rngs: ActorCritic(
-            num_inputs(env.observation_space),
-            env.action_space,
-            config.hidden_sizes,
-            activation=config.activation,
-            initial_log_std=config.initial_log_std,
-            min_log_std=config.min_log_std,
-            rngs=rngs,
-        )
-    )
+    network = _network(ActorCritic, config, env)
     return policy_of(
         network.init,
         lambda params, obs: network.module(params).distribution(obs),
@@ -119,8 +109,14 @@ def actor_critic(config: PolicyConfig, env: Env) -> Policy:
 
 def actor(config: PolicyConfig, env: Env) -> Policy:
     """Returns the policy of GRPO: a network for actions, and no critic."""
-    network = Functional(
-        lambda rngs: Actor(
+    network = _network(Actor, config, env)
+    return policy_of(network.init, lambda params, obs: network.module(params)(obs))
+
+
+def _network(kind: type[Actor | ActorCritic], config: PolicyConfig, env: Env) -> Functional:
+    """Returns the network of a kind, in the sizes of the config and the environment."""
+    return Functional(
+        lambda rngs: kind(
             num_inputs(env.observation_space),
             env.action_space,
             config.hidden_sizes,
@@ -130,7 +126,6 @@ def actor(config: PolicyConfig, env: Env) -> Policy:
             rngs=rngs,
         )
     )
-    return policy_of(network.init, lambda params, obs: network.module(params)(obs))
 
 
 def policy_of(init: Any, distribution: Distribution, value: Value | None = None) -> Policy:
@@ -162,7 +157,7 @@ def policy_of(init: Any, distribution: Distribution, value: Value | None = None)
 
 
 class ActorState(NamedTuple):
-    """What acting takes of a learner's state: an actor on another machine needs no more."""
+    """The part of a learner's state that acting needs, which is all that an actor on another machine is sent."""
 
     params: Params
     obs_statistics: normalize.RunningStatistics | Any
@@ -190,7 +185,7 @@ State = TypeVar("State", bound=OnPolicyState)
 
 
 class PolicyLearner:
-    """What learners with a `Policy` share: acting, preprocessing, and the learning rate.
+    """Shared by learners with a `Policy`: acting, preprocessing, and the learning rate.
 
     Raises ValueError for spaces it cannot handle.
     """

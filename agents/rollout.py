@@ -163,7 +163,7 @@ def summarise(metrics: StepMetrics) -> dict[str, Array]:
 
 
 def nonfinite(bad: Array) -> dict[str, Array]:
-    """What was not finite of steps, `bad` [*steps, N], see `Bad`.
+    """Returns metrics of the steps that were not finite; `bad` is [*steps, N], see `Bad`.
 
     Returns:
       `train/nonfinite`, the number of steps, and for whoever reports them: `nonfinite/NAME`, those whose NAME of `Bad`

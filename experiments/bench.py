@@ -49,8 +49,8 @@ from experiments.benchmarks.rivals import against_rivals
 from experiments.benchmarks.tokens import bench_tokens
 from experiments.benchmarks.workloads import environment, rate, raw_physics, same_robots, training
 from experiments.console import outputs
+from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
-from experiments.run.command import run_main
 from experiments.run.folders import provenance
 from experiments.run.presets import preset
 

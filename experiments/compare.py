@@ -23,12 +23,12 @@ from experiments.analysis.curve import NAME, Curve, Groups, differing, ended
 from experiments.analysis.scores import axes_of, common, scored, scores
 from experiments.console import outputs
 from experiments.console.display import Display
+from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
 from experiments.console.suggest import suggestion
 from experiments.figures import plots
 from experiments.pages.comparison import HEADER, is_page, is_table, page
 from experiments.pages.markdown import csv_cell
-from experiments.run.command import run_main
 from experiments.run.names import short_names
 
 _POINTS = 200  # at which curves are compared

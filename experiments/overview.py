@@ -15,9 +15,9 @@ from agents import ALGORITHMS
 from experiments.analysis import literature
 from experiments.console import outputs
 from experiments.console.display import Display
+from experiments.console.exits import run_main
 from experiments.figures.plots import CONTROL
 from experiments.run import records
-from experiments.run.command import run_main
 from experiments.run.presets import preset
 from experiments.run.spec import make_env
 

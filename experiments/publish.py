@@ -24,12 +24,12 @@ import tyro
 
 from experiments.console import outputs
 from experiments.console.display import Display
+from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
 from experiments.figures import plots
 from experiments.pages import results as pages
 from experiments.run import folders as runs
 from experiments.run import records, stored
-from experiments.run.command import run_main
 from experiments.run.names import label_runs, short_names
 
 NOTES = "notes.md"  # in the folder of a page, by hand

@@ -25,10 +25,10 @@ from experiments.analysis import sources
 from experiments.analysis.curve import NAME, Curve
 from experiments.console import outputs
 from experiments.console.display import Display
+from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
 from experiments.figures import plots
 from experiments.run import records, stored
-from experiments.run.command import run_main
 from experiments.run.names import short_names
 from experiments.run.spec import short_name
 

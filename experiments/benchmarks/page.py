@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.console import outputs
 from experiments.console.display import Display
-from experiments.run.command import run_main
+from experiments.console.exits import run_main
 from experiments.run.folders import short_commit
 
 FOLDER = Path(__file__).parents[2] / "results" / "bench"

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console import options
-from experiments.console.exits import BAD_INPUT as BAD_INPUT
-from experiments.console.exits import run_main as run_main
 from experiments.console.flags import ImportFlag, dashed, parse_flags
 from experiments.run import limits, tracking
 from experiments.run.presets import preset

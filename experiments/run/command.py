@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from experiments.console.display import Display
-from experiments.console.exits import BAD_INPUT as BAD_INPUT
 from experiments.console.exits import FAILED, INTERRUPTED, OF_HOST, fail, fail_host, leave
-from experiments.console.exits import run_main as run_main
 from experiments.console.locks import alone
 from experiments.run import checkpoints, folders, kinds, limits, schema, token_runs, tracking, trust
 from experiments.run.arguments import (

@@ -24,10 +24,10 @@ import tyro
 
 from experiments.console import outputs
 from experiments.console.display import Display
+from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
 from experiments.pages import markdown
 from experiments.run import folders, schema
-from experiments.run.command import run_main
 from experiments.studies import bandit, cliff, kl, variance
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}

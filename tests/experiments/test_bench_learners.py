@@ -20,7 +20,7 @@ from experiments.benchmarks.learners import (
     rival_settings,
 )
 from experiments.benchmarks.workloads import ITERATIONS
-from experiments.run import command as cli
+from experiments.console import exits
 
 SMALL = Comparison(
     "CartPole-v1",
@@ -176,7 +176,7 @@ def test_flags_that_cannot_be_measured_leave_no_file(argv, tmp_path, monkeypatch
     monkeypatch.setattr("sys.argv", ["bench", *argv, "--json", str(figures)])
     with pytest.raises(SystemExit) as stopped:
         bench.main()
-    assert stopped.value.code == cli.BAD_INPUT
+    assert stopped.value.code == exits.BAD_INPUT
     message = capsys.readouterr().err.splitlines()
     assert len(message) == 1
     assert argv[0] in message[0] or argv[1] in message[0]
@@ -189,7 +189,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(tmp_path, monkeypatch, capsy
     monkeypatch.setattr("sys.argv", ["bench", "--tokens", "--json", str(path)])
     with pytest.raises(SystemExit) as stopped:
         bench.main()
-    assert stopped.value.code == cli.BAD_INPUT
+    assert stopped.value.code == exits.BAD_INPUT
     assert "package.json was not written by this command" in capsys.readouterr().err
     assert path.read_text() == '{"mine": 1}'
     for published in ("classic", "learners", "mujoco", "mujoco-threads", "tokens"):
