@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import flax.struct
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from envs.xla import require_single_precision
 
 State = TypeVar("State")
 
+ALL_EPISODES = sys.maxsize  # a number of episodes to record: every one
+
+
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """A field of an environment that is part of its structure: no leaf of the pytree, and a change compiles anew."""
+    return flax.struct.field(pytree_node=False, default=default)
+
 
 class Env(Generic[State]):
     """A Markov decision process. Subclasses are frozen pytrees (`@flax.struct.dataclass`): coefficients one may
-    want to sweep are leaves, everything else is marked `flax.struct.field(pytree_node=False)`.
+    want to sweep are leaves, everything else is `static`.
 
     The vocabulary is that of Gymnasium's `FuncEnv`. Every method takes and returns single, unbatched values.
     """
@@ -37,6 +46,9 @@ class Env(Generic[State]):
     finite_observations: bool = False
     on_host: bool = False  # lives outside the program: its states cannot be stepped twice
     render_fps: float | None = None  # steps a second, for videos; None: there is nothing to see
+    # Episodes that `episode_report` needs, at least; an evaluation then keeps the states of all its episodes, in full.
+    # 0: there is no report, and only what a video shows is kept.
+    recorded_episodes: int = 0
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -99,6 +111,29 @@ class Env(Generic[State]):
         Raises NotImplementedError for an environment with nothing to see.
         """
         raise NotImplementedError(f"{type(self).__name__} has nothing to draw")
+
+    def episode_report(
+        self, states: State, alive: Bool[np.ndarray, "T N"], returns: Float[np.ndarray, " N"]
+    ) -> dict[str, Any]:
+        """Measures of N whole episodes, for the summary of a run: numbers by name, or dictionaries of them, which are
+        averaged over seeds. On the host, in NumPy; called where `recorded_episodes` is not 0.
+
+        Args:
+          states: leaves [T, N, ...], the state after step t; once an episode has ended, its last one.
+          alive: step t was taken, the one that ended the episode included.
+          returns: sums of rewards.
+        """
+        return {}
+
+    def caption(self, states: State, rewards: Float[np.ndarray, " T"], t: int) -> tuple[str, ...]:
+        """Texts side by side in the upper left corner of a video's picture of step `t`. None: time and return so far
+        are written in the upper right corner.
+
+        Args:
+          states: of the whole episode, leaves [T, ...] in NumPy.
+          rewards: of its steps.
+        """
+        return ()
 
     def at(self, env_steps: Array | float) -> Env[State]:
         """The environment as it stands after `env_steps` steps of training: where a curriculum goes.

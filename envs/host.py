@@ -39,7 +39,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from jaxtyping import Array, PRNGKeyArray
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.callback import HostError, host_call, one_line
 from envs.host_values import (
     Observations,
@@ -76,9 +76,9 @@ class HostEnv(Env[HostState]):
     each batch of new episodes takes the environments of the one before.
     """
 
-    host: Host = flax.struct.field(pytree_node=False)
-    evaluation_host: Host = flax.struct.field(pytree_node=False)
-    max_episode_steps: int = flax.struct.field(pytree_node=False)
+    host: Host = static()
+    evaluation_host: Host = static()
+    max_episode_steps: int = static()
 
     on_host = True
 

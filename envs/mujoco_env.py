@@ -1,4 +1,4 @@
-"""What a MuJoCo task needs besides its five functions: a model, physics, spaces, pictures.
+"""A base class for MuJoCo tasks: model, physics engine, spaces and pictures.
 
 @flax.struct.dataclass
 class MyRobot(MujocoEnv):
@@ -29,22 +29,20 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.options import require_count
 from envs.physics import Backend, PhysicsState, make_engine
 from envs.physics.quick import loaded
 from envs.physics.render import render
 
 
-def static(default: Any) -> Any:
-    """A field that is part of the environment's structure: no leaf, a change of it compiles anew."""
-    return flax.struct.field(pytree_node=False, default=default)
-
-
 @flax.struct.dataclass
-class MujocoEnv(Env[PhysicsState]):
-    """Subclasses set `xml` and `substeps` and write `initial`, `observation`, `reward` and `terminal`; the state is
-    the physics' own, `transition` applies the action to the actuators. Fields are the task's options.
+class MujocoEnv(Env[Any]):
+    """Subclasses set `xml` and `substeps` and write `initial`, `observation`, `reward` and `terminal`. Fields are the
+    task's options; `transition` applies the action to the actuators.
+
+    The state is a `PhysicsState`. One that carries more is a record with a `PhysicsState` in it: its task overrides
+    `physics`, which finds it, and `transition`, which makes the record.
 
     Engines are shared: to change the model, override `load_model`.
 
@@ -118,18 +116,27 @@ class MujocoEnv(Env[PhysicsState]):
         """The state with these coordinates and speeds (zero, if not given), sensors included."""
         return self.engine.forward(qpos, jnp.zeros(self.model.nv) if qvel is None else qvel)
 
+    def physics(self, state: Any) -> PhysicsState:
+        """The physics' part of a state, or of a batch of states."""
+        return state
+
     def transition(
         self,
-        state: PhysicsState,
+        state: Any,
         action: Array,
         key: PRNGKeyArray,
         overrides: Mapping[str, Array] | None = None,
-    ) -> PhysicsState:
-        del key  # physics is deterministic
-        return self.engine.step(state, action, overrides)
+    ) -> Any:
+        """The physics after one action, held for `dt` seconds. Deterministic.
 
-    def render(self, state: PhysicsState, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-        return render(self.model, np.asarray(state.qpos), width, height)
+        Args:
+          overrides: fields of the model by name, replaced for this one environment; see `Engine.step`.
+        """
+        del key
+        return self.engine.step(self.physics(state), action, overrides)
+
+    def render(self, state: Any, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        return render(self.model, np.asarray(self.physics(state).qpos), width, height)
 
 
 def load_file(path: Path) -> mujoco.MjModel:

@@ -1,10 +1,12 @@
-"""Checks of options that tasks share."""
+"""Options of environments: checks that tasks share, and options whose name a field cannot have."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 from envs.base import Env
@@ -36,3 +38,31 @@ def check_options(env: Env) -> None:
         if isinstance(value, tuple) and any(isinstance(x, float) and math.isnan(x) for x in value):
             raise ValueError(f"{field.name} must be numbers, got {value!r}")
     require_count("max_episode_steps", env.max_episode_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class RenamedOptions:
+    """A factory of environments whose options are the fields of `environment`, some under other names: a field cannot
+    be called as one of the class's methods is.
+
+        RenamedOptions(Walker, {"layout": "observation"})(observation="mathworks") == Walker(layout="mathworks")
+    """
+
+    environment: type[Env]
+    names: Mapping[str, str]  # by field
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        parameters = inspect.signature(self.environment).parameters.values()
+        return inspect.Signature(
+            [p.replace(name=self.names.get(p.name, p.name)) for p in parameters]
+        )
+
+    def __call__(self, *positional: Any, **options: Any) -> Env:
+        """Raises TypeError for an option that there is not, and what the environment raises."""
+        try:
+            given = self.__signature__.bind(*positional, **options).arguments
+        except TypeError as error:
+            raise TypeError(f"{self.environment.__name__}: {error}") from None
+        fields = {option: field for field, option in self.names.items()}
+        return self.environment(**{fields.get(name, name): x for name, x in given.items()})

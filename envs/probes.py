@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.options import require_count
 
 _BOX = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -30,7 +30,7 @@ _TWO = gymnasium.spaces.Discrete(2)
 class _Probe(Env):
     """State: (observation x, steps taken). Raises ValueError for a time limit that is no positive integer."""
 
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=10)
+    max_episode_steps: int = static(10)
 
     observation_space = _BOX
     action_space = _TWO
@@ -64,7 +64,7 @@ class ConstantReward(_Probe):
 class RewardIsAction(_Probe):
     """One step; action 1 earns 1, action 0 earns -1. With `continuous`, -(a - 0.5)^2: the best action is 0.5."""
 
-    continuous: bool = flax.struct.field(pytree_node=False, default=False)
+    continuous: bool = static(False)
 
     @property
     def action_space(self):
@@ -108,7 +108,7 @@ class TruncationOnly(_Probe):
     interrupts. A learner that takes the limit for an end, or bootstraps from the next episode's first
     observation instead of the true final one, finds less."""
 
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=3)
+    max_episode_steps: int = static(3)
 
     def initial(self, key):
         return jnp.ones(1), jnp.zeros((), jnp.int32)

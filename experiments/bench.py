@@ -42,12 +42,18 @@ import jax
 import tyro
 
 from agents.ppo import PPO, PPOConfig
-from envs.biped.walker import make_walker
 from experiments.benchmarks.gpu import bench_gpu
 from experiments.benchmarks.learners import bench_learners
 from experiments.benchmarks.rivals import against_rivals
 from experiments.benchmarks.tokens import bench_tokens
-from experiments.benchmarks.workloads import environment, rate, raw_physics, same_robots, training
+from experiments.benchmarks.workloads import (
+    environment,
+    rate,
+    raw_physics,
+    same_robots,
+    training,
+    walker,
+)
 from experiments.console import outputs
 from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
@@ -58,7 +64,7 @@ START_UP = """
 import time; begin = time.perf_counter()
 import envs, jax
 from agents.ppo import PPO, PPOConfig
-from experiments.presets import preset
+from experiments.run.presets import preset
 env = envs.make("walker")
 algo = PPO(preset("walker", "ppo", PPOConfig), env)
 step = jax.jit(jax.vmap(algo.step), donate_argnums=0)
@@ -152,11 +158,11 @@ def _walker(num_envs: int, rounds: int, seconds: float) -> dict[str, float]:
     default = preset("walker", "ppo", PPOConfig)
     config = dataclasses.replace(default, num_envs=num_envs)
     workloads = {
-        "walker/raw": raw_physics(make_walker("native"), num_envs),
-        "walker/bound": raw_physics(make_walker("native"), num_envs, stripped=True),
+        "walker/raw": raw_physics(walker("native"), num_envs),
+        "walker/bound": raw_physics(walker("native"), num_envs, stripped=True),
         "walker/same": same_robots(num_envs),
         "walker/env": environment(num_envs),
-        "walker/ppo": training(PPO(config, make_walker("native"))),
+        "walker/ppo": training(PPO(config, walker("native"))),
     }
     rates: dict[str, list[float]] = {name: [] for name in workloads}
     for _ in range(rounds):

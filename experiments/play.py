@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import tyro
 
+from envs.base import ALL_EPISODES
+from envs.mujoco_env import MujocoEnv
 from experiments.console.display import Display
 from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
@@ -67,14 +69,14 @@ def play(argv: Sequence[str]) -> int:
         raise ValueError(
             f"{flags.run} has {stored.seeds} seeds, there is no index {flags.seed_index}"
         )
-    if flags.viewer and not hasattr(algo.env, "engine"):
+    if flags.viewer and not isinstance(algo.env, MujocoEnv):
         raise ValueError(
             f"--viewer is MuJoCo's, and {spec.short_name(stored.env)} has no physics; without it a video is written"
         )
     states, _, steps = spec.load_state(flags.run, stored, algo, display.warn)
     state = jax.tree.map(lambda x: x[flags.seed_index], states)
     keys = evaluate.keys(stored.seed + flags.seed_index, 0, flags.episodes)
-    record = evaluate.ALL if flags.viewer else evaluate.records(algo.env)
+    record = ALL_EPISODES if flags.viewer else evaluate.records(algo.env)
     episodes = jax.device_get(
         jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, record))(state, keys)
     )

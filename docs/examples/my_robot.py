@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs.mujoco_env import MujocoEnv, static
+from envs.base import static
+from envs.mujoco_env import MujocoEnv
 
 XML = """
 <mujoco>

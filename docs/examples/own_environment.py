@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Env
+from envs.base import Env, static
 
 
 @flax.struct.dataclass
@@ -14,7 +14,7 @@ class Cart(Env):
     """Push a cart to the origin and keep it there."""
 
     effort_weight: float = 0.01  # cost per squared force; a leaf: may be swept under vmap
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=100)
+    max_episode_steps: int = static(100)
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from envs.biped import walker
-from envs.biped.walker import CONTROL_PERIOD, WalkerState
+from envs.biped import body
+from envs.biped.body import CONTROL_PERIOD, WalkerState
 
 CONTACT_SHARE = 0.02  # of body weight
 MAX_TORQUE = 3.0  # N m
@@ -56,7 +56,7 @@ def analyse(
 
     final = qpos[last, episodes]
     distance = final[:, 0]
-    attitude = np.abs(np.asarray(walker.yaw_pitch_roll(np.moveaxis(qpos[..., 3:7], -1, 0))))
+    attitude = np.abs(np.asarray(body.yaw_pitch_roll(np.moveaxis(qpos[..., 3:7], -1, 0))))
     contact = _contact(touch, alive)
     feet, lowest = _feet(qpos)
 
@@ -66,14 +66,14 @@ def analyse(
     ahead = feet[..., 0] > feet[..., ::-1, 0]
     speed = np.linalg.norm(np.diff(feet[..., :2], axis=0), axis=-1) / CONTROL_PERIOD
     stance = contact[1:] & contact[:-1] & alive[1:, :, None]
-    power = np.abs(MAX_TORQUE * action * qvel[..., walker.QVEL_ADDRESS]).sum(-1)
+    power = np.abs(MAX_TORQUE * action * qvel[..., body.QVEL_ADDRESS]).sum(-1)
     work = CONTROL_PERIOD * np.where(alive, power, 0.0).sum()
 
     def largest(x):
         return float(np.where(alive, np.abs(x), 0.0).max(0).mean())
 
     report = {
-        "survival": float(np.mean(alive[-1] & ~np.asarray(walker.fallen(final.T)))),
+        "survival": float(np.mean(alive[-1] & ~np.asarray(body.fallen(final.T)))),
         "return": float("nan") if episode_return is None else float(np.mean(episode_return)),
         "distance": float(distance.mean()),
         "speed": float((distance / (steps * CONTROL_PERIOD)).mean()),
@@ -90,7 +90,7 @@ def analyse(
         "touchdowns_per_second": float(down.sum() / (time * CONTROL_PERIOD)),
         "swing_clearance": _swing_clearance(contact, lowest, alive),
         "stance_slip": _ratio(speed[stance].sum(), stance.sum()),
-        "cost_of_transport": _ratio(work, walker.WEIGHT * distance.clip(min=0).sum()),
+        "cost_of_transport": _ratio(work, body.WEIGHT * distance.clip(min=0).sum()),
     }
     return report
 
@@ -101,13 +101,13 @@ def walks(report: dict[str, float]) -> bool:
 
     Swings are counted by `touchdowns_per_second`; a report without it is judged by the rest.
     """
-    off_the_ground = sum(1 - report[f"duty_{side}"] for side in walker.FEET)
+    off_the_ground = sum(1 - report[f"duty_{side}"] for side in body.FEET)
     shortest = MIN_SWING * report.get("touchdowns_per_second", 0.0)
     return bool(
         report["survival"] >= MIN_SURVIVAL
         and report["distance"] >= MIN_DISTANCE
         and report["alternation"] >= MIN_ALTERNATION
-        and all(DUTY_RANGE[0] <= report[f"duty_{side}"] <= DUTY_RANGE[1] for side in walker.FEET)
+        and all(DUTY_RANGE[0] <= report[f"duty_{side}"] <= DUTY_RANGE[1] for side in body.FEET)
         and report["flight"] < MAX_FLIGHT
         and off_the_ground > shortest
     )
@@ -116,7 +116,7 @@ def walks(report: dict[str, float]) -> bool:
 def _contact(touch: np.ndarray, alive: np.ndarray) -> np.ndarray:
     """[T, N, 8] forces to debounced contact flags [T, N, 2], right foot first."""
     force = touch.reshape(*touch.shape[:2], 2, 4).sum(-1)
-    raw = (force > CONTACT_SHARE * walker.WEIGHT) & alive[..., None]
+    raw = (force > CONTACT_SHARE * body.WEIGHT) & alive[..., None]
     padded = np.concatenate([raw[:1], raw, raw[-1:]]).astype(np.int8)
     return (padded[:-2] + padded[1:-1] + padded[2:]) >= 2
 
@@ -151,11 +151,11 @@ def _swing_clearance(contact: np.ndarray, lowest: np.ndarray, alive: np.ndarray)
 
 def _feet(qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ankle positions [..., 2, 3] in the world and heights [..., 2] of each foot's lowest point, right foot first."""
-    legs = qpos[..., walker.QPOS_ADDRESS].reshape(*qpos.shape[:-1], 2, 3)
-    points = np.asarray(walker.foot_points(legs, np))  # [..., 2, 1 + 4, 3] in the torso's frame
+    legs = qpos[..., body.QPOS_ADDRESS].reshape(*qpos.shape[:-1], 2, 3)
+    points = np.asarray(body.foot_points(legs, np))  # [..., 2, 1 + 4, 3] in the torso's frame
     rotation = _rotation(qpos[..., 3:7])
     points = np.einsum("...ij,...fpj->...fpi", rotation, points) + qpos[..., None, None, :3]
-    return points[..., 0, :], points[..., 1:, 2].min(-1) - walker.CORNER_RADIUS
+    return points[..., 0, :], points[..., 1:, 2].min(-1) - body.CORNER_RADIUS
 
 
 def _rotation(quat: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.classic import draw
 from envs.options import check_options
 
@@ -41,8 +41,8 @@ class Acrobot(Env[Array]):
     # N m, the largest disturbance of the torque, uniform; None: none, and no random number is drawn for it
     torque_noise_max: Any = None
     # The paper's equations lack a centrifugal term; its experiments were run with the book's.
-    book_or_nips: Literal["book", "nips"] = flax.struct.field(pytree_node=False, default="book")
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=500)
+    book_or_nips: Literal["book", "nips"] = static("book")
+    max_episode_steps: int = static(500)
 
     render_fps = 15
     finite_observations = True

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.classic import draw
 from envs.options import check_options
 
@@ -37,8 +37,8 @@ class CartPole(Env[Array]):
     """State [4]: cart position (m), velocity (m/s), pole angle from upright, clockwise (rad), its rate (rad/s)."""
 
     # False: 1 for every step. True: 0, and -1 for the step that ends the episode.
-    sutton_barto_reward: bool = flax.struct.field(pytree_node=False, default=False)
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=500)
+    sutton_barto_reward: bool = static(False)
+    max_episode_steps: int = static(500)
 
     render_fps = round(1 / PERIOD)
     finite_observations = True

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.classic import draw
 from envs.options import check_options
 
@@ -33,7 +33,7 @@ class _Car(Env[Array]):
     """State [2]: position and velocity (per step). Subclasses say how an action pushes and what is rewarded."""
 
     goal_velocity: Any = 0.0  # the least with which the goal counts as reached
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=200)
+    max_episode_steps: int = static(200)
 
     goal_position: ClassVar[float]
     render_fps = 30
@@ -115,7 +115,7 @@ class MountainCar(_Car):
 class ContinuousMountainCar(_Car):
     """-0.1 a^2 for every action a, and 100 for reaching the goal at 0.45."""
 
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=999)
+    max_episode_steps: int = static(999)
 
     goal_position = 0.45
 

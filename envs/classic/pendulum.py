@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.classic import draw
 from envs.options import check_options
 
@@ -33,7 +33,7 @@ class Pendulum(Env[Array]):
     """State [2]: angle from upright, counter-clockwise and not wrapped (rad), and its rate (rad/s)."""
 
     g: Any = 10.0  # m/s^2
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=200)
+    max_episode_steps: int = static(200)
 
     render_fps = 30
     finite_observations = True

@@ -18,8 +18,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from envs.base import static
 from envs.gymnasium_mujoco.base import GymnasiumMujoco, squared
-from envs.mujoco_env import static
 from envs.physics import PhysicsState
 
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from envs.base import static
 from envs.gymnasium_mujoco.base import GymnasiumMujoco, squared, uniform
-from envs.mujoco_env import static
 from envs.physics import PhysicsState
 
 

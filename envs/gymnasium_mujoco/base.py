@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from envs.mujoco_env import MujocoEnv, load_file, static
+from envs.base import static
+from envs.mujoco_env import MujocoEnv, load_file
 from envs.options import check_options, require_count
 from envs.physics import PhysicsState
 

@@ -12,8 +12,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from envs.base import static
 from envs.gymnasium_mujoco.base import GymnasiumMujoco
-from envs.mujoco_env import static
 from envs.physics import PhysicsState
 
 

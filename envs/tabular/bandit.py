@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.options import require_count
 
 _SEED = 0  # of the default means
@@ -34,9 +34,9 @@ class Bandit(Env[BanditState]):
     integer.
     """
 
-    arms: int = flax.struct.field(pytree_node=False, default=10)
+    arms: int = static(10)
     means: Any = None  # [arms] float32
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=1)
+    max_episode_steps: int = static(1)
 
     observation_space = gymnasium.spaces.Discrete(1)
 

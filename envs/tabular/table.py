@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.options import require_count
 
 # Probability, next state, reward, terminated: plain numbers or NumPy's.
@@ -43,7 +43,7 @@ class Tabular(Env[TabularState]):
     rewards: Any  # [S, A, K] float32
     terminals: Any  # [S, A, K] bool
     initial_distribution: Any  # [S] float32, sums to 1
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=1000)
+    max_episode_steps: int = static(1000)
 
     def __post_init__(self):
         require_count("max_episode_steps", self.max_episode_steps)

@@ -18,6 +18,7 @@ from gymnasium.envs.toy_text.frozen_lake import MAPS, FrozenLakeEnv
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 from jaxtyping import UInt8
 
+from envs.base import static
 from envs.tabular import pictures
 from envs.tabular.table import Tabular, TabularState, from_outcomes
 
@@ -30,8 +31,8 @@ _CLIFF = ("." * 12, "." * 12, "." * 12, "S" + "C" * 10 + "G")
 class Grid(Tabular):
     """A table whose states are the cells of a grid, row by row."""
 
-    desc: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
-    moves: tuple[tuple[int, int], ...] = flax.struct.field(pytree_node=False, default=LAKE_MOVES)
+    desc: tuple[str, ...] = static(())
+    moves: tuple[tuple[int, int], ...] = static(LAKE_MOVES)
 
     render_fps = 4
 

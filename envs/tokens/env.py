@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from envs.base import Env
+from envs.base import Env, static
 from envs.tokens import task as tasks
 from envs.tokens.task import PAD, RewardKind, Split, Task, token_rewards
 
@@ -30,10 +30,10 @@ class TokenEnv(Env[Writing]):
     task. `info` tells `correct` and `cut`. Raises ValueError for an unknown kind of reward, or split.
     """
 
-    task: Task = flax.struct.field(pytree_node=False)
-    reward_kind: RewardKind = flax.struct.field(pytree_node=False, default="exact")
-    split: Split = flax.struct.field(pytree_node=False, default="train")
-    max_episode_steps: int = flax.struct.field(pytree_node=False, default=0)
+    task: Task = static()
+    reward_kind: RewardKind = static("exact")
+    split: Split = static("train")
+    max_episode_steps: int = static(0)
 
     def __post_init__(self):
         for name, value, kind in (

@@ -18,7 +18,7 @@ import numpy as np
 
 import envs
 from agents.ppo import PPO, PPOConfig
-from envs.biped import gait
+from envs.base import ALL_EPISODES
 from experiments.benchmarks import workloads
 from experiments.evaluation import control as evaluate
 from experiments.run.presets import preset
@@ -111,7 +111,7 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
     iterations = max(1, config.total_steps // algo.iteration_steps // 10)
 
     chunk = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, None, iterations)[0])
-    look = jax.jit(lambda s: evaluate.run_episodes(algo, s, keys, record=evaluate.ALL))
+    look = jax.jit(lambda s: evaluate.run_episodes(algo, s, keys, record=ALL_EPISODES))
     begin = time.perf_counter()
     state = jax.jit(algo.init)(jax.random.key(0))
     compiled = chunk.lower(state).compile(), look.lower(state).compile()
@@ -123,9 +123,10 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
         state = jax.block_until_ready(compiled[0](state))
         train_s += time.perf_counter() - begin
         episodes = jax.device_get(compiled[1](state))
-        measures = gait.analyse(episodes.states, episodes.alive, episodes.returns)
+        report = algo.env.episode_report(episodes.states, episodes.alive, episodes.returns)
+        measures = report["gait"]
         print(f"  {train_s:7.1f} s  return {measures['return']:.1f}", flush=True)
-        if measures["return"] >= sizes.walking_return and gait.walks(measures):
+        if measures["return"] >= sizes.walking_return and measures["walks"]:
             found = True
             break
     steps = int(state.env_steps)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import envs
+from envs.mujoco_env import MujocoEnv
 from envs.physics.native import NativeEngine
 from experiments.benchmarks.workloads import rate, raw_physics, stepping
 
@@ -98,7 +99,7 @@ def against_rivals(
         measures: dict[str, Callable[[], float]] = {
             "here": partial(rate, stepping(env, num_envs), seconds)
         }
-        if isinstance(getattr(env, "engine", None), NativeEngine):
+        if isinstance(env, MujocoEnv) and isinstance(env.engine, NativeEngine):
             measures["raw"] = partial(rate, raw_physics(env, num_envs), seconds)
             measures["bound"] = partial(rate, raw_physics(env, num_envs, stripped=True), seconds)
         measures |= {name: partial(rival.measure, seconds) for name, rival in rivals.items()}

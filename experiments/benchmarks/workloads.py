@@ -16,15 +16,16 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
+import envs
 from envs import base
-from envs.biped.walker import make_walker
 from envs.cores import usable_cores
+from envs.mujoco_env import MujocoEnv
 from envs.physics import Backend, make_engine
 from envs.physics.clock import stop_clock
 from experiments.evaluation.evaluator import evaluator
 from experiments.run.programs import Programs
 
-STAND_UP_EVERY = 40  # control steps
+RESET_EVERY = 40  # control steps
 ITERATIONS = 4  # of training, in one call of its program
 
 
@@ -36,14 +37,21 @@ def rate(run: Callable[[], int], seconds: float) -> float:
     return steps / elapsed
 
 
-def raw_physics(env: Any, num_envs: int, stripped: bool = False) -> Callable[[], int]:
+def walker(backend: Backend) -> MujocoEnv:
+    """The walking robot."""
+    env = envs.make("walker", backend=backend)
+    assert isinstance(env, MujocoEnv)
+    return env
+
+
+def raw_physics(env: MujocoEnv, num_envs: int, stripped: bool = False) -> Callable[[], int]:
     """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core. As MuJoCo's
     Python package comes; `stripped`: as our engine steps, without its clock and with the model's quick equal
     (envs/physics/clock.py, quick.py)."""
     model = env.engine.stepped if stripped else env.engine.model
     substeps = env.engine.substeps
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
-    start = getattr(start, "physics", start)
+    start = env.physics(start)
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
     initial = np.zeros((num_envs, size))
     initial[:, 1:] = np.concatenate([start.qpos, start.qvel], axis=1)
@@ -55,7 +63,7 @@ def raw_physics(env: Any, num_envs: int, stripped: bool = False) -> Callable[[],
     rng = np.random.default_rng(0)
     # Torques are drawn beforehand: they are the policy's business, not the physics'.
     low, high = env.action_space.low, env.action_space.high
-    torques = rng.uniform(low, high, (STAND_UP_EVERY, num_envs, model.nu))
+    torques = rng.uniform(low, high, (RESET_EVERY, num_envs, model.nu))
     torques = torques[:, :, None].repeat(substeps, axis=2)
 
     def run() -> int:
@@ -75,7 +83,7 @@ def raw_physics(env: Any, num_envs: int, stripped: bool = False) -> Callable[[],
             )
             state[:] = states[:, -1]
         stop_clock()
-        return STAND_UP_EVERY * num_envs
+        return RESET_EVERY * num_envs
 
     run()
     return run
@@ -88,7 +96,7 @@ def environment(
     solver: tuple[int, int] | None = None,
 ) -> Callable[[], int]:
     """The environment under jit; `solver` is (iterations, line-search steps) in place of the model's own."""
-    env = make_walker(backend)
+    env = walker(backend)
     if solver is not None:
         model = copy.copy(env.engine.model)
         model.opt.iterations, model.opt.ls_iterations = solver
@@ -143,10 +151,10 @@ def same_robots(num_envs: int) -> Callable[[], int]:
     """The environment under jit on `raw_physics`' own robots: no episode ends, all stand up after 40 steps. What it
     lacks of raw speed is overhead; `environment` also has more physics to do, for it stands robots up as soon as they
     fall, and a robot on its feet has contacts to solve."""
-    env = make_walker("native")
+    env = walker("native")
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
     running = base.Running(start, jnp.zeros(num_envs, jnp.int32))
-    shape = (STAND_UP_EVERY, num_envs, 6)
+    shape = (RESET_EVERY, num_envs, 6)
     actions = jax.random.uniform(jax.random.key(1), shape, minval=-1.0, maxval=1.0)
 
     @jax.jit
@@ -162,7 +170,7 @@ def same_robots(num_envs: int) -> Callable[[], int]:
 
     def run() -> int:
         jax.block_until_ready(steps(running, actions))
-        return STAND_UP_EVERY * num_envs
+        return RESET_EVERY * num_envs
 
     run()
     return run

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import docstring_parser
 import tyro
 
+from envs.options import RenamedOptions
 from envs.tokens import TokenFactory, make_tokens
 
 _SIMPLE = (bool, int, float, str)
@@ -99,6 +100,11 @@ def options(factory: Callable) -> list[Option]:
     """The parameters of `factory` that a command line can give."""
     if isinstance(factory, TokenFactory):
         return _of_tokens(factory)
+    if isinstance(factory, RenamedOptions):
+        return [
+            dataclasses.replace(option, name=factory.names.get(option.name, option.name))
+            for option in options(factory.environment)
+        ]
     parameters = inspect.signature(factory).parameters.values()
     while isinstance(factory, functools.partial):
         factory = factory.func

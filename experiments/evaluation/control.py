@@ -6,7 +6,6 @@ The keys come from the run's seed and never from the training state, so that loo
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +14,9 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from envs import base
-from envs.base import Env
-from envs.biped import gait
-from envs.biped.walker import Walker
+from envs.base import ALL_EPISODES, Env
 from experiments.evaluation import frame_rate
 
-ALL = sys.maxsize
 SHOWN = 16  # episodes of which a video may be made
 _KEY_TAG = 0x6576616C  # "eval": sets evaluation's stream apart from training's
 
@@ -44,15 +40,11 @@ def keys(seed: int, first: int, n: int) -> PRNGKeyArray:
     return jax.random.split(jax.random.fold_in(key, first), n)
 
 
-def has_gait(env: Env) -> bool:
-    return isinstance(env, Walker)
-
-
 def records(env: Env) -> int:
-    """Of how many episodes the states are wanted: of the walker's all, for the gait report; of others a few, for the
-    video; of none, where there is nothing to see."""
-    if has_gait(env):
-        return ALL
+    """Episodes whose states an evaluation keeps: all for an episode report, else a few for the video, none where there
+    is nothing to see."""
+    if env.recorded_episodes:
+        return ALL_EPISODES
     return SHOWN if frame_rate.drawable(env) else 0
 
 
@@ -62,7 +54,7 @@ def recorded_steps(env: Env, record: int) -> int:
     limit, shown = env.max_episode_steps, frame_rate.shown_steps(env)
     if not record:
         return 0
-    return limit if record == ALL or shown is None else min(limit, shown)
+    return limit if record == ALL_EPISODES or shown is None else min(limit, shown)
 
 
 def evaluation_bytes(env: Env, episodes: int, record: int | None = None) -> int:
@@ -80,7 +72,7 @@ def evaluation_bytes(env: Env, episodes: int, record: int | None = None) -> int:
     each = sum(
         int(np.prod(x.shape, dtype=object)) * x.dtype.itemsize for x in jax.tree.leaves(state)
     )
-    flags = env.max_episode_steps * episodes if record == ALL else 0
+    flags = env.max_episode_steps * episodes if record == ALL_EPISODES else 0
     of_each = 4 + 4 + 1 + 1  # returns, lengths, survived, bad
     return steps * shown * (each + 4) + flags + episodes * of_each
 
@@ -118,7 +110,7 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int)
             returns=episodes.returns + jnp.where(alive, timestep.reward, 0.0),
             lengths=episodes.lengths + alive,
             survived=episodes.survived & ~(alive & timestep.terminated),
-            alive=episodes.alive.at[t].set(alive) if record == ALL else None,
+            alive=episodes.alive.at[t].set(alive) if record == ALL_EPISODES else None,
             states=states,
             rewards=rewards,
             bad=episodes.bad | jnp.where(alive, timestep.bad, 0),
@@ -134,7 +126,7 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int)
         returns=jnp.zeros(n),
         lengths=jnp.zeros(n, jnp.int32),
         survived=begun,
-        alive=jnp.zeros((limit, n), bool) if record == ALL else None,
+        alive=jnp.zeros((limit, n), bool) if record == ALL_EPISODES else None,
         states=jax.tree.map(room, arrays(start.state)) if shown else None,
         rewards=jnp.zeros((kept, shown)) if shown else None,
         bad=jnp.where(begun, 0, base.Bad.START).astype(jnp.uint8),
@@ -184,8 +176,8 @@ def row(episodes: Episodes) -> dict[str, float]:
 
 
 def report(env: Env, episodes: Episodes) -> dict[str, Any]:
-    """What summary.json says about one seed's final evaluation."""
-    found: dict[str, Any] = {
+    """Entries of summary.json about one seed's final evaluation."""
+    entries: dict[str, Any] = {
         "eval_return_mean": float(np.mean(episodes.returns)),
         "eval_return_std": float(np.std(episodes.returns)),
         "eval_length_mean": float(np.mean(episodes.lengths)),
@@ -195,11 +187,9 @@ def report(env: Env, episodes: Episodes) -> dict[str, Any]:
         "distance_m": None,
         "gait": None,
     }
-    if has_gait(env):
-        measures = gait.analyse(episodes.states, episodes.alive, episodes.returns)
-        found["distance_m"] = measures["distance"]
-        found["gait"] = {"walks": gait.walks(measures), **measures}
-    return found
+    if env.recorded_episodes:
+        entries |= env.episode_report(episodes.states, episodes.alive, episodes.returns)
+    return entries
 
 
 def typical(episodes: Episodes) -> int:

@@ -15,7 +15,6 @@ from experiments.evaluation import tokens as token_evaluation
 
 Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
 FINAL_BATCHES = 4
-GAIT_EPISODES = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +45,8 @@ def evaluation_episodes(total_steps: int, max_episode_steps: int) -> int:
 
 
 def final_batches(env: Env, episodes: int) -> int:
-    """A gait is judged by GAIT_EPISODES at least, however few a mark has."""
-    enough = -(-GAIT_EPISODES // episodes) if evaluate.has_gait(env) else 1
-    return max(FINAL_BATCHES, enough)
+    """How many times those of a mark: enough for the environment's episode report, however few a mark has."""
+    return max(FINAL_BATCHES, -(-env.recorded_episodes // episodes))
 
 
 _CONTROL = Evaluator(

@@ -20,7 +20,6 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from envs.base import Env
-from envs.biped.walker import CONTROL_PERIOD, Walker
 from envs.mujoco_env import MujocoEnv
 from envs.physics.render import draw
 from experiments.evaluation.frame_rate import frame_rate, shown_steps
@@ -33,10 +32,6 @@ GL_SECONDS_PER_FRAME = (
     0.03  # a software driver takes ten times longer, and the drawn figure shows as much
 )
 _INK = (52, 58, 70)
-
-Caption = Callable[
-    [ImageDraw.ImageDraw, int, int], None
-]  # writes on a picture of a height, of step t
 
 
 def write(
@@ -59,9 +54,13 @@ def write(
     every = math.ceil(fps / MAX_FPS - 1e-6)  # 1 / 0.02 may come out above 50
     shown = range(0, min(steps, most), every)
     frames = _pictures(env, states, shown, say)
-    caption = _walk(states) if isinstance(env, Walker) else _progress(env, np.cumsum(rewards))
+    returns = np.cumsum(rewards)
     for t, frame in zip(shown, frames, strict=True):
-        caption(ImageDraw.Draw(frame), frame.height, t)
+        texts = env.caption(states, rewards, t)
+        if texts:
+            _write_beside(frame, texts)
+        else:
+            _write_progress(frame, (t + 1) / fps, returns[t])
         done = frame.width * (t + every) / (shown.stop - 1 + every)
         ImageDraw.Draw(frame).rectangle([0, frame.height - 4, done, frame.height], fill=_INK)
     mp4, gif = files(stem)
@@ -75,16 +74,15 @@ def files(stem: Path) -> tuple[Path, Path]:
 
 def coordinates(env: Env, states: Any) -> tuple[mujoco.MjModel, np.ndarray] | None:
     """The model of an environment with physics, and the qpos [T, nq] of its states; None without."""
-    physics = getattr(states, "physics", states)
-    if not hasattr(env, "engine") or not hasattr(physics, "qpos"):
+    if not isinstance(env, MujocoEnv):
         return None
-    return env.engine.model, np.asarray(physics.qpos)
+    return env.model, np.asarray(env.physics(states).qpos)
 
 
 def _pictures(env: Env, states: Any, shown: range, say: Callable[[str], None]) -> list[Image.Image]:
     """One for each of the states `shown`."""
     bodies = coordinates(env, states)
-    if bodies is None or not (isinstance(env, Walker) or type(env).render is MujocoEnv.render):
+    if bodies is None or type(env).render is not MujocoEnv.render:
         return [
             Image.fromarray(np.asarray(env.render(_pick(states, t), WIDTH, HEIGHT))) for t in shown
         ]
@@ -137,32 +135,24 @@ def _gl_frames(model: mujoco.MjModel, qpos: np.ndarray) -> tuple[list[Image.Imag
     return [], f"video: MuJoCo's renderer is {why}, the same motion is drawn instead"
 
 
-def _walk(states: Any) -> Caption:
-    """Time, distance, and speed over the last second, in the upper left corner."""
-    x = np.asarray(states.physics.qpos)[:, 0]
-
-    def caption(canvas: ImageDraw.ImageDraw, height: int, t: int) -> None:
-        before = max(0, t - round(1 / CONTROL_PERIOD))
-        speed = (x[t] - x[before]) / max((t - before) * CONTROL_PERIOD, CONTROL_PERIOD)
-        texts = (f"{(t + 1) * CONTROL_PERIOD:4.1f} s", f"{x[t]:5.2f} m", f"{speed:5.2f} m/s")
-        for column, text in enumerate(texts):
-            place = (height // 18 + column * height // 5, height // 22)
-            canvas.text(place, text, fill=_INK, font=_font(height))
-
-    return caption
+def _write_beside(frame: Image.Image, texts: tuple[str, ...]) -> None:
+    """Side by side in the upper left corner."""
+    for column, text in enumerate(texts):
+        place = (frame.height // 18 + column * frame.height // 5, frame.height // 22)
+        ImageDraw.Draw(frame).text(place, text, fill=_INK, font=_font(frame.height))
 
 
-def _progress(env: Env, returns: np.ndarray) -> Caption:
-    """Time and the return so far, in the upper right corner: some pictures have captions of their own on the left."""
-    rate = frame_rate(env) or 1.0
-
-    def caption(canvas: ImageDraw.ImageDraw, height: int, t: int) -> None:
-        text = f"{(t + 1) / rate:.1f} s   return {returns[t]:.1f}"
-        place = (WIDTH / HEIGHT * height - height // 22, height // 22)
-        look = {"font": _font(height), "stroke_width": 2, "stroke_fill": "white", "anchor": "ra"}
-        canvas.text(place, text, fill=_INK, **look)
-
-    return caption
+def _write_progress(frame: Image.Image, seconds: float, episode_return: float) -> None:
+    """In the upper right corner: some pictures have captions of their own on the left."""
+    text = f"{seconds:.1f} s   return {episode_return:.1f}"
+    margin = frame.height // 22
+    look = {
+        "font": _font(frame.height),
+        "stroke_width": 2,
+        "stroke_fill": "white",
+        "anchor": "ra",
+    }
+    ImageDraw.Draw(frame).text((frame.width - margin, margin), text, fill=_INK, **look)
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import mujoco
 import pytest
 
-from envs.mujoco_env import MujocoEnv, load_file, static
+from envs.base import static
+from envs.mujoco_env import MujocoEnv, load_file
 from tests.envs.physics.feature_models import arm
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import agents
+from envs.biped.walker import Walker
 from experiments import compare, play
 from experiments.console import flags
 from experiments.console.locks import alone
@@ -246,7 +247,7 @@ def test_the_viewer_needs_a_screen(monkeypatch):
 
 def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
-    monkeypatch.setattr(evaluator, "GAIT_EPISODES", 24)
+    monkeypatch.setattr(Walker, "recorded_episodes", 24)
     flags = ["--total-steps", "32", "--max-episode-steps", "20", *TINY]
     flags += ["--seeds", "2", "--out", "run"]
     assert cli.main(flags, "walker") == 0

@@ -8,8 +8,9 @@ import pytest
 
 import envs
 from envs import probes
-from envs.base import Bad, reset, step
+from envs.base import ALL_EPISODES, Bad, reset, step
 from experiments.evaluation import control as evaluate
+from experiments.evaluation.evaluator import final_batches
 
 
 def stumble(state, obs, key, deterministic):
@@ -22,7 +23,7 @@ def test_episodes_are_those_of_the_training_step():
     env = envs.make("walker", max_episode_steps=40)
     algo = SimpleNamespace(env=env, act=stumble)
     keys = evaluate.keys(0, 0, 6)
-    found = jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, evaluate.ALL))(
+    found = jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, ALL_EPISODES))(
         jnp.float32(2.0), keys
     )
     assert found.alive.shape == (40, 6)
@@ -109,7 +110,7 @@ def test_of_large_batches_the_first_episodes_are_recorded():
     def run(first, n, record):
         return jax.device_get(evaluate.run_episodes(algo, 0, evaluate.keys(3, first, n), record))
 
-    every, few = run(0, 6, evaluate.ALL), run(0, 6, 2)
+    every, few = run(0, 6, ALL_EPISODES), run(0, 6, 2)
     assert evaluate.recorded(every) == 6
     assert few.states[0].shape == (4, 2, 1)
     np.testing.assert_array_equal(few.states[0], every.states[0][:, :2])
@@ -121,7 +122,7 @@ def test_of_large_batches_the_first_episodes_are_recorded():
     np.testing.assert_array_equal(both.states[0], few.states[0])
     assert evaluate.typical(both) < 2
     assert evaluate.records(env) == 0
-    assert evaluate.records(envs.make("walker")) == evaluate.ALL
+    assert evaluate.records(envs.make("walker")) == ALL_EPISODES
 
 
 @flax.struct.dataclass
@@ -176,7 +177,7 @@ def test_memory_of_an_evaluation_is_known_beforehand_and_knows_no_time_limit(fps
     assert evaluate.evaluation_bytes(env, 64) == taken
     steps = {None: 0, 2: 40, 0.5: 10}.get(fps, 0)
     assert taken == 64 * 10 + steps * 16 * 12
-    everything = evaluate.evaluation_bytes(env, 64, evaluate.ALL)
+    everything = evaluate.evaluation_bytes(env, 64, ALL_EPISODES)
     assert everything == 64 * 10 + 10**9 * 64 * 13
 
 
@@ -186,7 +187,7 @@ def test_memory_of_a_walkers_evaluation():
         env = envs.make("walker", max_episode_steps=limit)
         algo = SimpleNamespace(env=env, act=stumble)
         found = jax.eval_shape(
-            lambda k, algo=algo: evaluate.run_episodes(algo, jnp.float32(0), k, evaluate.ALL),
+            lambda k, algo=algo: evaluate.run_episodes(algo, jnp.float32(0), k, ALL_EPISODES),
             evaluate.keys(0, 0, 8),
         )
         taken = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
@@ -207,3 +208,29 @@ def test_means_over_seeds():
     mean = evaluate.mean_of(reports)
     assert mean == {"a": 2.0, "n": 512, "gait": {"walks": 0.5, "x": 2.0}}
     assert evaluate.mean_of(reports[:1])["gait"]["walks"] is True
+
+
+@flax.struct.dataclass
+class Reports(probes.TruncationOnly):
+    """Ten episodes for its report, at least."""
+
+    recorded_episodes = 10
+
+    def episode_report(self, states, alive, returns):
+        return {
+            "steps": int(alive.sum()),
+            "states": states[0].shape[:2],
+            "best": float(max(returns)),
+        }
+
+
+def test_an_environment_reports_on_all_episodes_of_an_evaluation():
+    algo = SimpleNamespace(
+        env=Reports(), act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32)
+    )
+    record = evaluate.records(algo.env)
+    found = evaluate.run_episodes(algo, 0, evaluate.keys(0, 0, 10), record)
+    report = evaluate.report(algo.env, jax.device_get(found))
+    assert (report["steps"], report["states"], report["best"]) == (30, (3, 10), 2.0)
+    assert final_batches(algo.env, 2) == 5
+    assert final_batches(probes.TruncationOnly(), 2) == 4

@@ -170,3 +170,24 @@ def test_curves_of_unequal_length_with_a_start_at_zero_and_empty_ones_can_be_dra
     for seeds in ([(short, short)], [(short, short), (long, long)], [(nothing, nothing)]):
         curves = {"sac": seeds[:1], "ppo": seeds[1:]}
         assert plots.bands(curves, tmp_path / "bands.png", "title").stat().st_size > 1000
+
+
+@flax.struct.dataclass
+class Captioned(Disc):
+    """Black, and says what it shows."""
+
+    def render(self, state, width, height):
+        return np.zeros((height, width, 3), np.uint8)
+
+    def caption(self, states, rewards, t):
+        return ("HHHHHH",) if t < 5 else ()
+
+
+def test_an_environment_writes_on_its_pictures(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(video, "_write_mp4", lambda frames, *_: kept.extend(frames) or [])
+    video.write(Captioned(render_fps=10), counting(10), np.ones(10), tmp_path / "v", print)
+    left = [np.asarray(frame)[:100, : video.WIDTH // 2].any() for frame in kept]
+    right = [np.asarray(frame)[:100, video.WIDTH // 2 :].any() for frame in kept]
+    assert left == [True] * 5 + [False] * 5
+    assert right == [False] * 5 + [True] * 5  # time and return

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.biped.walker import WalkerState
+from envs.biped.body import WalkerState
 from tests.envs.biped.robot import KEY, N
 
 

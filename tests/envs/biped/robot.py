@@ -3,9 +3,8 @@
 import jax
 import mujoco
 
-from envs.biped import walker
+from envs.biped.body import MODEL
 
-MODEL = walker.load_model()
 SIDES = ("right", "left")
 JOINT_ORDER = [f"{side}_{joint}" for side in SIDES for joint in ("ankle", "knee", "hip")]
 CORNER_ORDER = [

@@ -2,7 +2,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.biped import walker
+from envs.biped import body
 from tests.envs.biped.robot import CORNER_ORDER, JOINT_ORDER, MODEL, SIDES, WEIGHT, mujoco_data
 
 
@@ -13,7 +13,7 @@ def test_masses_and_lengths():
         expected |= {f"{side}_thigh": 0.0088, f"{side}_shank": 0.0088, f"{side}_foot": 0.024}
     assert mass == pytest.approx(expected)
     assert sum(mass.values()) == pytest.approx(0.2432)
-    assert pytest.approx(WEIGHT) == walker.WEIGHT
+    assert pytest.approx(WEIGHT) == body.WEIGHT
     np.testing.assert_allclose(MODEL.geom("torso").size, [0.025, 0.04, 0.04])
     for side, y in (("right", -0.04), ("left", 0.04)):
         np.testing.assert_allclose(MODEL.body(f"{side}_thigh").pos, [-0.01, y, -0.02])
@@ -46,13 +46,13 @@ def test_joints_and_motors():
     np.testing.assert_array_equal(MODEL.actuator_ctrlrange, [[-1, 1]] * 6)
     assert (MODEL.dof_damping[:6] == 0).all()  # nothing holds the torso
     assert (MODEL.dof_armature[:6] == 0).all()
-    assert round(walker.CONTROL_PERIOD / MODEL.opt.timestep, 9) == 5
+    assert round(body.CONTROL_PERIOD / MODEL.opt.timestep, 9) == 5
 
 
 def test_joints_turn_the_right_way():
     """Positive: hip swings the thigh forward, knee folds the shank back, ankle lifts the toes."""
     for side in SIDES:
-        for joint, body, what in (
+        for joint, part, what in (
             ("hip", "shank", lambda d, b: d.body(b).xpos[0] > 0.0),
             ("knee", "foot", lambda d, b: d.body(b).xpos[0] < -0.02),
             ("ankle", "foot", lambda d, b: d.body(b).xmat.reshape(3, 3)[2, 0] > 0.1),
@@ -60,7 +60,7 @@ def test_joints_turn_the_right_way():
             data = mujoco.MjData(MODEL)
             data.joint(f"{side}_{joint}").qpos[0] = 0.3
             mujoco.mj_kinematics(MODEL, data)
-            assert what(data, f"{side}_{body}"), joint
+            assert what(data, f"{side}_{part}"), joint
 
 
 def test_eight_corners_touch_the_floor_and_nothing_else_collides():

@@ -6,12 +6,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.biped import gait, walker
-from envs.biped.walker import CORNERS, WEIGHT, WalkerState
+from envs.biped import body, gait
+from envs.biped.body import CORNERS, MODEL, WEIGHT, WalkerState
 from envs.physics import PhysicsState
 
 RESULTS = Path(__file__).parents[3] / "results"
-MODEL = walker.load_model()
 PERIOD = 0.025
 RIGHT, LEFT = 0, 1
 BENT = np.array([0.45, 0.9, 0.45])  # ankle, knee, hip: a flat foot under the hip
@@ -26,8 +25,8 @@ def episode(right, left, x=None, legs=None, **columns):
     steps = len(contact)
     qpos = np.zeros((steps, 13))
     qpos[:, 0] = 0.4 * PERIOD * np.arange(1, steps + 1) if x is None else x
-    qpos[:, 2], qpos[:, 3] = walker.STANDING_HEIGHT, 1
-    qpos[:, walker.QPOS_ADDRESS] = np.tile(BENT, 2) if legs is None else legs.reshape(steps, 6)
+    qpos[:, 2], qpos[:, 3] = body.STANDING_HEIGHT, 1
+    qpos[:, body.QPOS_ADDRESS] = np.tile(BENT, 2) if legs is None else legs.reshape(steps, 6)
     for name, column in columns.items():
         qpos[:, {"y": 1, "z": 2, "qw": 3, "qx": 4, "qz": 6}[name]] = column
     touch = np.repeat(contact * WEIGHT / 4, 4, axis=-1)  # a foot on the floor carries the weight
@@ -266,8 +265,8 @@ def test_foot_kinematics_against_mujoco():
             assert low[foot] == pytest.approx(min(corners) - 0.005)
     data.qpos[:] = [0, 0, 0, 1, 0, 0, 0, *qpos[0, 7:]]
     mujoco.mj_kinematics(MODEL, data)
-    legs = data.qpos[walker.QPOS_ADDRESS].reshape(2, 3)
-    points = np.asarray(walker.foot_points(legs, np))[:, 1:].reshape(8, 3)
+    legs = data.qpos[body.QPOS_ADDRESS].reshape(2, 3)
+    points = np.asarray(body.foot_points(legs, np))[:, 1:].reshape(8, 3)
     np.testing.assert_allclose(points, [data.geom(name).xpos for name in CORNERS], atol=1e-12)
 
 

@@ -3,7 +3,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.biped.walker import STANDING_HEIGHT
+from envs.biped.body import STANDING_HEIGHT
 from tests.envs.biped.robot import CORNER_ORDER, JOINT_ORDER, KEY, MODEL, SIDES
 
 RESETS = 20_000

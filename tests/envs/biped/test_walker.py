@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from envs import base
-from envs.biped import walker
-from envs.biped.walker import STANDING_HEIGHT, WalkerState, make_walker
-from envs.physics import PhysicsState
+from envs.biped.body import STANDING_HEIGHT, WalkerState, fallen, yaw_pitch_roll
+from envs.biped.walker import make_walker
+from envs.physics import PhysicsState, make_engine
 from tests.envs.biped.robot import (
     CORNER_ORDER,
     JOINT_ORDER,
@@ -176,12 +176,12 @@ def test_turned_is_45_degrees_by_any_of_the_angles():
     quat = jax.random.normal(jax.random.key(0), (4, 20_000))
     quat = jnp.concatenate([quat, quat * jnp.array([[9.0], [1.0], [1.0], [1.0]])], axis=1)
     quat /= jnp.linalg.norm(quat, axis=0)
-    largest = jnp.max(jnp.abs(walker.yaw_pitch_roll(quat)), axis=0)
+    largest = jnp.max(jnp.abs(yaw_pitch_roll(quat)), axis=0)
     qpos = jnp.zeros((13, quat.shape[1])).at[2].set(STANDING_HEIGHT).at[3:7].set(quat)
     clear = jnp.abs(largest - jnp.pi / 4) > 1e-5
     turned = largest >= jnp.pi / 4
     assert 1000 < jnp.sum(turned) < turned.size - 1000
-    assert jnp.all((walker.fallen(qpos) == turned) | ~clear)
+    assert jnp.all((fallen(qpos) == turned) | ~clear)
 
 
 def test_far_ahead_is_no_end(env):
@@ -286,7 +286,7 @@ def test_the_solver_has_converged(transition, states, actions):
     """Ten times the iterations change nothing, from a cold start."""
     model = copy.copy(MODEL)
     model.opt.iterations, model.opt.ls_iterations = 60, 100
-    engine = walker.make_engine(model, 5, "native")
+    engine = make_engine(model, 5, "native")
     thorough = jax.vmap(engine.step)(states.physics, actions)
     np.testing.assert_allclose(transition(states, actions).physics.qpos, thorough.qpos, atol=1e-5)
 
@@ -355,3 +355,9 @@ def test_impossible_options(unchecked, options, message):
         make_walker(**options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_options_that_there_are_not():
+    for name in ("layout", "weight"):
+        with pytest.raises(TypeError, match=f"Walker: got an unexpected keyword argument '{name}'"):
+            make_walker(**{name: 1})

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.biped import walker
+from envs.biped import body
 from envs.physics import PhysicsState, make_engine
 from envs.physics.native import NativeEngine
 
@@ -33,7 +33,7 @@ PURE = (mujoco.mjtDisableBit.mjDSBL_AUTORESET, mujoco.mjtDisableBit.mjDSBL_WARMS
 
 def usual_model():
     """The biped, warm start and auto-reset on as MuJoCo has them."""
-    model = copy.copy(walker.load_model())
+    model = copy.copy(body.MODEL)
     model.opt.disableflags &= ~sum(PURE)
     return model
 
@@ -57,7 +57,7 @@ def forward(engine):
 def random_arrays():
     """qpos, qvel, ctrl of N robots: in the air, on the floor, in it."""
     rng = np.random.default_rng(0)
-    qpos = np.tile(walker.load_model().qpos0, (N, 1))
+    qpos = np.tile(body.MODEL.qpos0, (N, 1))
     qpos[:, 2] = rng.uniform(0.18, 0.25, N)
     qpos[:, 3:7] += rng.normal(0, 0.1, (N, 4))
     qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
@@ -465,7 +465,7 @@ def test_impossible_substeps(unchecked, substeps):
 
 
 def test_choice_of_engine(unchecked):
-    model = walker.load_model()
+    model = body.MODEL
     assert isinstance(make_engine(model, 5, "native"), NativeEngine)
     if jax.default_backend() == "cpu":
         assert isinstance(make_engine(model, 5), NativeEngine)

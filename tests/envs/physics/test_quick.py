@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.biped.walker import XML
+from envs.biped.body import XML
 from envs.gymnasium_mujoco.base import ASSETS
 from envs.mujoco_env import load_file
 from envs.physics import quick

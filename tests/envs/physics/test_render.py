@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.biped import walker
+from envs.biped import body
 from envs.physics import render
 
 
@@ -16,10 +16,10 @@ def no_gl(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
 
 
-def picture(height=walker.STANDING_HEIGHT, x=0.0):
+def picture(height=body.STANDING_HEIGHT, x=0.0):
     qpos = np.zeros(13)
     qpos[[0, 2, 3]] = x, height, 1.0
-    return render.render(walker.load_model(), qpos, 320, 180).astype(int)
+    return render.render(body.MODEL, qpos, 320, 180).astype(int)
 
 
 def torso_rows(image):
@@ -29,7 +29,7 @@ def torso_rows(image):
 
 
 def test_the_robot_is_in_the_picture_and_moves_with_its_state():
-    low, high = torso_rows(picture()), torso_rows(picture(walker.STANDING_HEIGHT + 0.03))
+    low, high = torso_rows(picture()), torso_rows(picture(body.STANDING_HEIGHT + 0.03))
     assert len(low) > 10
     # The picture's 180 pixels are 1.7 times the robot's height (0.23 m): 3 cm are 14 of them.
     assert low.mean() - high.mean() == pytest.approx(14, abs=2)
@@ -104,11 +104,11 @@ def test_the_picture_fits_the_robot_whatever_its_size_and_the_floors():
 def test_a_screen_that_cannot_be_used_is_said_once_and_pictures_are_drawn():
     code = """
 import numpy as np, warnings
-from envs.biped import walker
+from envs.biped import body
 from envs.physics import render
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
-    shapes = [render.render(walker.load_model(), walker.load_model().qpos0, 64, 48).shape for _ in "ab"]
+    shapes = [render.render(body.MODEL, body.MODEL.qpos0, 64, 48).shape for _ in "ab"]
 print(shapes, [str(w.message) for w in said])
 """
     environment = {**os.environ, "DISPLAY": ":77"}
