@@ -53,6 +53,15 @@ def test_expected_gradients_on_policy():
     np.testing.assert_allclose(expected(kl.k2), jax.grad(exact)(LOGITS), atol=1e-6)
 
 
+def test_k3_plus_has_the_value_of_k3_and_the_gradient_of_k2():
+    np.testing.assert_allclose(kl.k3_plus(LOGP, REF_LOGP), kl.k3(LOGP, REF_LOGP), rtol=1e-5)
+    slopes = [
+        jax.grad(lambda x, f=f: jnp.sum(f(x, REF_LOGP)))(LOGP) for f in (kl.k3_plus, kl.k2, kl.k3)
+    ]
+    np.testing.assert_array_equal(slopes[0], slopes[1])
+    assert (jnp.abs(slopes[0] - slopes[2]) > 1e-3).any()
+
+
 def test_k3_from_samples_has_less_variance_than_k1():
     actions = jax.random.categorical(jax.random.key(0), LOGITS, shape=(50_000,))
     a, b = (estimator(LOGP[actions], REF_LOGP[actions]) for estimator in (kl.k1, kl.k3))
