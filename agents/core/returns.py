@@ -34,7 +34,7 @@ def discounted_returns(
     http://incompleteideas.net/book/the-book-2nd.html
     """
     mask = _all_true(terminated) if mask is None else mask
-    end = terminated | truncated | _last_real_step(mask)
+    end = terminated | truncated | last_real_step(mask)
     bootstrap = jnp.where(end & ~terminated, next_value, 0.0)
     returns = _discounted_sum(reward + discount * bootstrap, discount, end, mask)
     return jnp.where(mask, returns, 0.0)
@@ -59,7 +59,7 @@ def n_step_returns(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     mask = _all_true(terminated) if mask is None else mask
-    end = terminated | truncated | _last_real_step(mask)
+    end = terminated | truncated | last_real_step(mask)
 
     def step(later, inputs):  # later[k] is the (k+1)-step return of the next real step
         reward_t, next_value_t, terminated_t, end_t, mask_t = inputs
@@ -185,6 +185,49 @@ def leave_one_out_advantages(score: Float[Array, " N"], group_size: int) -> Floa
     return advantage.reshape(score.shape)
 
 
+def reinforce_plus_plus_advantages(
+    reward: Float[Array, "T N"],
+    kl: Float[Array, "T N"],
+    mask: Bool[Array, "T N"],
+    kl_coefficient: ScalarLike,
+    discount: ScalarLike = 1.0,
+) -> Float[Array, "T N"]:
+    """Discounted sum of `reward - kl_coefficient kl` to the end of the response, whitened over all unmasked tokens.
+
+    `reward` is 0 but at the last token for an outcome reward; `kl` is k1 of each token's own log-probs, without
+    gradient. One column is one response, and ends with its last unmasked token.
+    REINFORCE++, Hu 2025, sec. 3. https://arxiv.org/abs/2501.03262
+    """
+    never = jnp.zeros(mask.shape, bool)
+    returns = _discounted_sum(reward - kl_coefficient * kl, discount, never, mask)
+    return masked_whiten(returns, mask)
+
+
+def reinforce_plus_plus_baseline_advantages(
+    score: Float[Array, " N"], mask: Bool[Array, "T N"], group_size: int
+) -> Float[Array, "T N"]:
+    """Score minus its group's mean, repeated at all unmasked tokens and whitened over all of these.
+
+    Groups are contiguous in N; no group is divided by its own std. Long responses weigh more in the batch's mean and
+    std. A group of one gives 0 before whitening (veRL: its score). A KL to the reference policy goes into the loss, as
+    k2. REINFORCE++-baseline, Hu 2025, sec. 3. https://arxiv.org/abs/2501.03262
+    """
+    _, centred, no_spread = _centred_groups(score, group_size)
+    centred = jnp.where(no_spread, 0.0, centred).reshape(score.shape)
+    return masked_whiten(jnp.broadcast_to(centred, mask.shape), mask)
+
+
+def groups_with_spread(score: Float[Array, " N"], group_size: int) -> Bool[Array, " N"]:
+    """True for every member of a group whose scores differ; groups are contiguous in N.
+
+    The filter of dynamic sampling: other groups have no advantage. `score` is the raw outcome, before a penalty for
+    length or a KL would make all scores differ.
+    DAPO, Yu et al. 2025, eq. 11. https://arxiv.org/abs/2503.14476
+    """
+    _, _, no_spread = _centred_groups(score, group_size)
+    return jnp.repeat(~no_spread[:, 0], group_size)
+
+
 def masked_mean(
     x: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
 ) -> Float[Array, ""]:
@@ -214,6 +257,11 @@ def masked_whiten(
     return white if mask is None else jnp.where(mask, white, 0.0)
 
 
+def last_real_step(mask: Bool[Array, "T N"]) -> Bool[Array, "T N"]:
+    """True at the last unmasked step of each column."""
+    return mask & (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1)
+
+
 def _discounted_sum(x, decay, cut, mask):
     """y_t = x_t + decay * y_{t+1}; `cut` drops the second term, masked steps give y_{t+1}."""
     x = jnp.where(mask, x, 0.0)
@@ -227,11 +275,6 @@ def _discounted_sum(x, decay, cut, mask):
 
     _, y = jax.lax.scan(step, jnp.zeros_like(x[0]), (x, decay, cut), reverse=True, unroll=UNROLL)
     return y
-
-
-def _last_real_step(mask):
-    """True at the last unmasked step of each column."""
-    return mask & (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1)
 
 
 def _centred_groups(score, group_size):
