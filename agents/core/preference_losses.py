@@ -99,7 +99,7 @@ def kto_loss(
     """w (1 - sigmoid(+-beta (log_ratio - z))), + and `desirable_weight` where `desirable`; single responses, no pairs.
 
     `reference_point` z comes from `kto_reference_point`.
-    Ethayarajh et al. 2024, eq. 8. https://arxiv.org/abs/2402.01306
+    Ethayarajh et al. 2024, sec. 4.1. https://arxiv.org/abs/2402.01306
     """
     gain = jnp.asarray(beta) * (log_ratio - jax.lax.stop_gradient(reference_point))
     weight = jnp.where(desirable, desirable_weight, undesirable_weight)

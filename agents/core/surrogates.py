@@ -122,7 +122,7 @@ def cispo(
 ) -> Float[Array, "T N"]:
     """-sg(clip(ratio, 1 - clip_low, 1 + clip_high)) A log pi: a clipped token still has a gradient.
 
-    The paper tunes `clip_high` alone; `clip_low` = 1 leaves the lower side open.
+    The paper tunes `clip_high` alone; `clip_low` = 1 leaves the lower side open. TRL's upper bound is 1 + clip_high.
     CISPO, MiniMax 2025, eqs. 4 and 5. https://arxiv.org/abs/2506.13585
     """
     logp, old_logp, advantage = _unmasked(mask, logp, old_logp, advantage)
