@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import gymnasium
 
-from envs import xla  # must come before any device is used
+from envs import process  # must come before any device is used
 
 if TYPE_CHECKING:
     from envs.base import Env
@@ -61,16 +61,19 @@ _COMPUTE_NOTHING = frozenset(name for name in _FACTORIES if not name.startswith(
 
 
 def make(name: str, **kwargs) -> Env:
-    """The environment called `name`. Raises ValueError, naming the nearest name, if there is none, or where JAX
-    computes with 64 bits; RuntimeError in a forked process whose JAX cannot compute (see `xla.require_unforked`)."""
+    """The environment called `name`, with its options.
+
+    Raises ValueError, with the nearest name, if there is none, for impossible options, and where JAX computes with 64
+    bits; RuntimeError in a forked process whose JAX cannot compute (see `process.require_unforked`).
+    """
     if name not in _COMPUTE_NOTHING:
-        xla.require_unforked()
+        process.require_unforked()
     return factory(name)(**kwargs)
 
 
 def factory(name: str) -> Callable[..., Env]:
     """What `make(name, ...)` calls; its parameters are the environment's options. Raises ValueError like `make`."""
-    xla.require_single_precision()
+    process.require_single_precision()
     if name.startswith(HOST_PREFIX):
         from envs.host import make_host
 

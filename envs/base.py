@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import numbers
 import sys
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -18,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from envs.xla import require_single_precision
+from envs.process import require_single_precision
 
 State = TypeVar("State")
+
+_COUNT_LIMIT = 2**31  # counts have 32 bits
 
 ALL_EPISODES = sys.maxsize  # a number of episodes to record: every one
 
@@ -58,6 +61,14 @@ class Env(Generic[State]):
         static = {"pytree_node": False}
         cls.__annotations__["_kind"] = type
         cls._kind = dataclasses.field(default=cls, kw_only=True, repr=False, metadata=static)
+
+    def __post_init__(self):
+        """Raises ValueError for a time limit that is no positive integer. Subclasses that check more call it."""
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        limit = fields.get("max_episode_steps")
+        # While JAX takes an environment apart and puts it together again, leaves are tracers and placeholders.
+        if limit is not None and not limit.metadata.get("pytree_node", True):
+            require_count("max_episode_steps", self.max_episode_steps)
 
     @property
     def observation_space(self) -> gymnasium.Space:
@@ -141,6 +152,14 @@ class Env(Generic[State]):
         Learners call it once an iteration; evaluation uses `at(inf)`.
         """
         return self
+
+
+def require_count(name: str, value: Any) -> None:
+    """Raises ValueError unless the value is an integer of at least 1 that fits into 32 bits."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    if int(value) >= _COUNT_LIMIT:
+        raise ValueError(f"{name} must be below {_COUNT_LIMIT}, got {value}")
 
 
 def require_32_bits(space: gymnasium.Space, what: str) -> None:

@@ -24,7 +24,7 @@ from jaxtyping import PRNGKeyArray
 import envs
 from envs import base
 from envs.physics.render import FRAME_SIZE
-from envs.xla import require_unforked
+from envs.process import require_unforked
 
 _BANK_STEPS = 128  # steps between two draws of a vector environment's bank of start states
 _ENDLESS = 2**31 - 1  # steps: a time limit that is none; what counts them has 32 bits

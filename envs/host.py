@@ -49,7 +49,6 @@ from envs.host_values import (
     of_step,
     to_number,
 )
-from envs.options import require_count
 
 _KEPT = 1024  # environments that a training run's host keeps besides the newest batch
 
@@ -290,7 +289,6 @@ def make_host(gymnasium_id: str, *, max_episode_steps: int | None = None, **kwar
     limit = registered if max_episode_steps is None else max_episode_steps
     if limit is None:
         raise ValueError(f"{spec.id} has no time limit: give it one, as max_episode_steps")
-    require_count("max_episode_steps", limit)
     return HostEnv(Host(spec, limit, _KEPT), Host(spec, limit, 0), limit)
 
 

@@ -30,7 +30,6 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env, static
-from envs.options import require_count
 from envs.physics import Backend, PhysicsState, make_engine
 from envs.physics.quick import loaded
 from envs.physics.render import render
@@ -61,7 +60,7 @@ class MujocoEnv(Env[Any]):
     max_episode_steps: int = static(1000)
 
     def __post_init__(self):
-        require_count("max_episode_steps", self.max_episode_steps)
+        super().__post_init__()
         if self.engine is None:
             engine = make_engine(self.load_model(), self.substeps, self.backend, self.extras)
             object.__setattr__(self, "engine", engine)  # of a frozen dataclass

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.base import Env, static
-from envs.options import require_count
 
 _BOX = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 _TWO = gymnasium.spaces.Discrete(2)
@@ -34,9 +33,6 @@ class _Probe(Env):
 
     observation_space = _BOX
     action_space = _TWO
-
-    def __post_init__(self):
-        require_count("max_episode_steps", self.max_episode_steps)
 
     def initial(self, key):
         return jnp.zeros(1), jnp.zeros((), jnp.int32)

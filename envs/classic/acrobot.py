@@ -48,6 +48,7 @@ class Acrobot(Env[Array]):
     finite_observations = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_options(self)
         if self.book_or_nips not in ("book", "nips"):
             raise ValueError(f"unknown book_or_nips {self.book_or_nips!r}: choose book or nips")

@@ -44,6 +44,7 @@ class CartPole(Env[Array]):
     finite_observations = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_options(self)
         if not isinstance(self.sutton_barto_reward, bool):
             raise ValueError(

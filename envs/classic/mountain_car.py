@@ -40,6 +40,7 @@ class _Car(Env[Array]):
     finite_observations = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_options(self)
 
     @property

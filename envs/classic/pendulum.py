@@ -39,6 +39,7 @@ class Pendulum(Env[Array]):
     finite_observations = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_options(self)
 
     @property

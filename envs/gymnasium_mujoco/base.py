@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from envs.base import static
+from envs.base import require_count, static
 from envs.mujoco_env import MujocoEnv, load_file
-from envs.options import check_options, require_count
+from envs.options import check_options
 from envs.physics import PhysicsState
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"

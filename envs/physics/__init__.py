@@ -13,7 +13,7 @@ from typing import Literal
 import jax
 import mujoco
 
-from envs.options import require_count
+from envs.base import require_count
 from envs.physics.engine import EXTRAS, Engine, PhysicsState
 
 Backend = Literal["auto", "native", "mjx"]

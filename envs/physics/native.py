@@ -29,10 +29,10 @@ from mujoco.rollout import Rollout
 from envs.callback import HostError, host_call, one_line
 from envs.cores import usable_cores
 from envs.physics import features
-from envs.physics.clock import stop_clock
 from envs.physics.engine import PhysicsState, check_extras, check_overrides, check_sizes
 from envs.physics.quick import content, quick_equal
 from envs.physics.threads import ThreadedSteps
+from envs.process import prepare_mujoco
 
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value  # time, qpos, qvel, act, ...
 
@@ -50,8 +50,7 @@ class NativeEngine:
     ):
         check_extras(extras)
         features.require_supported(model, "native")
-        _silence()
-        stop_clock()
+        prepare_mujoco()
         self.model = _pure(model)
         self.substeps = substeps
         self.threads = threads or usable_cores()
@@ -226,8 +225,3 @@ def _pure(model: mujoco.MjModel) -> mujoco.MjModel:
         # Looking for islands of bodies that touch, in a world of one robot: the same numbers in 5 to 8% more time.
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     return model
-
-
-def _silence() -> None:
-    """A diverged simulation is reported as NaN; MuJoCo's own warning and log file would say it once more."""
-    mujoco.set_mju_user_warning(lambda message: None)

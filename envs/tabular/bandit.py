@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from envs.base import Env, static
-from envs.options import require_count
+from envs.base import Env, require_count, static
 
 _SEED = 0  # of the default means
 
@@ -41,8 +40,8 @@ class Bandit(Env[BanditState]):
     observation_space = gymnasium.spaces.Discrete(1)
 
     def __post_init__(self):
+        super().__post_init__()
         require_count("arms", self.arms)
-        require_count("max_episode_steps", self.max_episode_steps)
         means = self.means
         if means is None:
             means = np.random.default_rng(_SEED).standard_normal(self.arms, np.float32)

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from envs.base import Env, static
-from envs.options import require_count
 
 # Probability, next state, reward, terminated: plain numbers or NumPy's.
 Outcome = tuple[Any, Any, Any, Any]
@@ -44,9 +43,6 @@ class Tabular(Env[TabularState]):
     terminals: Any  # [S, A, K] bool
     initial_distribution: Any  # [S] float32, sums to 1
     max_episode_steps: int = static(1000)
-
-    def __post_init__(self):
-        require_count("max_episode_steps", self.max_episode_steps)
 
     @property
     def observation_space(self) -> gymnasium.spaces.Discrete:

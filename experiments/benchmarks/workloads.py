@@ -21,7 +21,7 @@ from envs import base
 from envs.cores import usable_cores
 from envs.mujoco_env import MujocoEnv
 from envs.physics import Backend, make_engine
-from envs.physics.clock import stop_clock
+from envs.process import prepare_mujoco
 from experiments.evaluation.evaluator import evaluator
 from experiments.run.programs import Programs
 
@@ -47,7 +47,7 @@ def walker(backend: Backend) -> MujocoEnv:
 def raw_physics(env: MujocoEnv, num_envs: int, stripped: bool = False) -> Callable[[], int]:
     """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core. As MuJoCo's
     Python package comes; `stripped`: as our engine steps, without its clock and with the model's quick equal
-    (envs/physics/clock.py, quick.py)."""
+    (envs/process.py, envs/physics/quick.py)."""
     model = env.engine.stepped if stripped else env.engine.model
     substeps = env.engine.substeps
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
@@ -82,7 +82,7 @@ def raw_physics(env: MujocoEnv, num_envs: int, stripped: bool = False) -> Callab
                 sensordata=sensors,
             )
             state[:] = states[:, -1]
-        stop_clock()
+        prepare_mujoco()
         return RESET_EVERY * num_envs
 
     run()

@@ -16,8 +16,8 @@ import jax
 import envs
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
 from envs.base import Env
+from envs.process import require_single_precision
 from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, token_factory
-from envs.xla import require_single_precision
 from experiments.console.suggest import suggestion
 from experiments.evaluation.evaluator import Domain
 from experiments.run import checkpoints, folders, kinds, schema

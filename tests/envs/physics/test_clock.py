@@ -1,7 +1,7 @@
 import mujoco
 import pytest
 
-from envs.physics import clock
+from envs import process
 from envs.physics.native import NativeEngine
 
 MODEL = "<mujoco><worldbody><body><freejoint/><geom size='.1'/></body></worldbody></mujoco>"
@@ -35,14 +35,14 @@ def test_an_engine_stops_the_clock_and_mujoco_starts_it_again(model):
 def test_a_users_clock_goes_on(model):
     calls = []
     mujoco.set_mjcb_time(lambda: calls.append(None) or 0.0)
-    clock.stop_clock()
+    process.stop_clock()
     timed(model)
     assert calls
 
 
 def test_where_the_library_is_not_found_nothing_changes(model, monkeypatch):
-    monkeypatch.setattr(clock, "_pointer", clock._pointer.__wrapped__)
+    monkeypatch.setattr(process, "_clock_pointer", process._clock_pointer.__wrapped__)
     for name in ("no such library*", "__init__.py"):  # not there; there, but no library
-        monkeypatch.setattr(clock, "_LIBRARY", name)
-        clock.stop_clock()
+        monkeypatch.setattr(process, "_MUJOCO_LIBRARY", name)
+        process.stop_clock()
         assert timed(model)[0] > 0
