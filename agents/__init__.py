@@ -10,7 +10,7 @@ from agents.sac import SAC
 from agents.tabular.dynamic_programming import PolicyIteration, ValueIteration
 from agents.tabular.q_learning import SARSA, ExpectedSARSA, QLearning
 from agents.td3 import DDPG, TD3
-from agents.token_learners import (
+from agents.tokens.learners import (
     RLOO,
     SFT,
     DrGRPO,

@@ -2,7 +2,7 @@
 
     prompts -> responses -> rewards -> advantages -> update
 
-as for a robot: `agents/token_policy.py` has the first three, and the update is the robot's own.
+as for a robot: `agents/tokens/policy.py` has the first three, and the update is the robot's own.
 """
 
 import sys

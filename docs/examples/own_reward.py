@@ -4,7 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from agents.token_learners import TokenGRPO, TokenGRPOConfig
+from agents.tokens.learners import TokenGRPO, TokenGRPOConfig
 from envs.tokens import make_task
 from envs.tokens.env import TokenEnv
 

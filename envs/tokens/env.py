@@ -79,7 +79,7 @@ class TokenEnv(Env[Writing]):
         cut = self.terminal(next_state) & ~self._ended(next_state) & (self.stop is not None)
         return {"correct": correct.astype(jnp.float32), "cut": cut.astype(jnp.float32)}
 
-    # What learners that write whole responses want: `agents.token_data.TokenTask`.
+    # What learners that write whole responses want: `agents.tokens.task.TokenTask`.
 
     @property
     def vocabulary_size(self) -> int:

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from agents import TOKEN_ALGORITHMS
-from agents.generation import Sampling, generate
-from agents.transformer import TransformerConfig, num_parameters, token_model
+from agents.tokens.generation import Sampling, generate
+from agents.tokens.transformer import TransformerConfig, num_parameters, token_model
 from envs.tokens import make_tokens
 from experiments.benchmarks.workloads import rate
 from experiments.evaluation.evaluator import evaluator

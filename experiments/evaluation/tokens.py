@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from agents.core import kl
-from agents.generation import Sampling
+from agents.tokens.generation import Sampling
 
 SAMPLES = 8  # of each prompt
 SAMPLING = Sampling()

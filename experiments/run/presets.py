@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.token_settings import TokenConfig
+from agents.tokens.settings import TokenConfig
 from envs import TOKENS_PREFIX
 from envs.tokens import sized_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agents.transformer import num_parameters
+from agents.tokens.transformer import num_parameters
 from experiments.console.display import Display, duration, si
 from experiments.evaluation import control as evaluate
 from experiments.evaluation import nonfinite

@@ -10,7 +10,7 @@ from agents import ALGORITHMS, TOKEN_ALGORITHMS
 from agents.off_policy import OffPolicyConfig
 from agents.on_policy import OnPolicyConfig
 from agents.settings import MOST_LAYERS, Settings, shortened, shown
-from agents.token_settings import TokenConfig
+from agents.tokens.settings import TokenConfig
 
 CONFIGS = {
     f"{domain} {name}": algorithm.Config

@@ -27,9 +27,9 @@ from agents.core.policy_losses import Aggregation
 from agents.groups import group_targets, leave_one_out_targets
 from agents.on_policy import gae_targets
 from agents.settings import require
-from agents.token_data import TokenState, Written
-from agents.token_policy import TokenPolicy
-from agents.token_settings import ResponseConfig, RewardConfig, TokenConfig
+from agents.tokens.policy import TokenPolicy
+from agents.tokens.settings import ResponseConfig, RewardConfig, TokenConfig
+from agents.tokens.task import TokenState, Written
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.generation import Sampling, generate, log_probs, token_positions
-from agents.transformer import TransformerConfig, token_model
+from agents.tokens.generation import Sampling, generate, log_probs, token_positions
+from agents.tokens.transformer import TransformerConfig, token_model
 
 PAD, STOP = 0, 1
 CONFIG = TransformerConfig(vocabulary=9, layers=2, width=16, heads=4, kv_heads=2, mlp_width=24)

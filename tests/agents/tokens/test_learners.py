@@ -9,10 +9,11 @@ import optax
 import pytest
 
 import agents
-from agents import grpo, ppo, reinforce, token_learners
+from agents import grpo, ppo, reinforce
 from agents.batch import Batch, Evaluation, Targets
-from agents.generation import log_probs
 from agents.groups import group_targets, leave_one_out_targets
+from agents.tokens import learners as token_learners
+from agents.tokens.generation import log_probs
 from envs import probes
 from envs.tokens import make_tokens
 
@@ -454,7 +455,7 @@ def test_many_logits_are_computed_in_parts(monkeypatch):
     algo, state, written, _ = collected()
     arguments = state.params, written.batch.obs, written.batch.action
     whole = jax.jit(lambda *a: algo.evaluate(*a))(*arguments)
-    monkeypatch.setattr("agents.token_policy._MOST_LOGITS", 10)
+    monkeypatch.setattr("agents.tokens.policy._MOST_LOGITS", 10)
     parts = jax.jit(lambda *a: algo.evaluate(*a))(*arguments)
     close(whole, parts)
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.transformer import TransformerConfig, num_parameters, token_model
+from agents.tokens.transformer import TransformerConfig, num_parameters, token_model
 
 CONFIG = TransformerConfig(vocabulary=13)
 NETWORK = token_model(CONFIG, critic=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from agents.generation import Sampling
 from agents.settings import require
-from agents.transformer import TransformerConfig
+from agents.tokens.generation import Sampling
+from agents.tokens.transformer import TransformerConfig
 
 
 @dataclasses.dataclass(frozen=True)

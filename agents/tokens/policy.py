@@ -22,11 +22,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from agents import reinforce
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import kl, returns
-from agents.generation import Generated, Sampling, generate, log_probs, token_positions
 from agents.settings import require
-from agents.token_data import Params, TokenState, Written
-from agents.token_settings import ResponseConfig, RewardConfig
-from agents.transformer import token_model
+from agents.tokens.generation import Generated, Sampling, generate, log_probs, token_positions
+from agents.tokens.settings import ResponseConfig, RewardConfig
+from agents.tokens.task import Params, TokenState, Written
+from agents.tokens.transformer import token_model
 
 # Logits of a batch beyond this many numbers are computed in parts, and again in the backward pass.
 _MOST_LOGITS = 2**26

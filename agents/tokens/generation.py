@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.settings import Settings, require
-from agents.transformer import Transformer, empty_cache
+from agents.tokens.transformer import Transformer, empty_cache
 
 _NEVER = -1e30  # a logit; finite, so that 0 * log 0 is 0 and gradients stay numbers
 

@@ -1,0 +1,1 @@
+"""Learners of token tasks: a transformer, its generation, and one learner a file."""
