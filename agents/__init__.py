@@ -10,15 +10,13 @@ from agents.sac import SAC
 from agents.tabular.dynamic_programming import PolicyIteration, ValueIteration
 from agents.tabular.q_learning import SARSA, ExpectedSARSA, QLearning
 from agents.td3 import DDPG, TD3
-from agents.tokens.learners import (
-    RLOO,
-    SFT,
-    DrGRPO,
-    Rejection,
-    TokenGRPO,
-    TokenPPO,
-    TokenReinforce,
-)
+from agents.tokens.dr_grpo import DrGRPO
+from agents.tokens.grpo import TokenGRPO
+from agents.tokens.ppo import TokenPPO
+from agents.tokens.reinforce import TokenReinforce
+from agents.tokens.rejection import Rejection
+from agents.tokens.rloo import RLOO
+from agents.tokens.sft import SFT
 from agents.trpo import TRPO
 
 ALGORITHMS = {

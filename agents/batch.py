@@ -95,6 +95,8 @@ def sum_over_parts(f: Callable[[Any], Any], tree: Any, parts: int) -> Any:
 
     Micro-batches: the memory of one part, and the result of all together if f returns sums.
     """
+    if parts == 1:
+        return f(tree)
     columns = jnp.arange(jax.tree.leaves(tree)[0].shape[1])
     tree = minibatches(tree, columns.reshape(parts, -1))
     shapes = jax.eval_shape(f, jax.tree.map(lambda x: x[0], tree))

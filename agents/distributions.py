@@ -145,3 +145,11 @@ class TanhNormal:
         # https://github.com/tensorflow/probability/blob/main/tensorflow_probability/python/bijectors/tanh.py
         log_slope = 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
         return self._normal().log_prob(x) - jnp.sum(log_slope, axis=-1)
+
+
+def repeated(distribution: Any, shape: tuple[int, ...]) -> Any:
+    """Returns the distribution with the leading axes `shape` in every parameter: shared ones are repeated."""
+    return jax.tree.map(
+        lambda x: x if x.shape[: len(shape)] == shape else jnp.broadcast_to(x, (*shape, *x.shape)),
+        distribution,
+    )

@@ -6,7 +6,7 @@ A group is G episodes from one and the same start (one prompt, for tokens). Its 
     J     = E_old[min(ratio A, clip(ratio, 1 - eps_low, 1 + eps_high) A) - beta KL(pi || pi_ref)]
     KL    ~ pi_ref / pi - 1 - log(pi_ref / pi)               k3: unbiased for samples of pi, never negative
 
-ActionGrid: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
+Choices: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
 https://arxiv.org/abs/2503.20783); `clip_high > clip_low` with "token-mean" are two parts of DAPO (Yu et al. 2025,
 https://arxiv.org/abs/2503.14476).
 
@@ -28,9 +28,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import normalize, optimisers, rollout
 from agents.algorithm import Evaluate, Params
 from agents.batch import Batch, Targets, sum_over_parts
-from agents.core import kl, policy_losses, returns
+from agents.core import kl, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_starts, group_targets
+from agents.objectives import Objective, aggregation, clip_objective
 from agents.on_policy import (
     ActorState,
     OnPolicyState,
@@ -182,8 +183,8 @@ class GRPO(PolicyLearner):
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             entropy_coefficient=self.config.entropy_weight(left),
+            objective=objective_of(self.config, self.config.num_steps),
             config=self.config,
-            longest=self.config.num_steps,
         )
         obs = encode(self.env.observation_space, episodes.obs)
         scores = episode_returns(episodes.reward, episodes.mask, self.config.gamma)
@@ -244,6 +245,13 @@ class GRPO(PolicyLearner):
         )
 
 
+def objective_of(config: GRPOSettings, longest: int) -> Objective:
+    """Returns the clipped surrogate with the config's mean; `longest` is the constant of "token-sum-constant"."""
+    return clip_objective(
+        config.clip_low, config.clip_high, aggregation(config.aggregation, longest)
+    )
+
+
 def update(
     params: Params,
     opt_state: optax.OptState,
@@ -255,10 +263,10 @@ def update(
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     entropy_coefficient: Float[Array, ""] | float,
+    objective: Objective,
     config: GRPOSettings,
-    longest: int,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """Epochs of minibatch gradient steps on one batch of episodes.
+    """Returns parameters after epochs of minibatch gradient steps on one batch of episodes.
 
     Args:
       batch, targets: leaves [T, N, ...]; one column is one episode, and stays whole. `batch.ref_logp` is needed if
@@ -267,7 +275,7 @@ def update(
       optimizer: everything but the learning rate.
       learning_rate, entropy_coefficient: of this update; the config's are those at first, and where
         `config.entropy_coefficient` is 0 there is no bonus.
-      longest: steps of an episode at most, the constant of "token-sum-constant".
+      objective: the loss of each step, and its mean, in which the KL and entropy terms take part too.
 
     Returns:
       params, opt_state, and metrics over unmasked steps: means over all gradient steps; `kl` is KL(pi_old || pi), by
@@ -284,11 +292,10 @@ def update(
     def loss(params: Params, batch: Batch, targets: Targets):
         """Sums, for micro-batches to be added up: (loss, (its denominator, steps, metrics))."""
         new = evaluate(params, batch.obs, batch.action)
-        ratio = policy_losses.importance_ratio(new.logp, batch.logp)
-        low, high = config.clip_low, config.clip_high
-        each = policy_losses.clipped_surrogate(ratio, targets.advantage, low, high)
+        each = objective.surrogate(new.logp, batch.logp, targets.advantage, batch.mask)
         # Samples come from pi_old, so this is KL(pi_old || pi).
         measured = {"kl": kl.k3(batch.logp, new.logp), "entropy": new.entropy}
+        measured |= objective.measure(new.logp, batch.logp, batch.mask)
         if batch.ref_logp is not None:
             measured["kl_reference"] = kl.k3(new.logp, batch.ref_logp)
         if config.kl_coefficient and batch.ref_logp is not None:
@@ -296,10 +303,8 @@ def update(
             each += config.kl_coefficient * estimate(new.logp, batch.ref_logp)
         if config.entropy_coefficient:
             each -= entropy_coefficient * new.entropy
-        total, denominator = policy_losses.aggregate(each, batch.mask, config.aggregation, longest)
-        clipped = policy_losses.clip_fraction(ratio, low, high, batch.mask)
+        total, denominator = objective.aggregate(each, batch.mask)
         metrics = {name: returns.masked_mean(x, batch.mask) for name, x in measured.items()}
-        metrics |= {"clip_fraction_low": clipped.low, "clip_fraction_high": clipped.high}
         steps = jnp.sum(batch.mask).astype(total.dtype)
         return total, (denominator, steps, jax.tree.map(lambda x: steps * x, metrics))
 

@@ -14,6 +14,8 @@ Implementation details: Huang et al. 2022, "The 37 implementation details of PPO
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import flax.struct
@@ -22,10 +24,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import optimisers
+from agents import distributions, optimisers
 from agents.algorithm import Distribution, Evaluate, Params
-from agents.batch import Batch, Evaluation, Targets, flatten_time, mean_over_parts
-from agents.core import kl, policy_losses, returns, value_losses
+from agents.batch import Batch, Targets, flatten_time, mean_over_parts, sum_over_parts
+from agents.core import kl, returns, value_losses
+from agents.objectives import Objective, aggregation, clip_objective, unclipped
 from agents.on_policy import (
     OnPolicy,
     OnPolicyState,
@@ -88,6 +91,8 @@ class PPOSettings(EntropySettings):
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig(PPOSettings, PolicyConfig):
+    """Settings of `PPO`."""
+
     def __post_init__(self):
         super().__post_init__()
         self.require_parts("num_envs x num_steps", self.num_envs * self.num_steps)
@@ -127,7 +132,7 @@ class PPO(OnPolicy):
         update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
         left = self.remaining_fraction(state.env_steps)
-        params, opt_state, metrics = update(
+        params, opt_state, kl_coefficient, metrics = update_and_adapt(
             state.params,
             state.opt_state,
             update_key,
@@ -140,9 +145,6 @@ class PPO(OnPolicy):
             entropy_coefficient=self.config.entropy_weight(left),
             config=self.config,
         )
-        kl_coefficient = kl.adaptive_coefficient_double_halve(
-            state.kl_coefficient, metrics["kl"], self.config.kl_target
-        )
         state = self.finish(
             state, steps, params, opt_state, stream=stream, key=key, kl_coefficient=kl_coefficient
         )
@@ -152,6 +154,60 @@ class PPO(OnPolicy):
 def targets(batch: Batch, config: Any) -> Targets:
     """Returns generalised advantages, and TD(lambda) targets for the value, [T, N] both."""
     return gae_targets(batch, config.gamma, config.gae_lambda)
+
+
+def objective_of(config: PPOSettings) -> Objective:
+    """Returns the clipped surrogate (eq. 7), or the unclipped one, to which the KL penalty is added (eq. 8)."""
+    objective = clip_objective(config.clip_ratio, config.clip_ratio, aggregation("token-mean"))
+    return objective if config.objective == "clip" else objective._replace(surrogate=unclipped)
+
+
+def update_and_adapt(
+    params: Params,
+    opt_state: optax.OptState,
+    key: PRNGKeyArray,
+    batch: Batch,
+    targets: Targets,
+    *,
+    evaluate: Evaluate,
+    kl_coefficient: Float[Array, ""],
+    config: PPOSettings,
+    distribution: Distribution | None = None,
+    objective: Objective | None = None,
+    **update_arguments: Any,
+) -> tuple[Params, optax.OptState, Float[Array, ""], dict[str, Array]]:
+    """Returns params, opt_state, the KL penalty's next coefficient, and metrics, after one `update`.
+
+    With the kl objective the metric `kl` is KL(pi_old || pi) of the final params over the whole batch, to which the
+    coefficient is adapted; with the clip objective that of `update`.
+
+    Args:
+      distribution: (params, obs) to the action distribution, for the exact KL of the kl objective. None: the k3
+        estimate from the batch's samples takes its place.
+      objective: None: that of the config.
+      update_arguments: further ones of `update`.
+    """
+    penalised = config.objective == "kl"
+    exact = distribution if penalised else None
+    new_params, opt_state, metrics = update(
+        params,
+        opt_state,
+        key,
+        batch,
+        targets,
+        evaluate=evaluate,
+        objective=objective or objective_of(config),
+        kl_coefficient=kl_coefficient if penalised else None,
+        distribution=exact,
+        config=config,
+        **update_arguments,
+    )
+    if penalised:
+        metrics["kl"] = kl_between(params, new_params, batch, evaluate, exact, config)
+    kl_coefficient = kl.adaptive_coefficient_double_halve(
+        kl_coefficient, metrics["kl"], config.kl_target
+    )
+    return new_params, opt_state, kl_coefficient, metrics
 
 
 def update(
@@ -164,9 +220,10 @@ def update(
     evaluate: Evaluate,
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
-    kl_coefficient: Float[Array, ""],
     entropy_coefficient: Float[Array, ""] | float,
+    objective: Objective,
     config: PPOSettings,
+    kl_coefficient: Float[Array, ""] | None = None,
     distribution: Distribution | None = None,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """Returns parameters after epochs of minibatch gradient steps on one batch.
@@ -175,38 +232,19 @@ def update(
       batch, targets: leaves [T, N, ...]; minibatches split N, so what lies along T stays together.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
-      learning_rate, kl_coefficient, entropy_coefficient: of this update; the config's are those at first.
-      distribution: (params, obs) to the action distribution, for the exact KL of the kl objective. None: the k3
-        estimate from the batch's samples takes its place.
+      learning_rate, entropy_coefficient: of this update; the config's are those at first.
+      objective: the policy's loss of each step, and its mean.
+      kl_coefficient: weight of KL(pi_old || pi) in the loss; None: no such term.
+      distribution: (params, obs) to the action distribution, for an exact KL in the loss; None: the k3 estimate.
 
     Returns:
-      params, opt_state, and metrics: means over all gradient steps, except `kl`, which is KL(pi_old || pi). With the
-      kl objective it is that of the final params over the whole batch, to which `kl_coefficient` is adapted; with the
-      clip objective the k3 estimate as the last epoch's gradient steps find it, each before its own step.
+      params, opt_state, and metrics: means over all gradient steps, except `kl`, which is KL(pi_old || pi) by k3 in the
+      last epoch's gradient steps, each before its own step.
     """
-    exact = distribution if config.objective == "kl" else None
-    old = _per_step(exact(params, batch.obs), batch.mask.shape) if exact else None
-
-    def loss(params: Params, batch: Batch, targets: Targets, old: Any):
-        new = evaluate(params, batch.obs, batch.action)
-        # Samples come from pi_old, so k3 estimates KL(pi_old || pi).
-        kl_estimate = kl.k3(batch.logp, new.logp)
-        penalty = old.kl(exact(params, batch.obs)) if exact else kl_estimate
-        each = {
-            "loss/policy": surrogate(
-                new, batch, targets.advantage, penalty, kl_coefficient, config
-            ),
-            "loss/value": value_loss(new, batch, targets, config.clip_value),
-            "entropy": new.entropy,
-            "kl": kl_estimate,
-        }
-        means = {name: returns.masked_mean(x, batch.mask) for name, x in each.items()}
-        total = (
-            means["loss/policy"]
-            + config.value_coefficient * means["loss/value"]
-            - entropy_coefficient * means["entropy"]
-        )
-        return total, means | clip_fractions(new, batch, config)
+    loss = _loss(evaluate, objective, config, entropy_coefficient, kl_coefficient, distribution)
+    old = None
+    if distribution is not None:
+        old = distributions.repeated(distribution(params, batch.obs), batch.mask.shape)
 
     def gradient_step(carry, data):
         params, opt_state, stopped = carry
@@ -214,25 +252,23 @@ def update(
         if config.whiten_advantages:
             white = returns.masked_whiten(targets.advantage, batch.mask)
             targets = targets._replace(advantage=white)
-        grads, metrics = mean_over_parts(
-            lambda part: jax.grad(loss, has_aux=True)(params, *part),
+        sizes = objective.sizes(batch.mask)
+        grads, metrics = sum_over_parts(
+            lambda part: jax.grad(loss, has_aux=True)(params, *part, sizes),
             (batch, targets, old),
-            batch.mask,
             config.micro_batches,
         )
         new = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
         if config.stop_kl is not None:
-            new = jax.tree.map(
-                lambda new, old: jnp.where(stopped, old, new), new, (params, opt_state)
-            )
+            # A selection, not a branch: under vmap a branch on one seed's value is paid for by all.
+            new = jax.tree.map(partial(jnp.where, stopped), (params, opt_state), new)
         return (*new, stopped), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     def after_epoch(carry, metrics):
-        if config.stop_kl is None:
-            return carry
-        # A flag, not a branch: under vmap a branch on one seed's value is paid for by all.
         params, opt_state, stopped = carry
-        return params, opt_state, stopped | (metrics["kl"][-1] > config.stop_kl)
+        if config.stop_kl is not None:
+            stopped = stopped | (metrics["kl"][-1] > config.stop_kl)
+        return params, opt_state, stopped
 
     (params, opt_state, _), metrics = optimisers.epochs(
         gradient_step,
@@ -243,79 +279,73 @@ def update(
         config.num_minibatches,
         after_epoch,
     )
-    final_kl = jnp.mean(metrics["kl"][-1])
-    if config.objective == "kl":
-        final_kl = kl_after(params, batch, old, evaluate, exact, config)
     explained = value_losses.explained_variance(batch.value, targets.value, batch.mask)
-    metrics = jax.tree.map(jnp.mean, metrics)
-    return params, opt_state, metrics | {"kl": final_kl, "explained_variance": explained}
+    last = {"kl": jnp.mean(metrics["kl"][-1]), "explained_variance": explained}
+    return params, opt_state, jax.tree.map(jnp.mean, metrics) | last
 
 
-def surrogate(
-    new: Evaluation,
-    batch: Batch,
-    advantage: Float[Array, "T N"],
-    penalty: Float[Array, "T N"],
-    kl_coefficient: Float[Array, ""],
+def _loss(
+    evaluate: Evaluate,
+    objective: Objective,
     config: PPOSettings,
-) -> Float[Array, "T N"]:
-    """Returns the policy loss of each step: the clipped surrogate (eq. 7), or that with a KL penalty (eq. 8)."""
-    ratio = policy_losses.importance_ratio(new.logp, batch.logp)
-    if config.objective == "clip":
-        low = high = config.clip_ratio
-        return policy_losses.clipped_surrogate(ratio, advantage, low, high)
-    return policy_losses.kl_penalised_surrogate(ratio, advantage, penalty, kl_coefficient)
+    entropy_coefficient: Float[Array, ""] | float,
+    kl_coefficient: Float[Array, ""] | None,
+    distribution: Distribution | None,
+) -> Callable[..., tuple[Array, dict[str, Array]]]:
+    """Returns the loss of a part of a minibatch: (params, batch, targets, old, sizes) to (loss, metrics).
+
+    Loss and metrics are shares of the minibatch's: they add up over its parts. `sizes` are those of the minibatch.
+    """
+
+    def loss(params: Params, batch: Batch, targets: Targets, old: Any, sizes: tuple[Array, Array]):
+        denominator, steps = sizes
+        new = evaluate(params, batch.obs, batch.action)
+        # Samples come from pi_old, so k3 estimates KL(pi_old || pi).
+        kl_estimate = kl.k3(batch.logp, new.logp)
+        policy_loss = objective.surrogate(new.logp, batch.logp, targets.advantage, batch.mask)
+        if kl_coefficient is not None:
+            exact = old.kl(distribution(params, batch.obs)) if distribution else kl_estimate
+            policy_loss += kl_coefficient * exact
+        each = {
+            "loss/value": value_losses.clipped_value_loss(
+                new.value, batch.value, targets.value, config.clip_value
+            ),
+            "entropy": new.entropy,
+            "kl": kl_estimate,
+            **objective.measure(new.logp, batch.logp, batch.mask),
+        }
+        means = {name: jnp.sum(jnp.where(batch.mask, x, 0.0)) / steps for name, x in each.items()}
+        means["loss/policy"] = objective.aggregate(policy_loss, batch.mask)[0] / denominator
+        total = (
+            means["loss/policy"]
+            + config.value_coefficient * means["loss/value"]
+            - entropy_coefficient * means["entropy"]
+        )
+        sides = [means.get(f"clip_fraction_{side}", jnp.zeros(())) for side in ("low", "high")]
+        return total, means | {"clip_fraction": sides[0] + sides[1]}
+
+    return loss
 
 
-def value_loss(
-    new: Evaluation, batch: Batch, targets: Targets, clip_value: float | None
-) -> Float[Array, "T N"]:
-    """Returns the value loss of each step: squared error, clipped around the old value unless `clip_value` is None."""
-    if clip_value is None:
-        return value_losses.squared_error(new.value, targets.value)
-    return value_losses.clipped_value_loss(new.value, batch.value, targets.value, clip_value)
-
-
-def clip_fractions(new: Evaluation, batch: Batch, config: PPOSettings) -> dict[str, Array]:
-    """Returns the share of steps whose ratio the clip range cuts, and on which side."""
-    ratio = policy_losses.importance_ratio(new.logp, batch.logp)
-    low = high = config.clip_ratio
-    clipped = policy_losses.clip_fraction(ratio, low, high, batch.mask)
-    return {
-        "clip_fraction": clipped.total,
-        "clip_fraction_low": clipped.low,
-        "clip_fraction_high": clipped.high,
-    }
-
-
-def kl_after(
+def kl_between(
+    old_params: Params,
     params: Params,
     batch: Batch,
-    old: Any,
     evaluate: Evaluate,
-    exact: Distribution | None,
+    distribution: Distribution | None,
     config: PPOSettings,
 ) -> Float[Array, ""]:
-    """Returns KL(pi_old || pi) over the whole batch, exact where the distributions are at hand.
+    """Returns KL(pi_old || pi) over the whole batch, exact where the distributions are at hand, else by k3.
 
     Computed in parts no larger than those of a gradient step, which are known to fit into memory.
     """
 
-    def of_part(part: tuple[Batch, Any]) -> Float[Array, ""]:
-        batch, old = part
-        if exact:
-            divergence = old.kl(exact(params, batch.obs))
+    def of_part(batch: Batch) -> Float[Array, ""]:
+        if distribution is not None:
+            divergence = distribution(old_params, batch.obs).kl(distribution(params, batch.obs))
         else:
             divergence = kl.k3(batch.logp, evaluate(params, batch.obs, batch.action).logp)
         return returns.masked_mean(divergence, batch.mask)
 
     parts = config.num_minibatches * config.micro_batches
-    return mean_over_parts(of_part, (batch, old), batch.mask, parts)
-
-
-def _per_step(dist: Any, shape: tuple[int, ...]) -> Any:
-    """A distribution whose every parameter has the leading axes [T, N]; those shared by all steps are repeated."""
-    return jax.tree.map(
-        lambda x: x if x.shape[: len(shape)] == shape else jnp.broadcast_to(x, (*shape, *x.shape)),
-        dist,
-    )
+    return mean_over_parts(of_part, batch, batch.mask, parts)

@@ -116,11 +116,12 @@ def aggregate(
     Liu et al. 2025, sec. 3, https://arxiv.org/abs/2503.20783
     """
     mask = jnp.ones(loss.shape, bool) if mask is None else mask
-    per_sequence = jnp.sum(jnp.where(mask, loss, 0.0), axis=0)
+    loss = jnp.where(mask, loss, 0.0)
+    per_sequence = jnp.sum(loss, axis=0)
     length = jnp.sum(mask, axis=0).astype(loss.dtype)
     sequences = jnp.sum(length > 0).astype(loss.dtype)
     if how == "token-mean":
-        return jnp.sum(per_sequence), jnp.sum(length)
+        return jnp.sum(loss), jnp.sum(length)
     if how == "seq-mean-token-mean":
         return jnp.sum(per_sequence / jnp.maximum(length, 1.0)), sequences
     if how == "token-sum-constant":

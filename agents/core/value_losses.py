@@ -36,13 +36,15 @@ def clipped_value_loss(
     value: Float[Array, "*shape"],
     old_value: Float[Array, "*shape"],
     target: Float[Array, "*shape"],
-    clip: ScalarLike,
+    clip: ScalarLike | None,
 ) -> Float[Array, "*shape"]:
-    """max((v - target)^2, (v_clip - target)^2) / 2, v_clip = old + clip(v - old, -clip, clip).
+    """max((v - target)^2, (v_clip - target)^2) / 2, v_clip = old + clip(v - old, -clip, clip); None: no clip.
 
     Not in the PPO paper but in its code; Huang et al. 2022, detail 9.
     https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/
     """
+    if clip is None:
+        return squared_error(value, target)
     clip = jnp.asarray(clip)
     clipped = old_value + jnp.clip(value - old_value, -clip, clip)
     return jnp.maximum(squared_error(value, target), squared_error(clipped, target))

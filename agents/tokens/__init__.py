@@ -1,1 +1,14 @@
-"""Learners of token tasks: a transformer, its generation, and one learner a file."""
+"""Learners of token tasks. Each is a choice of targets for an `update` that learners of control use too.
+
+SFT        imitation of an expert                              reinforce.update, weight 1
+Rejection  imitation of one's own correct responses            reinforce.update, weight 1 or 0
+REINFORCE  return-to-go, less the mean of other responses      reinforce.update
+RLOO       return, less the mean of others to its prompt       reinforce.update
+PPO        a critic, GAE, the clipped surrogate                ppo.update
+GRPO       return relative to its group, the surrogate         grpo.update
+Dr. GRPO   GRPO without two divisions that favour              grpo.update, other settings
+           easy prompts and long wrong answers
+
+`task` is what they ask of an environment, `reward` what they learn from, `policy` what they share; `generation` and
+`transformer` are the model.
+"""

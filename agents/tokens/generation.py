@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from agents.settings import Settings, require
 from agents.tokens.transformer import Transformer, empty_cache
 
+# Logits beyond this many numbers are computed in parts, and again in the backward pass.
+_MOST_LOGITS = 2**26
 _NEVER = -1e30  # a logit; finite, so that 0 * log 0 is 0 and gradients stay numbers
 
 
@@ -72,6 +74,28 @@ def log_probs(
         )
         logits = _only(logits, logits >= least, keep)
     return jax.nn.log_softmax(logits, axis=-1)
+
+
+def chosen_log_probs(
+    model: Transformer,
+    hidden: Float[Array, "N T D"],
+    chosen: Int[Array, "N T"],
+    sampling: Sampling,
+) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+    """Returns log-probs of chosen tokens, and the entropy of the next token, at hidden states of a model.
+
+    Above 2^26 logits sequences are computed one after another: the logits of all are never in memory together.
+    """
+
+    def of_tokens(part: tuple[Array, Array]) -> tuple[Array, Array]:
+        hidden, chosen = part
+        logp = log_probs(model.logits(hidden), sampling, chosen)
+        entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+        return jnp.take_along_axis(logp, chosen[..., None], axis=-1)[..., 0], entropy
+
+    if chosen.size * model.config.vocabulary > _MOST_LOGITS:
+        return jax.lax.map(jax.checkpoint(of_tokens), (hidden, chosen))
+    return of_tokens((hidden, chosen))
 
 
 def generate(

@@ -1,13 +1,25 @@
-"""Settings that learners of token tasks share."""
+"""Settings shared by learners of token tasks."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from agents.settings import require
 from agents.tokens.generation import Sampling
 from agents.tokens.transformer import TransformerConfig
+
+CutResponses = Literal["keep", "mask", "penalise"]
+
+
+class RewardShaping(NamedTuple):
+    """Changes of rewards before they are learnt from; fields as in `ResponseConfig` and `RewardConfig`."""
+
+    cut_responses: CutResponses = "keep"
+    cut_score: float = 0.0
+    kl_in_reward: float = 0.0
+    kl_in_reward_target: float | None = None
+    kl_horizon: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +70,13 @@ class TokenConfig(Sampling):
         self.require_positive("learning_rate", "max_grad_norm", "imitation_learning_rate")
         self.transformer(1)
 
+    @property
+    def shaping(self) -> RewardShaping:
+        """Returns the changes to rewards that these settings ask for."""
+        return RewardShaping()
+
     def transformer(self, vocabulary: int) -> TransformerConfig:
+        """Returns the configuration of the transformer over `vocabulary` tokens."""
         return TransformerConfig(
             vocabulary=vocabulary,
             layers=self.layers,
@@ -74,17 +92,22 @@ class TokenConfig(Sampling):
 
 @dataclasses.dataclass(frozen=True)
 class ResponseConfig(TokenConfig):
-    """Further fields of those that learn from their own responses."""
+    """Further fields of learners from responses of their own."""
 
-    cut_responses: Literal["keep", "mask", "penalise"] = "keep"
+    cut_responses: CutResponses = "keep"
     """responses cut off at the greatest length: learnt from like any other (keep); left out of the loss, while their
     scores still count in the baseline of the others (mask, DAPO's overlong filtering); or scored cut_score in place
     of their rewards (penalise)"""
 
+    @property
+    def shaping(self) -> RewardShaping:
+        """Returns the changes to rewards that these settings ask for."""
+        return RewardShaping(self.cut_responses)
+
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig(ResponseConfig):
-    """Further fields of those that learn from the size of rewards, and so from what is taken off them."""
+    """Further fields of learners from the size of rewards, from which a KL or a penalty may be subtracted."""
 
     cut_score: float = -1.0
     """what a response earns that was cut off, in all (cut_responses penalise)"""
@@ -116,3 +139,16 @@ class RewardConfig(ResponseConfig):
             f"kl_horizon must be more than a fifth of num_responses = {self.num_responses}, or the weight could "
             f"turn negative; got {self.kl_horizon}",
         )
+
+    @property
+    def shaping(self) -> RewardShaping:
+        """Returns the changes to rewards that these settings ask for."""
+        return RewardShaping(*(getattr(self, name) for name in RewardShaping._fields))
+
+
+def require_whole_groups(config: Any) -> None:
+    """Raises ValueError where `num_responses` does not divide into groups of `group_size`."""
+    require(
+        config.num_responses % config.group_size == 0,
+        f"num_responses = {config.num_responses} does not divide into groups of group_size = {config.group_size}",
+    )

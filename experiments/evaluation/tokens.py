@@ -17,6 +17,7 @@ from jaxtyping import PRNGKeyArray
 
 from agents.core import kl
 from agents.tokens.generation import Sampling
+from agents.tokens.rollout import align_to_steps
 
 SAMPLES = 8  # of each prompt
 SAMPLING = Sampling()
@@ -43,10 +44,12 @@ def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
     prompts = algo.env.held_out(prompt_key, n)
     repeated = jnp.repeat(prompts, SAMPLES, axis=0)
     found = algo.respond(state.params, repeated, sample_key, SAMPLING)
-    rewards, correct, broken = algo.score(repeated, found)
+    rewards, correct, broken = algo.verify(repeated, found)
     batch = algo.batch(repeated, found.tokens, found.length, rewards)
     reference = algo.reference_logp(state.reference, batch.obs, batch.action, SAMPLING)
-    apart = jnp.where(batch.mask, kl.k1(algo.placed(found.logp), reference), 0.0)
+    apart = jnp.where(
+        batch.mask, kl.k1(align_to_steps(found.logp, algo.env.prompt_length), reference), 0.0
+    )
     return Samples(
         correct=correct.reshape(n, SAMPLES),
         returns=jnp.sum(rewards, axis=1).reshape(n, SAMPLES),

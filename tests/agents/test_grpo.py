@@ -11,7 +11,7 @@ import pytest
 import envs
 from agents.batch import Batch, Evaluation, random_order
 from agents.groups import group_targets
-from agents.grpo import GRPO, GRPOConfig, update
+from agents.grpo import GRPO, GRPOConfig, objective_of, update
 from envs import probes
 
 SMALL = GRPOConfig(
@@ -110,8 +110,8 @@ def run_update(config, params, batch, targets=None):
         optimizer=optimizer,
         learning_rate=jnp.asarray(0.5),
         entropy_coefficient=config.entropy_coefficient,
+        objective=objective_of(config, config.num_steps),
         config=config,
-        longest=config.num_steps,
     )
     return new, metrics
 

@@ -9,7 +9,7 @@ import pytest
 import envs
 from agents.batch import Batch, Evaluation, Targets
 from agents.distributions import Normal
-from agents.ppo import PPO, PPOConfig, update
+from agents.ppo import PPO, PPOConfig, update_and_adapt
 from envs import probes
 
 SMALL = PPOConfig(
@@ -117,7 +117,10 @@ def run_update(config, params, batch, targets, evaluate, key=None, **kwargs):
         **kwargs,
     )
     key = jax.random.key(7) if key is None else key
-    return update(params, optimizer.init(params), key, batch, targets, **arguments)
+    new, opt_state, _, metrics = update_and_adapt(
+        params, optimizer.init(params), key, batch, targets, **arguments
+    )
+    return new, opt_state, metrics
 
 
 ONE_STEP = dataclasses.replace(SMALL, num_epochs=1, num_minibatches=1)

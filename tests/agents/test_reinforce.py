@@ -360,8 +360,8 @@ class TestUpdate:
             evaluate=evaluate,
             optimizer=optimizer,
             learning_rate=jnp.asarray(0.1),
-            kl_coefficient=jnp.asarray(1.0),
             entropy_coefficient=0.0,
+            objective=agents.ppo.objective_of(PPOConfig()),
             config=PPOConfig(**shared, num_epochs=1, num_minibatches=1),
         )
         got, _, _ = run_update(config, params, batch, targets, evaluate)

@@ -105,8 +105,8 @@ def test_the_update_of_grpo(name, advantage, settings, micro_batches):
             optimizer=optax.identity(),
             learning_rate=jnp.ones(()),
             entropy_coefficient=0.0,
+            objective=grpo.objective_of(config, T),
             config=config,
-            longest=T,
         )
 
     advantages = jnp.asarray(THEIRS[advantage], jnp.float32).T

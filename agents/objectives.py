@@ -1,0 +1,138 @@
+"""The objective of a policy update as a value: a surrogate, the way its terms become one number, and its metrics.
+
+    Objective(
+        surrogate=partial(clipped, clip_low=0.2, clip_high=0.28),   # the loss of each step
+        aggregate=aggregation("token-mean"),                        # sum and denominator of these
+        measure=partial(clip_indicators, clip_low=0.2, clip_high=0.28),
+    )
+
+`ppo.update` and `grpo.update` take one, for control and tokens alike. Another ratio (GSPO), another clip (CISPO, dual
+clip), another denominator (DAPO, Dr. GRPO) or a weight of each token is another value, and no branch in an update.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+from agents.core import policy_losses
+from agents.core.policy_losses import Aggregation
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """Returns the loss of each step, to be minimised: (logp, old_logp, advantage, mask) to [T, N].
+
+    `logp` is the present policy's and carries the gradient; `old_logp` is of the time of acting. A column is an
+    episode where the data are episodes or responses; PPO of control shuffles single steps, T = 1. Entries where
+    `mask` is False are ignored, and must be finite.
+    """
+
+    def __call__(
+        self,
+        logp: Float[Array, "T N"],
+        old_logp: Float[Array, "T N"],
+        advantage: Float[Array, "T N"],
+        mask: Bool[Array, "T N"],
+    ) -> Float[Array, "T N"]: ...
+
+
+@runtime_checkable
+class Aggregate(Protocol):
+    """Returns sum and denominator of a loss over steps: (loss, mask) to ([], []).
+
+    Both add up over parts that split N, and the denominator depends on the mask alone: so micro-batches change
+    nothing. An empty mask gives (0, 0).
+    """
+
+    def __call__(
+        self, loss: Float[Array, "T N"], mask: Bool[Array, "T N"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]: ...
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """Returns metrics of each step by name: (logp, old_logp, mask) to arrays [T, N], of which the update reports means.
+
+    A metric of whole columns repeats its value along T.
+    """
+
+    def __call__(
+        self,
+        logp: Float[Array, "T N"],
+        old_logp: Float[Array, "T N"],
+        mask: Bool[Array, "T N"],
+    ) -> dict[str, Float[Array, "T N"]]: ...
+
+
+class Objective(NamedTuple):
+    """The objective of a policy update, but for entropy, value and KL terms, which are the update's own."""
+
+    surrogate: Surrogate
+    aggregate: Aggregate
+    measure: Measure
+
+    def sizes(self, mask: Bool[Array, "T N"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """Returns the denominator of the loss, and the number of unmasked steps; 1 where they are 0."""
+        denominator = self.aggregate(jnp.zeros(mask.shape), mask)[1]
+        return jnp.maximum(denominator, 1.0), jnp.maximum(jnp.sum(mask), 1)
+
+
+def clipped(
+    logp: Float[Array, "T N"],
+    old_logp: Float[Array, "T N"],
+    advantage: Float[Array, "T N"],
+    mask: Bool[Array, "T N"],
+    *,
+    clip_low: ScalarLike,
+    clip_high: ScalarLike,
+) -> Float[Array, "T N"]:
+    """Returns -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A), see `policy_losses.clipped_surrogate`."""
+    ratio = policy_losses.importance_ratio(logp, old_logp)
+    return policy_losses.clipped_surrogate(ratio, advantage, clip_low, clip_high)
+
+
+def unclipped(
+    logp: Float[Array, "T N"],
+    old_logp: Float[Array, "T N"],
+    advantage: Float[Array, "T N"],
+    mask: Bool[Array, "T N"],
+) -> Float[Array, "T N"]:
+    """Returns -ratio A. PPO, Schulman et al. 2017, eq. 6, https://arxiv.org/abs/1707.06347"""
+    return -policy_losses.importance_ratio(logp, old_logp) * advantage
+
+
+def clip_indicators(
+    logp: Float[Array, "T N"],
+    old_logp: Float[Array, "T N"],
+    mask: Bool[Array, "T N"],
+    *,
+    clip_low: ScalarLike,
+    clip_high: ScalarLike,
+) -> dict[str, Float[Array, "T N"]]:
+    """Returns 1 where the ratio lies below (`clip_fraction_low`) or above (`clip_fraction_high`) the clip range.
+
+    The ratio alone counts, as is usual: also where the sign of the advantage makes the surrogate ignore the clip.
+    """
+    ratio = policy_losses.importance_ratio(logp, old_logp)
+    return {
+        "clip_fraction_low": (ratio < 1.0 - clip_low).astype(ratio.dtype),
+        "clip_fraction_high": (ratio > 1.0 + clip_high).astype(ratio.dtype),
+    }
+
+
+def aggregation(how: Aggregation, constant: ScalarLike | None = None) -> Aggregate:
+    """Returns one of the means of `policy_losses.aggregate`; `constant` is the length that Dr. GRPO divides by."""
+    return partial(policy_losses.aggregate, how=how, constant=constant)
+
+
+def clip_objective(clip_low: ScalarLike, clip_high: ScalarLike, aggregate: Aggregate) -> Objective:
+    """Returns the clipped surrogate: PPO's, GRPO's, and with clip_high > clip_low DAPO's."""
+    return Objective(
+        partial(clipped, clip_low=clip_low, clip_high=clip_high),
+        aggregate,
+        partial(clip_indicators, clip_low=clip_low, clip_high=clip_high),
+    )

@@ -1,0 +1,28 @@
+"""Dr. GRPO for token tasks: two divisions of GRPO left out. Liu et al. 2025, https://arxiv.org/abs/2503.20783"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from agents.core.policy_losses import Aggregation
+from agents.tokens.grpo import TokenGRPO, TokenGRPOConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DrGRPOConfig(TokenGRPOConfig):
+    """Settings of `DrGRPO`."""
+
+    scale_advantages: bool = False
+    """advantages divided by the standard deviation of their group; Dr. GRPO does not"""
+    aggregation: Aggregation = "token-sum-constant"
+    """how the loss is averaged: summed over tokens and divided by the longest response's, a constant"""
+
+
+class DrGRPO(TokenGRPO):
+    """GRPO without its two divisions, by a group's spread and a response's length.
+
+    Liu et al. 2025, https://arxiv.org/abs/2503.20783
+    """
+
+    Config: ClassVar[type] = DrGRPOConfig

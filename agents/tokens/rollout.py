@@ -1,0 +1,102 @@
+"""Responses as a batch of steps, time first, and the state of a token learner.
+
+In a `Batch`, T runs over prompt and response: `obs` at t is token t and its position, `action` at t is token t + 1, and
+the mask is True where that token was the policy's choice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from agents.batch import Batch
+from agents.tokens.generation import Generated, token_positions
+
+Params = Any
+
+
+@flax.struct.dataclass
+class TokenState:
+    """The state of a token learner. Leaves are `| Any` for the placeholders with which JAX rebuilds pytrees."""
+
+    params: Params
+    opt_state: Any
+    reference: Params  # parameters of the policy after imitation
+    kl_in_reward: Array | Any  # float32 [], the present weight
+    key: PRNGKeyArray | Any
+    env_steps: Array | Any  # int32 [], every response counted in full length
+    tokens: Array | Any  # int32 [], tokens generated
+
+
+class TokenRollout(NamedTuple):
+    """The responses of one iteration."""
+
+    batch: Batch
+    correct: Array  # [N] bool, by the verifier
+    kl: Array  # [N] KL to the reference over the response, k1, in nats
+    loss_mask: Array  # [T, N] bool: the steps of the batch's mask that enter the loss
+
+    @property
+    def loss_batch(self) -> Batch:
+        """Returns the batch for `update`. Targets need `batch`: responses left out of the loss count in baselines."""
+        return self.batch._replace(mask=self.loss_mask)
+
+
+def response_batch(
+    prompts: Int[Array, "N P"],
+    responses: Int[Array, "N R"],
+    length: Int[Array, " N"],
+    rewards: Float[Array, "N R"],
+    pad: int,
+) -> Batch:
+    """Returns sequences as steps [P + R - 1, N]; log-probabilities and values are 0, to be replaced by the learner's.
+
+    Args:
+      prompts: `pad` on the left.
+      length: tokens of each response; what follows is masked.
+      rewards: of each token of the responses.
+    """
+    size = prompts.shape[1]
+    real = jnp.arange(responses.shape[1]) < length[:, None]
+    positions = token_positions(prompts, pad)
+    following = positions[:, -1:] + 1 + jnp.arange(responses.shape[1])
+    tokens = jnp.concatenate([prompts, responses], axis=1)
+    positions = jnp.concatenate([positions, jnp.where(real, following, -1)], axis=1)
+    mask = align_to_steps(real, size)
+    zeros = jnp.zeros(mask.shape)
+    last = jnp.arange(mask.shape[0])[:, None] == size - 2 + length
+    return Batch(
+        obs={"token": tokens[:, :-1].T, "position": positions[:, :-1].T.astype(jnp.int32)},
+        action=tokens[:, 1:].T,
+        logp=zeros,
+        value=zeros,
+        next_value=zeros,
+        reward=jnp.where(mask, align_to_steps(rewards, size), 0.0),
+        terminated=last,
+        truncated=jnp.zeros_like(last),
+        mask=mask,
+    )
+
+
+def align_to_steps(x: Array, prompt_length: int) -> Array:
+    """Returns values of response tokens [N, R] at the steps [P + R - 1, N] at which these tokens were chosen."""
+    return jnp.pad(x.T, ((prompt_length - 1, 0), (0, 0)))
+
+
+def ends_with_stop(generated: Generated, stop: int | None) -> Bool[Array, " N"]:
+    """Returns True for responses whose last token is `stop`; for all of them where no token ends a response."""
+    if stop is None:
+        return jnp.ones(generated.length.shape, bool)
+    last = jnp.take_along_axis(generated.tokens, generated.length[:, None] - 1, axis=1)[:, 0]
+    return last == stop
+
+
+def at_last_token(
+    score: Float[Array, " N"], length: Int[Array, " N"], response_length: int
+) -> Float[Array, "N R"]:
+    """Returns rewards of tokens that are 0 but for each response's last token, which earns its score."""
+    last = jnp.arange(response_length) == length[:, None] - 1
+    return jnp.where(last, score[:, None], 0.0)
