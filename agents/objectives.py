@@ -1,13 +1,14 @@
 """The objective of a policy update as a value: a surrogate, the way its terms become one number, and its metrics.
 
     Objective(
-        surrogate=partial(clipped, clip_low=0.2, clip_high=0.28),   # the loss of each step
+        surrogate=partial(surrogates.clip, clip_low=0.2, clip_high=0.28),   # the loss of each step
         aggregate=aggregation("token-mean"),                        # sum and denominator of these
         measure=partial(clip_indicators, clip_low=0.2, clip_high=0.28),
     )
 
 `ppo.update` and `grpo.update` take one, for control and tokens alike. Another ratio (GSPO), another clip (CISPO, dual
-clip), another denominator (DAPO, Dr. GRPO) or a weight of each token is another value, and no branch in an update.
+clip) or another denominator (DAPO, Dr. GRPO) is another value, and no branch in an update: `agents.core.surrogates` has
+the functions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from agents.core import policy_losses
+from agents.core import policy_losses, surrogates
 from agents.core.policy_losses import Aggregation
 
 
@@ -81,30 +82,6 @@ class Objective(NamedTuple):
         return jnp.maximum(denominator, 1.0), jnp.maximum(jnp.sum(mask), 1)
 
 
-def clipped(
-    logp: Float[Array, "T N"],
-    old_logp: Float[Array, "T N"],
-    advantage: Float[Array, "T N"],
-    mask: Bool[Array, "T N"],
-    *,
-    clip_low: ScalarLike,
-    clip_high: ScalarLike,
-) -> Float[Array, "T N"]:
-    """Returns -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A), see `policy_losses.clipped_surrogate`."""
-    ratio = policy_losses.importance_ratio(logp, old_logp)
-    return policy_losses.clipped_surrogate(ratio, advantage, clip_low, clip_high)
-
-
-def unclipped(
-    logp: Float[Array, "T N"],
-    old_logp: Float[Array, "T N"],
-    advantage: Float[Array, "T N"],
-    mask: Bool[Array, "T N"],
-) -> Float[Array, "T N"]:
-    """Returns -ratio A. PPO, Schulman et al. 2017, eq. 6, https://arxiv.org/abs/1707.06347"""
-    return -policy_losses.importance_ratio(logp, old_logp) * advantage
-
-
 def clip_indicators(
     logp: Float[Array, "T N"],
     old_logp: Float[Array, "T N"],
@@ -132,7 +109,7 @@ def aggregation(how: Aggregation, constant: ScalarLike | None = None) -> Aggrega
 def clip_objective(clip_low: ScalarLike, clip_high: ScalarLike, aggregate: Aggregate) -> Objective:
     """Returns the clipped surrogate: PPO's, GRPO's, and with clip_high > clip_low DAPO's."""
     return Objective(
-        partial(clipped, clip_low=clip_low, clip_high=clip_high),
+        partial(surrogates.clip, clip_low=clip_low, clip_high=clip_high),
         aggregate,
         partial(clip_indicators, clip_low=clip_low, clip_high=clip_high),
     )

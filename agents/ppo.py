@@ -27,8 +27,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import distributions, optimisers
 from agents.algorithm import Distribution, Evaluate, Params
 from agents.batch import Batch, Targets, flatten_time, mean_over_parts, sum_over_parts
-from agents.core import kl, returns, value_losses
-from agents.objectives import Objective, aggregation, clip_objective, unclipped
+from agents.core import kl, returns, surrogates, value_losses
+from agents.objectives import Objective, aggregation, clip_objective
 from agents.on_policy import (
     OnPolicy,
     OnPolicyState,
@@ -159,7 +159,11 @@ def targets(batch: Batch, config: Any) -> Targets:
 def objective_of(config: PPOSettings) -> Objective:
     """Returns the clipped surrogate (eq. 7), or the unclipped one, to which the KL penalty is added (eq. 8)."""
     objective = clip_objective(config.clip_ratio, config.clip_ratio, aggregation("token-mean"))
-    return objective if config.objective == "clip" else objective._replace(surrogate=unclipped)
+    return (
+        objective
+        if config.objective == "clip"
+        else objective._replace(surrogate=surrogates.unclipped)
+    )
 
 
 def update_and_adapt(

@@ -6,6 +6,7 @@ them. Masked entries give 0 in value and gradient, whatever they hold.
 
 | surrogate        | ratio               | a clipped token    | aggregation of its paper       |
 |------------------|---------------------|--------------------|--------------------------------|
+| `unclipped`      | per token           | (none is)          | "token-mean" (TRPO, A2C)       |
 | `clip`           | per token           | has no gradient    | "token-mean" (DAPO)            |
 | `gspo`           | per sequence        | as its sequence    | "seq-mean-token-mean"          |
 | `gspo_token`     | per sequence        | as its sequence    | "seq-mean-token-mean"          |
@@ -31,6 +32,20 @@ class ImportanceMetrics(NamedTuple):
         Array  # []  (sum w)^2 / sum w^2 of the truncated weights, as a share of the tokens
     )
     share_cut: Array  # []  tokens whose weight was truncated
+
+
+def unclipped(
+    logp: Float[Array, "T N"],
+    old_logp: Float[Array, "T N"],
+    advantage: Float[Array, "T N"],
+    mask: Bool[Array, "T N"],
+) -> Float[Array, "T N"]:
+    """-ratio A: the policy gradient of data from pi_old, for policies that something else keeps close.
+
+    The "CPI" objective of Schulman et al. 2017, eq. 6. https://arxiv.org/abs/1707.06347
+    """
+    logp, old_logp, advantage = _unmasked(mask, logp, old_logp, advantage)
+    return -importance_ratio(logp, old_logp) * advantage
 
 
 def clip(

@@ -55,14 +55,15 @@ class Reward(NamedTuple):
         responses: Int[Array, "N R"],
         lengths: Int[Array, " N"],
     ) -> Float[Array, "N R"]:
-        """Returns the reward of each token, float32.
+        """Returns the reward of each token, float32; 0 after the end of a response, whatever the score is there.
 
         Raises ValueError where the score has another shape than [N] or [N, R].
         """
         score = self.score(self.params, prompts, responses, lengths)
         score = jnp.asarray(score).astype(jnp.float32)
         if score.shape == responses.shape:
-            return score
+            written = jnp.arange(responses.shape[1]) < lengths[:, None]
+            return jnp.where(written, score, 0.0)
         if score.shape == lengths.shape:
             return at_last_token(score, lengths, responses.shape[1])
         raise ValueError(

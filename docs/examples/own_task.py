@@ -45,7 +45,7 @@ class Largest(Task):
 
 def train(iterations: int = 20):
     """Trains GRPO on the task; returns the share of right answers of each iteration."""
-    from agents.tokens.learners import TokenGRPO, TokenGRPOConfig
+    from agents.tokens.grpo import TokenGRPO, TokenGRPOConfig
     from envs.tokens import make_tokens
 
     env = make_tokens(Largest())
