@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs.base import Env, static
 from envs.physics import Backend, PhysicsState, make_engine
-from envs.physics.quick import loaded
+from envs.physics.optimised import remember_file
 from envs.physics.render import render
 
 
@@ -143,7 +143,7 @@ def load_file(path: Path) -> mujoco.MjModel:
     if not path.is_file():
         raise ValueError(f"there is no model file {path}")
     try:
-        return loaded(mujoco.MjModel.from_xml_path(str(path)), path)
+        return remember_file(mujoco.MjModel.from_xml_path(str(path)), path)
     except ValueError as error:
         raise ValueError(f"{path} is no model: {' '.join(str(error).split())}") from error
 

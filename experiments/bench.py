@@ -1,12 +1,11 @@
 """Speed, as ratios measured in one run: `python -m experiments.bench`.
 
-What should dominate is the physics. `walker/raw` is that alone: C MuJoCo through `mujoco.rollout`, random torques,
-every environment stood up again after 40 control steps. `walker/bound` is the same stripped of what our engine strips
-it of (MuJoCo's clock, see envs/physics/clock.py; a search for contacts that can be listed, quick.py): nothing that
-steps this robot can be faster. `walker/same` is the environment under jit (observations, rewards, ends) on those very
-robots: what it lacks of the bound is overhead. `walker/env` has resets as well: it stands robots up as soon as they
-fall, and those on their feet, having contacts, cost more physics than those that fell. `walker/ppo` is training with
-the default configuration, as the training loop runs it. Each is measured at equal numbers of environments, in turn and
+Physics should dominate. `walker/raw` is physics alone: C MuJoCo through `mujoco.rollout`, random torques, every robot
+reset to standing after 40 control steps. `walker/bound` is the same without MuJoCo's clock (envs/process.py) and with
+the optimised copy of the model (envs/physics/optimised.py), as our engine steps: nothing that steps this robot can be
+faster. `walker/same` is the environment under jit (observations, rewards, ends) on the same robots: its distance from
+the bound is overhead. `walker/env` has resets as well: it resets robots as soon as they fall, and standing robots,
+which have contacts, cost more physics than fallen ones. `walker/ppo` is training with the default configuration, as the training loop runs it. Each is measured at equal numbers of environments, in turn and
 several times over; rates are medians in control steps per second, ratios are medians of the ratios of neighbouring
 measurements, so that a machine that slows down slows all of them. In the JSON, `walker/env` is the rate with the
 default configuration's number of environments, `walker/env/128` that with 128, `walker/env/128/of_raw` its ratio to

@@ -30,7 +30,7 @@ from envs.callback import HostError, host_call, one_line
 from envs.cores import usable_cores
 from envs.physics import features
 from envs.physics.engine import PhysicsState, check_extras, check_overrides, check_sizes
-from envs.physics.quick import content, quick_equal
+from envs.physics.optimised import digest, optimised_copy
 from envs.physics.threads import ThreadedSteps
 from envs.process import prepare_mujoco
 
@@ -39,7 +39,7 @@ _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value  # time, qpos, qvel, act, ...
 
 class NativeEngine:
     """See `Engine`. `calls` counts the crossings to the host, `threads` is the size of the pool, `stepped` the model
-    that steps: the `quick_equal` of `model`, until a field is overridden."""
+    that steps: the `optimised_copy` of `model`, until a field is overridden."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class NativeEngine:
         self.threads = threads or usable_cores()
         self.extras = extras
         self.calls = 0
-        self._prepare(_pure(quick_equal(model)))
+        self._prepare(_pure(optimised_copy(model)))
         self._extra_shapes = {name: getattr(self._data[0], name).shape for name in extras}
         self._pool, self._lock = _pool(self.threads)
         self._state_size = mujoco.mj_stateSize(model, _FULL)
@@ -182,7 +182,7 @@ class NativeEngine:
     def _models(self, n: int, batch: tuple[int, ...], fields: dict) -> list[mujoco.MjModel]:
         if not fields:
             return [self.stepped] * n
-        if self.stepped is not self.model:  # its equal would take no notice of other friction
+        if self.stepped is not self.model:  # the copy would take no notice of other friction
             self._prepare(self.model)
         variants = self._variants.setdefault(tuple(sorted(fields)), [])
         variants += [copy.copy(self.model) for _ in range(n - len(variants))]
@@ -201,7 +201,7 @@ def shared_engine(
 ) -> NativeEngine:
     """The engine of all who ask for these substeps and extras of a model with this content, while one of them, or a
     program compiled for it, is there. Its model is not to be changed."""
-    key = (content(model), substeps, extras)
+    key = (digest(model), substeps, extras)
     engine = _SHARED.get(key)
     if engine is None:
         engine = _SHARED[key] = NativeEngine(model, substeps, extras=extras)

@@ -45,9 +45,9 @@ def walker(backend: Backend) -> MujocoEnv:
 
 
 def raw_physics(env: MujocoEnv, num_envs: int, stripped: bool = False) -> Callable[[], int]:
-    """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core. As MuJoCo's
-    Python package comes; `stripped`: as our engine steps, without its clock and with the model's quick equal
-    (envs/process.py, envs/physics/quick.py)."""
+    """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core; all robots are
+    reset after RESET_EVERY control steps. With MuJoCo's clock and the model as it is; `stripped`: as our engine steps,
+    without the clock and with the optimised copy of the model (envs/process.py, envs/physics/optimised.py)."""
     model = env.engine.stepped if stripped else env.engine.model
     substeps = env.engine.substeps
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
@@ -148,7 +148,7 @@ def _random_actions(space, key, lead):
 
 
 def same_robots(num_envs: int) -> Callable[[], int]:
-    """The environment under jit on `raw_physics`' own robots: no episode ends, all stand up after 40 steps. What it
+    """The environment under jit on the robots of `raw_physics`: no episode ends, all are reset after 40 steps. What it
     lacks of raw speed is overhead; `environment` also has more physics to do, for it stands robots up as soon as they
     fall, and a robot on its feet has contacts to solve."""
     env = walker("native")

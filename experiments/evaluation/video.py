@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from envs.base import Env
 from envs.mujoco_env import MujocoEnv
-from envs.physics.render import draw
+from envs.physics.drawing import draw
 from experiments.evaluation.frame_rate import frame_rate, shown_steps
 
 WIDTH, HEIGHT = 960, 540  # pixels

@@ -10,7 +10,8 @@ import envs
 from envs.biped.body import XML
 from envs.gymnasium_mujoco.base import ASSETS
 from envs.mujoco_env import load_file
-from envs.physics import quick
+from envs.physics import optimised
+from envs.physics.contact_pairs import list_contact_pairs
 from envs.physics.engine import EXTRAS
 from envs.physics.native import NativeEngine
 
@@ -58,7 +59,7 @@ def load(name, tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_it_steps_to_the_same_states_through_the_same_contacts(name, tmp_path):
     model = load(name, tmp_path)
-    equal = quick.quick_equal(model)
+    equal = optimised.optimised_copy(model)
     assert equal is not model
     assert equal.npair == TASKS[name]
     assert equal.ncam == equal.nlight == 0
@@ -88,15 +89,15 @@ def test_it_steps_to_the_same_states_through_the_same_contacts(name, tmp_path):
         np.testing.assert_array_equal(
             model.geom_bodyid[data.contact.geom], equal.geom_bodyid[other.contact.geom]
         )
-    assert contacts > 100 or not quick._pairs(model)
+    assert contacts > 100 or not list_contact_pairs(model)
 
 
 def test_a_model_that_was_changed_keeps_its_own_contacts(tmp_path):
     model = load_file(ASSETS / "hopper.xml")
-    assert quick.quick_equal(model).npair
+    assert optimised.optimised_copy(model).npair
     softer = copy.copy(model)
     softer.geom_friction[:] = 0.1
-    same = quick.quick_equal(softer)
+    same = optimised.optimised_copy(softer)
     assert not same.npair
     np.testing.assert_array_equal(same.geom_friction, softer.geom_friction)
 
@@ -104,9 +105,9 @@ def test_a_model_that_was_changed_keeps_its_own_contacts(tmp_path):
     path.write_text((ASSETS / "hopper.xml").read_text())
     first = load_file(path)
     path.write_text(path.read_text().replace('timestep="0.002"', 'timestep="0.004"'))
-    assert quick.content(load_file(path)) != quick.content(first)
-    quick.loaded(first, path)  # as if the file had changed between the two
-    assert not quick.quick_equal(first).npair
+    assert optimised.digest(load_file(path)) != optimised.digest(first)
+    optimised.remember_file(first, path)  # as if the file had changed between the two
+    assert not optimised.optimised_copy(first).npair
 
 
 def test_springs_and_dry_friction_are_passed_over_only_where_there_are_none(tmp_path):
@@ -114,7 +115,7 @@ def test_springs_and_dry_friction_are_passed_over_only_where_there_are_none(tmp_
     friction = int(mujoco.mjtDisableBit.mjDSBL_FRICTIONLOSS)
 
     def switched_off(name):
-        return quick.quick_equal(load(name, tmp_path)).opt.disableflags & (spring | friction)
+        return optimised.optimised_copy(load(name, tmp_path)).opt.disableflags & (spring | friction)
 
     assert switched_off("hopper.xml") == spring | friction
     assert switched_off("half_cheetah.xml") == friction
