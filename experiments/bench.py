@@ -5,11 +5,11 @@ reset to standing after 40 control steps. `walker/bound` is the same without MuJ
 the optimised copy of the model (envs/physics/optimised.py), as our engine steps: nothing that steps this robot can be
 faster. `walker/same` is the environment under jit (observations, rewards, ends) on the same robots: its distance from
 the bound is overhead. `walker/env` has resets as well: it resets robots as soon as they fall, and standing robots,
-which have contacts, cost more physics than fallen ones. `walker/ppo` is training with the default configuration, as the training loop runs it. Each is measured at equal numbers of environments, in turn and
-several times over; rates are medians in control steps per second, ratios are medians of the ratios of neighbouring
-measurements, so that a machine that slows down slows all of them. In the JSON, `walker/env` is the rate with the
-default configuration's number of environments, `walker/env/128` that with 128, `walker/env/128/of_raw` its ratio to
-`walker/raw/128`.
+which have contacts, cost more physics than fallen ones. `walker/ppo` is training with the default configuration, as
+the training loop runs it. Each is measured at equal numbers of environments, in turn and several times over; rates
+are medians in control steps per second, ratios are medians of the ratios of neighbouring measurements, so that a
+machine that slows down slows all of them. In the JSON, `walker/env` is the rate with the default configuration's
+number of environments, `walker/env/128` that with 128, `walker/env/128/of_raw` its ratio to `walker/raw/128`.
 
 With `--tasks`, other tasks are measured against rivals at 1024 environments: `HalfCheetah-v5/here` is the environment
 under jit, `HalfCheetah-v5/raw` and `HalfCheetah-v5/bound` its C physics alone on every core, as above,

@@ -32,9 +32,9 @@ TASKS = """## Stepping 1024 environments, random actions
 SyncVectorEnv runs on one core, the others on all. C physics: MuJoCo alone, through `mujoco.rollout`, as its package
 comes. Ours spends less on the same states: MuJoCo's clock is stopped, contact pairs are precomputed, render-only
 geometry is dropped (`envs/process.py`, `envs/physics/optimised.py`). C physics of that kind alone is the bound.
-Reacher, Pusher, Ant and the double pendulum (mujoco-threads.json) observe what `mujoco.rollout` does not return, and step through Python's
-threads. Of the rivals, Ant observes contact forces as well, ours by default not. Physics as brief as InvertedPendulum's
-is outrun, for its bound is timed from Python, step by step.
+Reacher, Pusher, Ant and the double pendulum (mujoco-threads.json) observe what `mujoco.rollout` does not return, and
+step through Python's threads. Of the rivals, Ant observes contact forces as well, ours by default not. Physics as
+brief as InvertedPendulum's is outrun, for its bound is timed from Python, step by step.
 """
 
 LEARNERS = """## Training
