@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["factory", "make", "names", "register", "register_with_gymnasium"]
 
-TOKENS_PREFIX = "tokens-"  # "tokens-sort-4" is a token task, its size behind its name
+TOKENS_PREFIX = "tokens-"  # "tokens-sort-4" is a token task of size 4
 HOST_PREFIX = "gym:"  # "gym:LunarLander-v3" is Gymnasium's own environment, stepped on the host
 
 _FACTORIES: dict[str, str | Callable[..., Env]] = {
@@ -56,7 +56,7 @@ _FACTORIES: dict[str, str | Callable[..., Env]] = {
     "probe-truncation": "envs.probes:TruncationOnly",
 }
 
-# Those that are made without a computation, so that a forked process can say at their first reset why it fails.
+# Made without a computation, so that a forked process can refuse at their first reset and say why.
 _COMPUTE_NOTHING = frozenset(name for name in _FACTORIES if not name.startswith(TOKENS_PREFIX))
 
 
@@ -72,7 +72,8 @@ def make(name: str, **kwargs) -> Env:
 
 
 def factory(name: str) -> Callable[..., Env]:
-    """What `make(name, ...)` calls; its parameters are the environment's options. Raises ValueError like `make`."""
+    """The callable behind `make(name, ...)`; its parameters are the environment's options. Raises ValueError like
+    `make`."""
     process.require_single_precision()
     if name.startswith(HOST_PREFIX):
         from envs.host import make_host
@@ -86,11 +87,11 @@ def factory(name: str) -> Callable[..., Env]:
         near = difflib.get_close_matches(name, _FACTORIES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
         raise ValueError(f"unknown environment {name!r}: {hint}")
-    found = _FACTORIES[name]
-    if isinstance(found, str):
-        module, _, attribute = found.partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-    return found
+    entry = _FACTORIES[name]
+    if isinstance(entry, str):
+        module, _, attribute = entry.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    return entry
 
 
 def register(name: str, factory: Callable[..., Env]) -> None:
@@ -101,6 +102,8 @@ def register(name: str, factory: Callable[..., Env]) -> None:
 
 
 def names() -> list[str]:
+    """Names of all registered environments, sorted; those of Gymnasium (`gym:...`) and sized token tasks are not
+    listed."""
     return sorted(_FACTORIES)
 
 
@@ -119,7 +122,7 @@ def register_with_gymnasium() -> None:
             )
 
 
-# Steps; the environments' own `max_episode_steps`, said here too so that nothing need be imported.
+# Steps: the environments' own `max_episode_steps`, to which a test holds them. Here so that nothing need be imported.
 _TIME_LIMITS: dict[str, int | None] = {
     "walker": 400,
     "CartPole-v1": 500,

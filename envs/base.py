@@ -1,7 +1,7 @@
-"""The environment contract, and the one function that turns it into what learners see.
+"""The environment contract, and the one function that turns an environment into the steps that learners see.
 
 An environment is a Markov decision process written as pure functions of one state; `jax.vmap` makes batches.
-Episode ends, resets and the time limit are not the environment's business: `step` does them, here, for all.
+`step` adds the end of episodes, resets and the time limit, here, for all environments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ ALL_EPISODES = sys.maxsize  # a number of episodes to record: every one
 
 
 def static(default: Any = dataclasses.MISSING) -> Any:
-    """A field of an environment that is part of its structure: no leaf of the pytree, and a change compiles anew."""
+    """Declares a field of an environment that is part of its structure: no leaf of the pytree, and a change compiles
+    anew."""
     return flax.struct.field(pytree_node=False, default=default)
 
 
@@ -47,7 +48,7 @@ class Env(Generic[State]):
     # Every finite state is known to have a finite observation: `advance` need not look, which in environments of a few
     # sums would take a good part of a step.
     finite_observations: bool = False
-    on_host: bool = False  # lives outside the program: its states cannot be stepped twice
+    on_host: bool = False  # runs on the host; a state cannot be stepped twice
     render_fps: float | None = None  # steps a second, for videos; None: there is nothing to see
     # Episodes that `episode_report` needs, at least; an evaluation then keeps the states of all its episodes, in full.
     # 0: there is no report, and only what a video shows is kept.
@@ -72,10 +73,12 @@ class Env(Generic[State]):
 
     @property
     def observation_space(self) -> gymnasium.Space:
+        """The space of `observation`, of 32-bit numbers at most."""
         raise NotImplementedError
 
     @property
     def action_space(self) -> gymnasium.Space:
+        """The space of actions, of 32-bit numbers at most. Learners scale [-1, 1] to the bounds of a Box."""
         raise NotImplementedError
 
     def initial(self, key: PRNGKeyArray) -> State:
@@ -87,6 +90,8 @@ class Env(Generic[State]):
         raise NotImplementedError
 
     def observation(self, state: State) -> PyTree[Array]:
+        """The observation of `state`, a pytree in `observation_space`. No random numbers: noise is drawn by
+        `transition`."""
         raise NotImplementedError
 
     def reward(self, state: State, action: Array, next_state: State) -> Array:
@@ -94,26 +99,26 @@ class Env(Generic[State]):
         raise NotImplementedError
 
     def terminal(self, state: State) -> Array:
-        """Whether the process ends in `state`, a bool scalar. The time limit does not count."""
+        """True if the process ends in `state`, a bool scalar. The time limit does not count."""
         raise NotImplementedError
 
     def truncated(self, state: State) -> Array:
-        """Whether the episode is cut off in `state` for a reason outside the process, a bool scalar. The time limit
-        is `max_episode_steps`, not this."""
+        """True if the episode is cut off in `state` for a reason outside the process, a bool scalar. The time limit is
+        `max_episode_steps`, not this."""
         return jnp.zeros((), bool)
 
     def restart(self, state: State, key: PRNGKeyArray) -> State:
-        """The start of the episode that follows the one which ended in `state`. Unless an environment lives outside
-        the program, that is any start."""
+        """The start of the episode after the one that ended in `state`: any start, unless the environment runs on the
+        host."""
         return self.initial(key)
 
     def stand_in(self, state: State, next_state: State) -> State:
-        """The state in place of a `next_state` which is not finite, or is not observed or rewarded with finite numbers:
+        """The state that replaces a `next_state` which is not finite, or whose observation or reward is not: by default
         `state`, the last good one. The episode ends there."""
         return state
 
     def info(self, state: State, action: Array, next_state: State) -> dict[str, Array]:
-        """Scalars worth watching (reward terms and the like); their means become metrics."""
+        """Scalars to record, by name (reward terms and the like); their means become metrics."""
         return {}
 
     def render(self, state: State, width: int, height: int) -> np.ndarray:
@@ -147,7 +152,7 @@ class Env(Generic[State]):
         return ()
 
     def at(self, env_steps: Array | float) -> Env[State]:
-        """The environment as it stands after `env_steps` steps of training: where a curriculum goes.
+        """The environment after `env_steps` steps of training, where a curriculum changes it.
 
         Learners call it once an iteration; evaluation uses `at(inf)`.
         """
@@ -189,7 +194,7 @@ class Running(NamedTuple):
 
 
 class Timestep(NamedTuple):
-    """What one step shows a learner. `terminated` and `truncated` are never both set."""
+    """One step, as a learner sees it. `terminated` and `truncated` are never both set."""
 
     obs: Any  # where the next action is chosen: after a reset, the new episode's first observation
     reward: Array  # float32 []
@@ -227,8 +232,8 @@ def advance(
     """One step of one environment, without a reset: `obs` is `next_obs`.
 
     A state s' that is not finite, or whose observation or reward is not, ends the episode with reward 0, and the
-    previous state and observation stand in its place; `info["nonfinite"]` counts it, `bad` says which it was. It harms
-    no other environment.
+    previous state and observation replace it; `info["nonfinite"]` counts it, `bad` says which part it was. Other
+    environments of the batch are not affected.
     """
     state, t = running.state, running.t + 1
     next_state = _once(env.transition(state, action, key))
@@ -236,11 +241,11 @@ def advance(
     info = env.info(state, action, next_state)
 
     # `where`, never a product with 0 or 1: NaN survives a product.
-    seen = () if env.finite_observations else env.observation(next_state)
-    finite = all_finite((next_state, reward, seen))
+    obs = () if env.finite_observations else env.observation(next_state)
+    finite = all_finite((next_state, reward, obs))
     terminated = ~finite | env.terminal(next_state)
     truncated = ~terminated & ((t >= env.max_episode_steps) | env.truncated(next_state))
-    bad = _bad_parts(next_state, seen, reward)
+    bad = _bad_parts(next_state, obs, reward)
     next_state = _where(finite, next_state, env.stand_in(state, next_state))
     reward = jnp.where(finite, reward, 0.0)
     info = _where(finite, info, jax.tree.map(jnp.zeros_like, info))
@@ -260,18 +265,18 @@ def step(
     """One step of one environment; when the episode ends, the next one starts at once. See also `advance`.
 
     Args:
-      key: used for the transition and, if need be, the reset.
+      key: used for the transition and, if the episode ends, the reset.
       resets: a bank of start states (leading axis K), shared by all environments, from which one is drawn
         uniformly. Under `vmap` a fresh reset is paid for by every environment at every step; where resets are
         costly (a physics call), a bank made once an iteration is nearly free. None: a fresh reset.
     """
-    # The keys that `split` gives, for a quarter of the price: of those that nobody uses nothing is computed.
+    # The keys that `split` gives, for a quarter of the time: unused ones are not computed.
     transition_key, reset_key = (jax.random.fold_in(key, i) for i in range(2))
     running, timestep = advance(env, transition_key, running, action)
     done = timestep.terminated | timestep.truncated
     start = env.restart(running.state, reset_key) if resets is None else _draw(resets, reset_key)
     running = Running(_where(done, _once(start), running.state), jnp.where(done, 0, running.t))
-    # Of the state chosen, not chosen of two: then `next_obs` costs nothing to those who do not look at it.
+    # The observation of the selected state, not a selection of two: `next_obs` then costs nothing where it is not used.
     return running, timestep._replace(obs=env.observation(running.state))
 
 
@@ -283,8 +288,9 @@ def _draw(bank: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:
 
 
 def _once(tree: PyTree[Array]) -> PyTree[Array]:
-    """Computed once. XLA would compute a state again for each of reward, end and observation that is made of it, rather
-    than write it down: half as much again, or three times as much, for a step of classic control."""
+    """A barrier behind which `tree` is computed once. XLA would compute a state again for each of reward, end and
+    observation that uses it, rather than store it: half as much again, or three times as much, for a step of classic
+    control."""
     return jax.lax.optimization_barrier(tree)
 
 
@@ -293,7 +299,7 @@ def _where(condition: Array, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array
 
 
 def all_finite(tree: PyTree[Array]) -> Array:
-    """Whether every float in `tree` is finite, a bool scalar."""
+    """True if every float in `tree` is finite, a bool scalar."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
     return (
         jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
@@ -303,7 +309,7 @@ def all_finite(tree: PyTree[Array]) -> Array:
 
 
 def _bad_parts(state: PyTree[Array], obs: PyTree[Array], reward: Array) -> Array:
-    """The sum of the parts that are not finite, see `Bad`."""
+    """The sum of the flags of `Bad` whose part is not finite, uint8."""
     parts = {Bad.STATE: state, Bad.OBSERVATION: obs, Bad.REWARD: reward}
     return sum(
         (jnp.where(all_finite(part), 0, bit).astype(jnp.uint8) for bit, part in parts.items()),

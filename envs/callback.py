@@ -25,12 +25,12 @@ _host_call.multiple_results = True
 
 
 def host_call(function: Callable[..., PyTree], result: PyTree, *arguments: PyTree) -> PyTree:
-    """`function(*arguments)`, computed by Python on the host; NumPy alone, JAX must not be called in there.
+    """Calls `function(*arguments)` in Python on the host. NumPy alone: JAX must not be called in there.
 
     Args:
-      function: pure as far as anyone can tell: it may be called again, or not at all. Under `vmap` it is called once
-        for the whole batch, with the batch's axes in front of all arguments, which it may not write to.
-      result: shapes and dtypes of what it returns for no batch, `jax.ShapeDtypeStruct`s.
+      function: observably pure: JAX may call it again, or not at all. Under `vmap` it is called once for the whole
+        batch, with the batch's axes in front of all arguments, which it may not write to.
+      result: shapes and dtypes of its result without a batch, `jax.ShapeDtypeStruct`s.
     """
     if not hasattr(mlir, "emit_python_callback"):  # JAX promises to keep pure_callback, not this
         return jax.pure_callback(function, result, *arguments, vmap_method="broadcast_all")
@@ -46,13 +46,13 @@ def host_call(function: Callable[..., PyTree], result: PyTree, *arguments: PyTre
 
 
 class HostError(RuntimeError):
-    """A failure of what is called on the host, whose message is one line for people to read."""
+    """A failure of a function that is called on the host, whose message is one line for people to read."""
 
 
 def host_failure(error: BaseException) -> str | None:
-    """What went wrong on the host, in one line; None: `error` comes from no call to the host.
+    """The failure on the host behind `error`, in one line; None if `error` comes from no call to the host.
 
-    JAX reports an exception of the host's as a JaxRuntimeError, or, from a program's second call on, as a ValueError,
+    JAX reports an exception on the host as a JaxRuntimeError, or, from a program's second call on, as a ValueError,
     whose text is a traceback.
     """
     if isinstance(error, HostError):

@@ -31,6 +31,8 @@ _ENDLESS = 2**31 - 1  # steps: a time limit that is none; what counts them has 3
 
 
 def make_gym(name: str, *, render_mode: str | None = None, **kwargs) -> GymEnv:
+    """The environment called `name` with its options, as a `gymnasium.Env` without a time limit; the entry point of
+    `gymnasium.make`. Raises ValueError like `envs.make`, and for a render mode that the environment lacks."""
     return GymEnv(envs.make(name, **kwargs), render_mode)
 
 
@@ -46,7 +48,10 @@ def make_gym_vector(
     max_episode_steps: int | None = None,
     **kwargs,
 ) -> GymVectorEnv:
-    """`max_episode_steps`: the environment's own, if None; -1: no limit, as for `gymnasium.make`.
+    """`num_envs` environments called `name`; the entry point of `gymnasium.make_vec`.
+
+    Args:
+      max_episode_steps: the environment's own limit, if None; -1: no limit, as for `gymnasium.make`.
 
     Raises ValueError like `envs.make`, and for a limit of a token task, whose episodes end by themselves.
     """
@@ -60,9 +65,9 @@ def make_gym_vector(
 
 
 class _View:
-    """What single and vectorised environments share: set-up, seeding, and the steps as compiled programs.
+    """Set-up, seeding and compiled steps, shared by single and vectorised environments.
 
-    Raises ValueError for a render mode that the environment does not have.
+    Raises ValueError for a render mode that the environment lacks.
     """
 
     metadata: dict[str, Any] = {}
@@ -122,6 +127,8 @@ class GymEnv(_View, gymnasium.Env):
         self._set_up(env, render_mode, _reset, _step)
 
     def step(self, action):
+        """One step: (observation, reward, terminated, truncated, info). Raises ResetNeeded before the first reset, and
+        ValueError for an action outside the space in kind, shape or finiteness."""
         t, truncated = self._advance(action)
         info = {name: float(x) for name, x in t.info.items()}
         obs = _native(self.observation_space, t.obs)
@@ -165,9 +172,9 @@ class GymVectorEnv(_View, VectorEnv):
         seed: int | np.integer | Iterable[Any] | None = None,
         options: dict | None = None,
     ):
-        """As of a single environment; or from one seed for each environment, whose first state follows from its seed
-        as that of a single environment does (None: from what chance has in store). Raises ValueError for another
-        number of seeds than environments."""
+        """Resets all environments, from one seed, or from a seed for each: then each starts as a single environment
+        with its seed does (None: a random one). Returns (observations, {}). Raises ValueError for another number of
+        seeds than environments."""
         self._age = 0
         if seed is None or isinstance(seed, int | np.integer):
             return super().reset(seed=None if seed is None else int(seed), options=options)
@@ -186,6 +193,8 @@ class GymVectorEnv(_View, VectorEnv):
         return self._start(_seeded_reset, jnp.stack(keys))
 
     def step(self, actions):
+        """One step of all environments: (observations, rewards, terminated, truncated, infos). Raises like
+        `GymEnv.step`."""
         require_unforked()
         if self.env.reset_bank and self._running is not None and self._age % _BANK_STEPS == 0:
             self._bank, self._key = _bank(self.env, self._key)
@@ -203,6 +212,7 @@ class GymVectorEnv(_View, VectorEnv):
         return obs, t.reward.astype(np.float64), t.terminated, t.truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
+        """RGB images of all environments, with `render_mode="rgb_array"`; else None."""
         if self.render_mode is None:
             return None
         self._require_reset("render")

@@ -44,10 +44,10 @@ from envs.callback import HostError, host_call, one_line
 from envs.host_values import (
     Observations,
     all_finite,
-    as_seen,
-    of_reset,
-    of_step,
-    to_number,
+    jax_space,
+    reset_observation,
+    reward_number,
+    step_values,
 )
 
 _KEPT = 1024  # environments that a training run's host keeps besides the newest batch
@@ -83,11 +83,12 @@ class HostEnv(Env[HostState]):
 
     @property
     def observation_space(self) -> Box | Discrete:
+        """The environment's space, in the types that JAX has."""
         return self.host.observation_space
 
     @property
     def action_space(self) -> Box | Discrete:
-        """As the environment has it, in the types that JAX has."""
+        """The environment's space, in the types that JAX has."""
         return self.host.action_space
 
     def initial(self, key: PRNGKeyArray) -> HostState:
@@ -100,20 +101,25 @@ class HostEnv(Env[HostState]):
         return self._call(self.host.step, state, action, _seed(key))
 
     def restart(self, state: HostState, key: PRNGKeyArray) -> HostState:
+        """The state from which the next episode goes on: the host began it when the last one ended."""
         del key  # the environment was reset when its episode ended, and goes on with its own random numbers
         off = jnp.zeros((), bool)
         return dataclasses.replace(state, obs=state.start_obs, terminated=off, truncated=off)
 
     def observation(self, state: HostState) -> Array:
+        """The last observation."""
         return state.obs
 
     def reward(self, state: HostState, action: Array, next_state: HostState) -> Array:
+        """The reward that the environment returned for the step."""
         return next_state.reward
 
     def terminal(self, state: HostState) -> Array:
+        """True if the environment terminated the episode."""
         return state.terminated
 
     def truncated(self, state: HostState) -> Array:
+        """True if the environment, or the host's time limit, truncated the episode."""
         return state.truncated
 
     def stand_in(self, state: HostState, next_state: HostState) -> HostState:
@@ -125,6 +131,7 @@ class HostEnv(Env[HostState]):
         )
 
     def at(self, env_steps: Array | float) -> HostEnv:
+        """The environment on its evaluation host if `env_steps` is infinite; else itself."""
         evaluating = isinstance(env_steps, float) and env_steps == np.inf
         return dataclasses.replace(self, host=self.evaluation_host) if evaluating else self
 
@@ -161,8 +168,8 @@ class Host:
         env = self._take()
         self._free.append(env)
         self._actions = env.action_space
-        self.observation_space = as_seen(env.observation_space, "observations", spec.id)
-        self.action_space = as_seen(env.action_space, "actions", spec.id)
+        self.observation_space = jax_space(env.observation_space, "observations", spec.id)
+        self.action_space = jax_space(env.action_space, "actions", spec.id)
         self._observations = Observations(env.observation_space, self.observation_space)
         obs = self._observations.shape_and_dtype
         count, reward, flag = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.float32, bool))
@@ -209,9 +216,9 @@ class Host:
             self._fresh(number, start)
         slot = self.slots[number]
         with self._reported("step", number):
-            obs, reward, terminated, truncated, _ = of_step(slot.env.step(action))
+            obs, reward, terminated, truncated, _ = step_values(slot.env.step(action))
             out.obs[i] = out.start_obs[i] = self._observations.checked(obs)
-            out.reward[i] = to_number(reward)
+            out.reward[i] = reward_number(reward)
             finite = all_finite(out.obs[i]) and math.isfinite(out.reward[i])
         slot.call, slot.t = self.calls, slot.t + 1
         self.slots.move_to_end(number)
@@ -220,7 +227,7 @@ class Host:
         # What is not finite ends an episode, see `envs.base.advance`.
         if out.terminated[i] or out.truncated[i] or not finite:
             with self._reported("reset", number):
-                out.start_obs[i] = self._observations.first(of_reset(slot.env.reset()))
+                out.start_obs[i] = self._observations.first(reset_observation(slot.env.reset()))
             slot.t = 0
 
     def _fresh(self, number: int, seed):
@@ -232,7 +239,7 @@ class Host:
         slot.call, slot.t = self.calls, 0
         self.slots.move_to_end(number)
         with self._reported("reset", number):
-            return self._observations.first(of_reset(slot.env.reset(seed=int(seed))))
+            return self._observations.first(reset_observation(slot.env.reset(seed=int(seed))))
 
     def _take(self) -> gymnasium.Env:
         if self._free:

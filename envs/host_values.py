@@ -1,4 +1,4 @@
-"""What crosses from a Gymnasium environment to JAX: spaces, observations and rewards, in the types that JAX has."""
+"""Values that cross from a Gymnasium environment to JAX, in the types that JAX has: spaces, observations, rewards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from envs.base import require_32_bits
 
 
-def as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discrete:
+def jax_space(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discrete:
     """`space` in the types that JAX has.
 
     Raises ValueError, about the `what` ("actions") of an environment, for a space that is neither Box nor Discrete, or
@@ -34,7 +34,7 @@ def as_seen(space: gymnasium.Space, what: str, gymnasium_id: str) -> Box | Discr
 
 
 class Observations:
-    """Those of one environment. `space` is the environment's own, `seen` what `as_seen` made of it."""
+    """Checks of one environment's observations. `space` is the environment's own, `seen` its `jax_space`."""
 
     def __init__(self, space: gymnasium.Space, seen: Box | Discrete):
         dtype = jax.dtypes.canonicalize_dtype(seen.dtype)
@@ -47,8 +47,9 @@ class Observations:
         self._usual = (dtype, space.dtype) if rounded else (dtype,)  # which need no closer look
 
     def checked(self, obs: Any) -> np.ndarray:
-        """`obs`, which can be assigned to an array of the dtype. Raises ValueError where that would change it in shape
-        or value, but for floats, which are rounded, or where it is not in a Discrete space."""
+        """`obs` as an array that can be assigned to one of the JAX dtype. Raises ValueError where its shape is wrong,
+        where the assignment would change a value (floats apart, which are rounded), or where it is not in a Discrete
+        space."""
         obs = np.asarray(obs)
         if obs.shape != self._shape:
             raise ValueError(
@@ -66,8 +67,8 @@ class Observations:
         return obs
 
     def first(self, obs: Any) -> np.ndarray:
-        """As `checked`, of an episode's first observation, which no other can stand in for: raises ValueError also
-        where it is not finite as JAX sees it."""
+        """An episode's first observation, `checked`. As no other can replace it, raises ValueError also where it is not
+        finite in the JAX dtype."""
         obs = self.checked(obs)
         if not all_finite(obs.astype(self.shape_and_dtype.dtype)):
             raise ValueError(
@@ -77,12 +78,12 @@ class Observations:
 
 
 def all_finite(values: np.ndarray | np.generic) -> bool:
-    """Whether all of an array, or one number, is finite; whole numbers are."""
+    """True if every number is finite; integers always are."""
     return values.dtype.kind != "f" or bool(np.isfinite(values).all())
 
 
 def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
-    """Whether these values can be of this type."""
+    """True if the type can hold these values."""
     if not np.issubdtype(dtype, np.integer):
         return np.can_cast(values.dtype, dtype, "same_kind")
     bounds = np.iinfo(dtype)
@@ -90,8 +91,8 @@ def _holds(dtype: np.dtype, values: np.ndarray) -> bool:
     return whole and bool(((bounds.min <= values) & (values <= bounds.max)).all())
 
 
-def of_reset(result: Any) -> Any:
-    """The observation. Raises TypeError where `reset` did not return (observation, info)."""
+def reset_observation(result: Any) -> Any:
+    """The observation in the result of `reset`. Raises TypeError for a result that is not (observation, info)."""
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
         return result[0]
     raise TypeError(
@@ -100,8 +101,8 @@ def of_reset(result: Any) -> Any:
     )
 
 
-def of_step(result: Any) -> tuple:
-    """Raises TypeError where `step` did not return (observation, reward, terminated, truncated, info)."""
+def step_values(result: Any) -> tuple:
+    """The result of `step` itself. Raises TypeError if it is not (observation, reward, terminated, truncated, info)."""
     if isinstance(result, tuple) and len(result) == 5:
         return result
     old = isinstance(result, tuple) and len(result) == 4
@@ -117,8 +118,8 @@ def _outline(result: Any) -> str:
     return f"one value of type {type(result).__name__}"
 
 
-def to_number(reward: Any) -> float:
-    """Raises TypeError for what is none."""
+def reward_number(reward: Any) -> float:
+    """The reward as a float. Raises TypeError if it is no number."""
     try:
         return float(reward)
     except (TypeError, ValueError):

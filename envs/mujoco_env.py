@@ -67,7 +67,7 @@ class MujocoEnv(Env[Any]):
         self.check_model()
 
     def check_model(self) -> None:
-        """Raises ValueError for a model that the task cannot be played with; override to look for more."""
+        """Raises ValueError for a model that the task cannot use; override to check more."""
         if not self.model.nu and type(self).action_space is MujocoEnv.action_space:
             raise ValueError(
                 f"{type(self).__name__}'s model has no actuators: a policy could do nothing"
@@ -79,6 +79,7 @@ class MujocoEnv(Env[Any]):
 
     @property
     def model(self) -> mujoco.MjModel:
+        """The engine's model; not to be changed."""
         return self.engine.model
 
     @property
@@ -88,19 +89,20 @@ class MujocoEnv(Env[Any]):
 
     @property
     def render_fps(self) -> int:  # type: ignore[override]
+        """Actions a second, rounded, at least 1."""
         return max(1, round(1 / self.dt))
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
-        """Every finite number: what is not finite is never shown."""
-        # The key is made in there, so that nothing is computed: a forked process could not.
+        """Every finite float32 in the shape of `observation`: states that are not finite are never observed."""
+        # The key is made inside, so that nothing is computed: a forked process could not.
         shape = jax.eval_shape(lambda: self.observation(self.initial(jax.random.key(0)))).shape
         largest = np.finfo(np.float32).max
         return gymnasium.spaces.Box(-largest, largest, shape, np.float32)
 
     @property
     def action_space(self) -> gymnasium.spaces.Box:
-        """The actuators' control ranges; those without one take any number."""
+        """The actuators' control ranges; every finite number for actuators without one."""
         limited = self.model.actuator_ctrllimited.astype(bool)
         largest = np.finfo(np.float32).max
         low, high = (
@@ -135,11 +137,12 @@ class MujocoEnv(Env[Any]):
         return self.engine.step(self.physics(state), action, overrides)
 
     def render(self, state: Any, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        """An RGB image of the state, by MuJoCo's renderer or drawn; see `envs.physics.render`."""
         return render(self.model, np.asarray(self.physics(state).qpos), width, height)
 
 
 def load_file(path: Path) -> mujoco.MjModel:
-    """The model in an XML file. Raises ValueError, which names the file, if there is none, or it cannot be read."""
+    """The model in an XML file. Raises ValueError, with the file's name, if there is none or it cannot be read."""
     if not path.is_file():
         raise ValueError(f"there is no model file {path}")
     try:

@@ -1,4 +1,4 @@
-"""What counts as walking: measures of a gait, from the states of whole episodes.
+"""Measures of a gait, from the states of whole episodes, and the criterion of walking.
 
 Plain NumPy, after the fact. A foot is in contact while the force on it exceeds 2% of the body's weight, debounced by
 the majority of three control steps (75 ms).
@@ -96,8 +96,9 @@ def analyse(
 
 
 def walks(report: dict[str, float]) -> bool:
-    """Whether the measures amount to walking: it survives, gets on, puts one foot before the other, each foot is on
-    the ground between 30% and 70% of the time, it is seldom in the air, and a swing takes more than 0.105 s on average.
+    """True if the measures amount to walking: survival of at least 95%, 3 m, feet that alternate, each foot on the
+    ground between 30% and 70% of the time, both in the air for less than 20%, and swings of more than 0.105 s on
+    average.
 
     Swings are counted by `touchdowns_per_second`; a report without it is judged by the rest.
     """

@@ -8,7 +8,7 @@ hips. The project's source document prints its reward as `r_t = v_x - 3 y^2 - 50
 with v_x, y, z of the torso after the step, u the action in [-1, 1], Ts = 0.025 s and Tf = 10 s: "25xx" pays for
 being alive, "0.22xx" charges for torque. The coefficient published with the robot is 0.02, and it is the default so
 that returns compare with published ones; `torque_weight=0.22` is the one printed. From scratch the latter teaches
-the robot to dive forward, so the weight can be raised along the way: `torque_weight_ramp`.
+a robot to dive forward, so the weight can be raised along the way: `torque_weight_ramp`.
 
 Solver. Newton with 6 iterations of 10 line-search steps from a cold start is converged (qpos to 6e-6 over one
 control step) and costs C MuJoCo no more than fewer; 5 substeps of 5 ms with the implicitfast integrator carry the
@@ -114,6 +114,7 @@ class Walker(MujocoEnv):
         return WalkerState(self.at_rest(qpos, qvel), jnp.zeros(6))
 
     def physics(self, state: WalkerState) -> PhysicsState:
+        """The field `physics`."""
         return state.physics
 
     def transition(
@@ -123,6 +124,7 @@ class Walker(MujocoEnv):
         key: PRNGKeyArray,
         overrides: Mapping[str, Array] | None = None,
     ) -> WalkerState:
+        """The physics after one action, which is clipped to [-1, 1]."""
         action = jnp.clip(action, -1.0, 1.0)
         return WalkerState(super().transition(state, action, key, overrides), action)
 
@@ -164,10 +166,11 @@ class Walker(MujocoEnv):
         )
 
     def reward(self, state: WalkerState, action: Array, next_state: WalkerState) -> Array:
+        """The sum of `reward_terms`."""
         return jnp.sum(jnp.stack(list(self.reward_terms(next_state).values())))
 
     def reward_terms(self, next_state: WalkerState) -> dict[str, Array]:
-        """The reward's addends, in the order in which the formula names them."""
+        """Terms of the reward, in the order of the formula."""
         qpos, qvel = next_state.physics.qpos, next_state.physics.qvel
         return {
             "forward": self.forward_weight * qvel[0],
@@ -178,10 +181,12 @@ class Walker(MujocoEnv):
         }
 
     def terminal(self, state: WalkerState) -> Array:
-        """Torso at or below 0.1 m, more than 1 m off the line, or turned by 45 degrees about any axis."""
+        """True if the torso is at or below 0.1 m, more than 1 m off the line, or turned by 45 degrees about any
+        axis."""
         return fallen(state.physics.qpos)
 
     def info(self, state: WalkerState, action: Array, next_state: WalkerState) -> dict[str, Array]:
+        """The terms of the reward, as "reward/..."."""
         return {f"reward/{name}": term for name, term in self.reward_terms(next_state).items()}
 
     def episode_report(
@@ -205,6 +210,7 @@ class Walker(MujocoEnv):
         return f"{(t + 1) * CONTROL_PERIOD:4.1f} s", f"{x[t]:5.2f} m", f"{speed:5.2f} m/s"
 
     def at(self, env_steps: Array | float) -> Walker:
+        """The walker with the torque weight that `torque_weight_ramp` gives after `env_steps` steps."""
         if self.torque_weight_ramp is None:
             return self
         first, begin, end = self.torque_weight_ramp

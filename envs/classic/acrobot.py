@@ -57,6 +57,7 @@ class Acrobot(Env[Array]):
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
+        """Bounds: 1 for cosines and sines, and the speed limits."""
         high = np.array([1.0, 1.0, 1.0, 1.0, *SPEED_LIMITS], np.float32)
         return gymnasium.spaces.Box(-high, high)
 
@@ -66,6 +67,7 @@ class Acrobot(Env[Array]):
         return gymnasium.spaces.Discrete(3)
 
     def initial(self, key: PRNGKeyArray) -> Float[Array, "4"]:
+        """Uniform in [-0.1, 0.1] for each coordinate."""
         return jax.random.uniform(key, (4,), minval=-_START, maxval=_START)
 
     def transition(
@@ -111,15 +113,17 @@ class Acrobot(Env[Array]):
         return jnp.stack([cos[0], sin[0], cos[1], sin[1], state[2], state[3]])
 
     def reward(self, state: Array, action: Array, next_state: Array) -> Float[Array, ""]:
+        """-1 for each step but the one that reaches the goal."""
         return jnp.where(self.terminal(next_state), 0.0, -1.0)
 
     def terminal(self, state: Float[Array, "4"]) -> Array:
-        """The free end is higher than 1 m above the fixed joint."""
+        """True if the free end is higher than 1 m above the fixed joint."""
         return -jnp.cos(state[0]) - jnp.cos(state[0] + state[1]) > GOAL_HEIGHT
 
     def render(
         self, state: Float[Array | np.ndarray, "4"], width: int, height: int
     ) -> UInt8[np.ndarray, "h w 3"]:
+        """Links and the goal's height; an RGB image of the state, uint8 [height, width, 3]."""
         angle1, angle2 = float(state[0]), float(state[1])
         elbow = np.array([math.sin(angle1), -math.cos(angle1)])
         tip = elbow + np.array([math.sin(angle1 + angle2), -math.cos(angle1 + angle2)])

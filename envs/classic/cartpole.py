@@ -63,6 +63,7 @@ class CartPole(Env[Array]):
         return gymnasium.spaces.Discrete(2)
 
     def initial(self, key: PRNGKeyArray) -> Float[Array, "4"]:
+        """Uniform in [-0.05, 0.05] for each coordinate."""
         return jax.random.uniform(key, (4,), minval=-_START, maxval=_START)
 
     def transition(
@@ -80,20 +81,23 @@ class CartPole(Env[Array]):
         return state + PERIOD * jnp.stack([velocity, acceleration, spin, angular_acceleration])
 
     def observation(self, state: Float[Array, "4"]) -> Float[Array, "4"]:
+        """The state."""
         return state
 
     def reward(self, state: Array, action: Array, next_state: Array) -> Float[Array, ""]:
+        """1 for every step; with `sutton_barto_reward`, -1 for the step that ends the episode, else 0."""
         if self.sutton_barto_reward:
             return jnp.where(self.terminal(next_state), -1.0, 0.0)
         return jnp.ones(())
 
     def terminal(self, state: Float[Array, "4"]) -> Array:
-        """The cart is more than 2.4 m off the middle, or the pole more than 12 degrees off upright."""
+        """True if the cart is more than 2.4 m off the middle, or the pole more than 12 degrees off upright."""
         return (jnp.abs(state[0]) > POSITION_LIMIT) | (jnp.abs(state[2]) > ANGLE_LIMIT)
 
     def render(
         self, state: Float[Array | np.ndarray, "4"], width: int, height: int
     ) -> UInt8[np.ndarray, "h w 3"]:
+        """An RGB image of the state, uint8 [height, width, 3]."""
         position, _, angle, _ = (float(x) for x in state)
         canvas = draw.Canvas(width, height, center=(0.0, 0.62), span=(5.6, 2.2))
         canvas.polygon([(-9, -9), (-9, -0.16), (9, -0.16), (9, -9)], draw.GROUND)

@@ -38,6 +38,7 @@ class Canvas:
         self._stroke = max(1, height // 180)  # 2 pixels of a picture 360 pixels high
 
     def polygon(self, points: Sequence[Point], color: Color) -> None:
+        """A filled polygon."""
         self._draw.polygon(self._place(points), fill=color)
 
     def line(self, points: Sequence[Point], color: Color) -> None:
@@ -51,6 +52,7 @@ class Canvas:
             self.disc(end, thickness / 2, color)
 
     def disc(self, center: Point, radius: float, color: Color) -> None:
+        """A filled disc."""
         self._draw.ellipse(self._box(center, radius), fill=color)
 
     def circle(self, center: Point, radius: float, color: Color) -> None:
@@ -58,7 +60,8 @@ class Canvas:
         self._draw.ellipse(self._box(center, radius), outline=color, width=self._stroke)
 
     def text(self, point: Point, text: str, anchor: str) -> None:
-        """`anchor` is Pillow's: "ma" hangs the text centred below the point, "ld" stands it right above."""
+        """Text at a point. `anchor` is Pillow's: "ma" hangs the text centred below the point, "ld" stands it right
+        above."""
         (place,) = self._place([point])
         self._draw.text(place, text, fill=INK, font=_font(self._height // 28), anchor=anchor)
 
@@ -68,6 +71,7 @@ class Canvas:
         self._draw.text((margin, margin), text, fill=INK, font=_font(margin))
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture, uint8 [height, width, 3]."""
         return np.asarray(self._image.reduce(_SUPERSAMPLING))
 
     def _place(self, points: Sequence[Point]) -> list[tuple[float, float]]:

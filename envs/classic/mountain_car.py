@@ -106,9 +106,11 @@ class MountainCar(_Car):
         return gymnasium.spaces.Discrete(3)
 
     def push(self, action: Array) -> Array:
+        """-0.001, 0 or 0.001 for the actions 0, 1, 2."""
         return (action - 1) * 0.001
 
     def reward(self, state: Array, action: Array, next_state: Array) -> Float[Array, ""]:
+        """-1."""
         return -jnp.ones(())
 
 
@@ -126,11 +128,13 @@ class ContinuousMountainCar(_Car):
         return gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def push(self, action: Float[Array, "1"]) -> Array:
+        """0.0015 times the action, clipped to [-1, 1]."""
         return jnp.clip(action[0], -1.0, 1.0) * 0.0015
 
     def reward(
         self, state: Array, action: Float[Array, "1"], next_state: Array
     ) -> Float[Array, ""]:
+        """-0.1 a^2, and 100 for the step that reaches the goal."""
         return jnp.where(self.terminal(next_state), 100.0, 0.0) - 0.1 * action[0] ** 2
 
 

@@ -44,6 +44,7 @@ class Pendulum(Env[Array]):
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
+        """Bounds: 1 for cosine and sine, and the speed limit."""
         high = np.array([1.0, 1.0, MAX_SPEED], np.float32)
         return gymnasium.spaces.Box(-high, high)
 
@@ -53,6 +54,7 @@ class Pendulum(Env[Array]):
         return gymnasium.spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,), np.float32)
 
     def initial(self, key: PRNGKeyArray) -> Float[Array, "2"]:
+        """Uniform angle in [-pi, pi], and rate in [-1, 1] rad/s."""
         return jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0) * jnp.array(_START)
 
     def transition(
@@ -79,12 +81,13 @@ class Pendulum(Env[Array]):
         return -(angle**2 + 0.1 * state[1] ** 2 + 0.001 * _torque(action) ** 2)
 
     def terminal(self, state: Array) -> Array:
-        """Never: only the time limit ends an episode."""
+        """False: only the time limit ends an episode."""
         return jnp.zeros((), bool)
 
     def render(
         self, state: Float[Array | np.ndarray, "2"], width: int, height: int
     ) -> UInt8[np.ndarray, "h w 3"]:
+        """An RGB image of the state, uint8 [height, width, 3]."""
         angle, speed = (float(x) for x in state)
         tip = (-_LENGTH * math.sin(angle), _LENGTH * math.cos(angle))
         canvas = draw.Canvas(width, height, center=(0.0, 0.0), span=(2.7, 2.7))

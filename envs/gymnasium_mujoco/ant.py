@@ -54,9 +54,11 @@ class Ant(GymnasiumMujoco):
         self.body(self.main_body)
 
     def initial(self, key: PRNGKeyArray) -> PhysicsState:
+        """The model's pose with noise of `reset_noise_scale`: uniform coordinates, Gaussian speeds."""
         return self.near_rest(key, self.reset_noise_scale, gaussian_speeds=True)
 
     def observation(self, state: PhysicsState) -> Array:
+        """The observation in the class's docstring."""
         skipped = 2 if self.exclude_current_positions_from_observation else 0
         parts = [state.qpos[skipped:], state.qvel]
         if self.include_cfrc_ext_in_observation:
@@ -64,6 +66,7 @@ class Ant(GymnasiumMujoco):
         return jnp.concatenate(parts)
 
     def reward_terms(self, state, action, next_state):
+        """Terms of the reward, as in the class's docstring."""
         x_velocity, _ = self._velocity(state, next_state)
         return {
             "reward_forward": self.forward_reward_weight * x_velocity,
@@ -73,6 +76,7 @@ class Ant(GymnasiumMujoco):
         }
 
     def measurements(self, state: PhysicsState, next_state: PhysicsState) -> dict[str, Array]:
+        """Position (m), distance from the origin (m) and velocity (m/s) of the torso."""
         x_velocity, y_velocity = self._velocity(state, next_state)
         return {
             "x_position": next_state.qpos[0],
@@ -83,13 +87,16 @@ class Ant(GymnasiumMujoco):
         }
 
     def contact_forces(self, state: PhysicsState) -> Float[Array, "nbody 6"]:
+        """External torque and force on each body, clipped to `contact_force_range`."""
         return jnp.clip(state.extras["cfrc_ext"], *self.contact_force_range)
 
     def healthy(self, state: PhysicsState) -> Array:
+        """True if the torso's height (m) is in `healthy_z_range`, a closed interval."""
         low, high = self.healthy_z_range
         return (low <= state.qpos[2]) & (state.qpos[2] <= high)
 
     def terminal(self, state: PhysicsState) -> Array:
+        """True if not healthy, where `terminate_when_unhealthy`."""
         return ~self.healthy(state) if self.terminate_when_unhealthy else super().terminal(state)
 
     def _velocity(self, state: PhysicsState, next_state: PhysicsState) -> Float[Array, "2"]:

@@ -52,6 +52,8 @@ class Reacher(_Arm):
     max_episode_steps: int = static(50)
 
     def initial(self, key: PRNGKeyArray) -> PhysicsState:
+        """Coordinates within 0.1 rad of the model's, speeds within 0.005 rad/s, uniform; a resting target, see
+        `draw_goal`."""
         position_key, goal_key, speed_key = jax.random.split(key, 3)
         qpos = jnp.asarray(self.model.qpos0, jnp.float32) + uniform(
             position_key, self.model.nq, 0.1
@@ -60,6 +62,7 @@ class Reacher(_Arm):
         return self.at_rest(qpos.at[-2:].set(draw_goal(goal_key)), qvel.at[-2:].set(0.0))
 
     def observation(self, state: PhysicsState) -> Array:
+        """The observation in the class's docstring."""
         angles = state.qpos[:2]
         return jnp.concatenate(
             [
@@ -72,6 +75,7 @@ class Reacher(_Arm):
         )
 
     def reward_terms(self, state, action, next_state):
+        """Terms of the reward, as in the class's docstring."""
         return {
             "reward_dist": -self.reward_dist_weight * jnp.linalg.norm(self._error(next_state)),
             "reward_ctrl": -self.reward_control_weight * squared(action),
@@ -82,7 +86,7 @@ class Reacher(_Arm):
 
 
 def draw_goal(key: PRNGKeyArray) -> Float[Array, "2"]:
-    """Uniform in the disc of 0.2 m, which Gymnasium draws by rejection."""
+    """A target (m), uniform in the disc of radius 0.2 m. Gymnasium draws it by rejection."""
     radius, turn = jax.random.uniform(key, (2,))
     radius, angle = 0.2 * jnp.sqrt(radius), 2.0 * jnp.pi * turn
     return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
@@ -108,16 +112,20 @@ class Pusher(_Arm):
     max_episode_steps: int = static(100)
 
     def initial(self, key: PRNGKeyArray) -> PhysicsState:
+        """The model's pose with the cylinder at rest (see `draw_object`); speeds of the arm within 0.005 rad/s,
+        uniform."""
         object_key, speed_key = jax.random.split(key)
         place = jnp.concatenate([draw_object(object_key), jnp.zeros(2)])
         qpos = jnp.asarray(self.model.qpos0, jnp.float32).at[-4:].set(place)
         return self.at_rest(qpos, uniform(speed_key, self.model.nv, 0.005).at[-4:].set(0.0))
 
     def observation(self, state: PhysicsState) -> Array:
+        """The observation in the class's docstring."""
         positions = [self.position(state, name) for name in self.bodies]
         return jnp.concatenate([state.qpos[:7], state.qvel[:7], *positions])
 
     def reward_terms(self, state, action, next_state):
+        """Terms of the reward, as in the class's docstring."""
         tips, thing, goal = (self.position(next_state, name) for name in self.bodies)
         return {
             "reward_dist": -self.reward_dist_weight * jnp.linalg.norm(thing - goal),

@@ -1,4 +1,4 @@
-"""What Gymnasium's MuJoCo tasks have in common."""
+"""The base class of Gymnasium's MuJoCo tasks."""
 
 from __future__ import annotations
 
@@ -40,14 +40,17 @@ class GymnasiumMujoco(MujocoEnv):
         super().__post_init__()
 
     def check_model(self) -> None:
+        """Raises ValueError for a model with fewer degrees of freedom than `fewest_dofs`, or no actuator."""
         self._require("degrees of freedom", self.model.nv, self.fewest_dofs)
         self._require("actuators", self.model.nu, 1)
 
     @property
     def substeps(self) -> int:  # type: ignore[override]
+        """Steps of the model for each action: `frame_skip`."""
         return self.frame_skip
 
     def load_model(self) -> mujoco.MjModel:
+        """The model in `xml_file`, without MuJoCo's warnings. Raises ValueError if it cannot be read."""
         is_path = self.xml_file.startswith((".", "/", "~"))
         path = Path(self.xml_file).expanduser() if is_path else ASSETS / self.xml_file
         # Gymnasium's own files use attributes that are out of date, which MuJoCo would say at each start.
@@ -59,7 +62,7 @@ class GymnasiumMujoco(MujocoEnv):
             mujoco.set_mju_user_warning(warn)
 
     def body(self, name: str | int) -> int:
-        """The index of a body, given as such or by name."""
+        """The index of a body, given as an index or by name. Raises ValueError if the model has none."""
         if isinstance(name, int):
             if not 0 <= name < self.model.nbody:
                 raise ValueError(
@@ -82,7 +85,7 @@ class GymnasiumMujoco(MujocoEnv):
     def near_rest(
         self, key: PRNGKeyArray, scale: float | Array, gaussian_speeds: bool = False
     ) -> PhysicsState:
-        """The model's own pose with noise: coordinates U(-scale, scale), speeds the same or N(0, scale^2)."""
+        """The model's pose with noise: coordinates U(-scale, scale), speeds the same or N(0, scale^2)."""
         position_key, speed_key = jax.random.split(key)
         qpos = uniform(position_key, self.model.nq, scale)
         if gaussian_speeds:
@@ -94,27 +97,31 @@ class GymnasiumMujoco(MujocoEnv):
     def reward_terms(
         self, state: PhysicsState, action: Array, next_state: PhysicsState
     ) -> dict[str, Array]:
-        """Gymnasium's name -> its part of the reward."""
+        """The terms of the reward, by Gymnasium's names."""
         raise NotImplementedError
 
     def measurements(self, state: PhysicsState, next_state: PhysicsState) -> dict[str, Array]:
+        """Scalars that Gymnasium reports beside the terms of the reward, by Gymnasium's names."""
         return {}
 
     def reward(self, state: PhysicsState, action: Array, next_state: PhysicsState) -> Array:
+        """The sum of `reward_terms`."""
         return sum(self.reward_terms(state, action, next_state).values(), start=jnp.zeros(()))
 
     def info(
         self, state: PhysicsState, action: Array, next_state: PhysicsState
     ) -> dict[str, Array]:
+        """`measurements` and `reward_terms`."""
         terms = self.reward_terms(state, action, next_state)
         return self.measurements(state, next_state) | terms
 
     def terminal(self, state: PhysicsState) -> Array:
+        """False, unless a task overrides it."""
         return jnp.zeros((), bool)
 
 
 def uniform(key: PRNGKeyArray, size: int, scale: float | Array) -> Float[Array, " size"]:
-    """U(-scale, scale)."""
+    """Numbers from U(-scale, scale)."""
     return scale * jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
 
 

@@ -31,15 +31,19 @@ class InvertedPendulum(GymnasiumMujoco):
     reset_noise_scale: Any = 0.01
 
     def initial(self, key: PRNGKeyArray) -> PhysicsState:
+        """The model's pose with noise of `reset_noise_scale`: uniform coordinates, uniform speeds."""
         return self.near_rest(key, self.reset_noise_scale)
 
     def observation(self, state: PhysicsState) -> Array:
+        """The observation in the class's docstring."""
         return jnp.concatenate([state.qpos, state.qvel])
 
     def reward_terms(self, state, action, next_state):
+        """Terms of the reward, as in the class's docstring."""
         return {"reward_survive": jnp.where(self.terminal(next_state), 0.0, 1.0)}
 
     def terminal(self, state: PhysicsState) -> Array:
+        """True if the pole is more than 0.2 rad off upright."""
         return jnp.abs(state.qpos[1]) > 0.2
 
 
@@ -67,9 +71,11 @@ class InvertedDoublePendulum(GymnasiumMujoco):
             raise ValueError(f"{self.xml_file} has no site, which {type(self).__name__} needs")
 
     def initial(self, key: PRNGKeyArray) -> PhysicsState:
+        """The model's pose with noise of `reset_noise_scale`: uniform coordinates, Gaussian speeds."""
         return self.near_rest(key, self.reset_noise_scale, gaussian_speeds=True)
 
     def observation(self, state: PhysicsState) -> Array:
+        """The observation in the class's docstring."""
         return jnp.concatenate(
             [
                 state.qpos[:1],
@@ -81,6 +87,7 @@ class InvertedDoublePendulum(GymnasiumMujoco):
         )
 
     def reward_terms(self, state, action, next_state):
+        """Terms of the reward, as in the class's docstring."""
         x, _, height = next_state.extras["site_xpos"][0]
         v1, v2 = next_state.qvel[1:3]
         return {
@@ -90,4 +97,5 @@ class InvertedDoublePendulum(GymnasiumMujoco):
         }
 
     def terminal(self, state: PhysicsState) -> Array:
+        """True if the tip is at or below 1 m."""
         return state.extras["site_xpos"][0, 2] <= 1.0

@@ -65,10 +65,12 @@ class Swimmer(_Runner):
     ctrl_cost_weight: Any = 1e-4
 
     def observation(self, state: PhysicsState) -> Array:
+        """The observation in the class's docstring."""
         skipped = 2 if self.exclude_current_positions_from_observation else 0
         return jnp.concatenate([state.qpos[skipped:], state.qvel])
 
     def measurements(self, state: PhysicsState, next_state: PhysicsState) -> dict[str, Array]:
+        """The measurements of all runners, y (m) and its velocity (m/s), and the distance from the origin (m)."""
         return super().measurements(state, next_state) | {
             "y_position": next_state.qpos[1],
             "distance_from_origin": jnp.linalg.norm(next_state.qpos[:2]),
@@ -88,6 +90,7 @@ class HalfCheetah(_Runner):
     frame_skip: int = static(5)
 
     def initial(self, key: PRNGKeyArray) -> PhysicsState:
+        """The model's pose with noise of `reset_noise_scale`: uniform coordinates, Gaussian speeds."""
         return self.near_rest(key, self.reset_noise_scale, gaussian_speeds=True)
 
 
@@ -141,6 +144,7 @@ class Hopper(_Healthy):
     healthy_angle_range: Any = (-0.2, 0.2)
 
     def healthy(self, state: PhysicsState) -> Array:
+        """True if healthy as in the class's docstring."""
         others = jnp.concatenate([state.qpos[2:], state.qvel])
         return super().healthy(state) & within(others, self.healthy_state_range).all()
 
@@ -157,6 +161,6 @@ class Walker2d(_Healthy):
 
 
 def within(x: Array, interval: tuple[float, float]) -> Array:
-    """Whether x lies in the open interval."""
+    """True where x lies in the open interval (low, high)."""
     low, high = interval
     return (low < x) & (x < high)

@@ -28,7 +28,7 @@ def _font(size: int):
 
 
 class _View(NamedTuple):
-    """How a model is looked at; the same for all its states."""
+    """The frame in which a model is drawn, the same for all its states."""
 
     above: bool  # from above, or else from the right
     low: np.ndarray  # [3] m, corner of the box around what is drawn, in the model's reference pose
@@ -57,7 +57,7 @@ class _Camera(NamedTuple):
         return self.center + _flat(points - self.focus, self.above) * [self.scale, -self.scale]
 
     def depth(self, position: np.ndarray) -> float:
-        """How far away a point [3] is, in heights of the picture."""
+        """The distance of a point [3] along the view, in heights of the picture."""
         return (position - self.focus) @ ([0, 0, -1] if self.above else [0, 1, 0]) / self.span
 
 
@@ -82,8 +82,8 @@ def draw(model: mujoco.MjModel, data: mujoco.MjData, width: int, height: int) ->
 
 
 def _supersampling(height: int) -> int:
-    """How much larger it is drawn, then averaged down for smooth edges: small pictures need it more, and large ones
-    take longer."""
+    """Factor by which a picture is drawn larger and then averaged down, for smooth edges: small pictures need more, and
+    large ones take longer."""
     return 3 if height < 400 else 2
 
 
@@ -113,7 +113,7 @@ def _view(model: mujoco.MjModel) -> _View:
 
 
 def _lies_flat(model: mujoco.MjModel, data: mujoco.MjData) -> bool:
-    """Whether all joints turn about the vertical, or slide horizontally."""
+    """True if all joints turn about the vertical, or slide horizontally."""
     upright = np.abs(data.xaxis[:, 2])
     wanted = {mujoco.mjtJoint.mjJNT_HINGE: 1.0, mujoco.mjtJoint.mjJNT_SLIDE: 0.0}
     kinds = [wanted.get(mujoco.mjtJoint(kind)) for kind in model.jnt_type]
@@ -124,7 +124,8 @@ def _lies_flat(model: mujoco.MjModel, data: mujoco.MjData) -> bool:
 
 
 def _roaming_body(model: mujoco.MjModel) -> int:
-    """The first joint's body, if that joint lets it leave the place: floating, or sliding without a stop."""
+    """The body of the first joint, if that joint lets it leave the place: floating, or sliding without a stop. 0:
+    none."""
     if not model.njnt:
         return 0
     slides = model.jnt_type[0] == mujoco.mjtJoint.mjJNT_SLIDE and not model.jnt_limited[0]
@@ -133,7 +134,7 @@ def _roaming_body(model: mujoco.MjModel) -> int:
 
 
 def _swept(model, data, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The box [low, high], and what the first hinge without a stop can move to: all that is now in the box."""
+    """The box [low, high], enlarged by everything that the first hinge without a stop can move."""
     free = (model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE) & (model.jnt_limited == 0)
     if not free.any():
         return low, high

@@ -1,4 +1,4 @@
-"""What every physics engine offers."""
+"""The interface of physics engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MuJoCo's features, and what the engines do with them: the one place that decides.
+"""MuJoCo's features, and how the engines treat them: the one place that decides.
 
 Between two control steps a `PhysicsState` carries coordinates, velocities and activations, nothing else. A model that
 needs more (the time, past controls, a plugin's memory), or a feature that MJX passes over, is refused in one line.
@@ -48,7 +48,7 @@ def _enables(model: mujoco.MjModel, *bits: mujoco.mjtEnableBit) -> bool:
 
 
 def _any(*names: str) -> Callable[[mujoco.MjModel], bool]:
-    """Whether one of these fields of the model has an entry that is not zero."""
+    """A test for a non-zero entry in one of these fields of a model."""
     return lambda model: any(np.any(getattr(model, name)) for name in names)
 
 
@@ -169,8 +169,8 @@ def require_supported(model: mujoco.MjModel, backend: Literal["native", "mjx"]) 
 
 
 def require_read_by_mjx(model: mujoco.MjModel, overrides: Iterable[str]) -> None:
-    """Raises ValueError for an override of which MJX takes no notice: it decides from the file's numbers where dry
-    friction is, which equalities hold, and where bodies stand that nothing moves."""
+    """Raises ValueError for an override that MJX ignores: it decides from the file's numbers where dry friction is,
+    which equalities hold, and where fixed bodies stand."""
     passed_over = {
         "eq_active0": True,
         "dof_frictionloss": not model.dof_frictionloss.all(),
@@ -204,24 +204,25 @@ def require_no_callbacks() -> None:
 
 
 def may_skip_springs(model: mujoco.MjModel) -> bool:
-    """Whether the model moves the same with springs disabled: it has none, and its dampers are not disabled either,
-    for without both MuJoCo computes no passive force at all, gravity compensation and fluids included."""
+    """True if the model moves the same with springs disabled: it has none, and its dampers are not disabled either, for
+    without both MuJoCo computes no passive force at all, gravity compensation and fluids included."""
     names = [name for name in dir(model) if "stiffness" in name]
     return not (_disables(model, _Disable.mjDSBL_DAMPER) or model.nflex or _any(*names)(model))
 
 
 def may_skip_friction_loss(model: mujoco.MjModel) -> bool:
-    """Whether no joint and no tendon has dry friction."""
+    """True if no joint and no tendon has dry friction."""
     return not _any("dof_frictionloss", "tendon_frictionloss")(model)
 
 
 def may_skip_islands(model: mujoco.MjModel) -> bool:
-    """Whether all that moves is one tree, whose constraints are one problem at any rate."""
+    """True if all moving bodies form one tree, whose constraints are one problem in any case."""
     return model.ntree == 1
 
 
 def may_rebuild(model: mujoco.MjModel) -> bool:
-    """Whether geoms matter for contacts alone, so that those which touch nothing can go, with cameras and lights."""
+    """True if geoms matter for contacts alone, so that those which touch nothing can be dropped, with cameras and
+    lights."""
     if model.nmesh or model.nflex or model.nplugin or model.geom_fluid.any():
         return False
     if mujoco.mjtObj.mjOBJ_CAMERA in {*model.sensor_objtype, *model.sensor_reftype}:
@@ -237,6 +238,6 @@ def may_rebuild(model: mujoco.MjModel) -> bool:
 
 
 def may_list_contacts(model: mujoco.MjModel) -> bool:
-    """Whether a list of pairs of geoms says the same as MuJoCo's search: a pair does not take over adhesion, and next
-    to pairs of the file's own their order would be another."""
+    """True if a list of pairs of geoms gives the same contacts as MuJoCo's search: a pair carries no adhesion, and
+    beside pairs of the file's own their order would differ."""
     return not (model.npair or model.geom_adhesion.any())

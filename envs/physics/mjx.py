@@ -54,6 +54,7 @@ class MjxEngine:
             ) from error
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
+        """See `Engine.forward`."""
         check_sizes(self.model, qpos=qpos, qvel=qvel)
         act = jnp.zeros(self.model.na, jnp.float32) if self.model.na else None
         state = PhysicsState(jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32), act)
@@ -66,6 +67,7 @@ class MjxEngine:
         ctrl: Float[Array, " nu"],
         overrides: Mapping[str, Array] | None = None,
     ) -> PhysicsState:
+        """See `Engine.step`. Raises ValueError also for an override that MJX ignores."""
         check_sizes(self.model, ctrl=ctrl)
         check_overrides(self.model, overrides)
         features.require_read_by_mjx(self.model, overrides or {})

@@ -65,6 +65,7 @@ class NativeEngine:
         self._variants: dict[tuple[str, ...], list[mujoco.MjModel]] = {}  # by the fields overridden
 
     def forward(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
+        """See `Engine.forward`."""
         check_sizes(self.model, qpos=qpos, qvel=qvel)
         act = jnp.zeros(self.model.na, jnp.float32) if self.model.na else None
         state = PhysicsState(
@@ -85,6 +86,7 @@ class NativeEngine:
         ctrl: Float[Array, " nu"],
         overrides: Mapping[str, Array] | None = None,
     ) -> PhysicsState:
+        """See `Engine.step`."""
         check_sizes(self.model, ctrl=ctrl)
         check_overrides(self.model, overrides)
         return self._call(state, ctrl, self.substeps, overrides)
@@ -199,8 +201,8 @@ _SHARED: weakref.WeakValueDictionary[tuple, NativeEngine] = weakref.WeakValueDic
 def shared_engine(
     model: mujoco.MjModel, substeps: int, extras: tuple[str, ...] = ()
 ) -> NativeEngine:
-    """The engine of all who ask for these substeps and extras of a model with this content, while one of them, or a
-    program compiled for it, is there. Its model is not to be changed."""
+    """The engine shared by all environments with this model's content, these substeps and extras, for as long as one of
+    them, or a program compiled for it, lives. Do not change its model."""
     key = (digest(model), substeps, extras)
     engine = _SHARED.get(key)
     if engine is None:
@@ -215,7 +217,7 @@ def _pool(size: int) -> tuple[Rollout, threading.Lock]:
 
 
 def _pure(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy whose steps depend on nothing but state and control."""
+    """A copy whose steps depend on state and control alone."""
     # MuJoCo would turn a diverged state into a fresh one in mid-air, and would carry the solver's warm start
     # from whichever environment last used the thread: both break purity.
     model = copy.copy(model)

@@ -38,7 +38,7 @@ def render(
 
 
 def uses_gl() -> bool:
-    """Whether pictures come from MuJoCo's renderer; False: they are drawn."""
+    """True if pictures come from MuJoCo's renderer, False if they are drawn."""
     if os.environ.get("MUJOCO_GL"):
         return True
     display = os.environ.get("DISPLAY")
@@ -47,8 +47,8 @@ def uses_gl() -> bool:
 
 @functools.cache
 def _works_on(display: str) -> bool:
-    """Whether MuJoCo's renderer works on this screen; a warning says so if not. Tried once, with an empty world: a
-    second failure ends the process."""
+    """True if MuJoCo's renderer works on this screen; warns if not. Tried once, with an empty world: a second failure
+    ends the process."""
     nothing = mujoco.MjModel.from_xml_string("<mujoco/>")
     try:
         with warnings.catch_warnings():

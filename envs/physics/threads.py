@@ -1,4 +1,4 @@
-"""Steps of a batch on Python threads, for what `mujoco.rollout` does not return: fields of MjData.
+"""Steps of a batch on Python threads, for fields of MjData that `mujoco.rollout` does not return.
 
 MuJoCo's functions release Python's lock, so the threads do run at once.
 """
@@ -28,7 +28,7 @@ _FEWEST = 4  # environments that are worth a thread of their own
 
 
 class ThreadedSteps:
-    """At most one thread for each of `data`. To be called by one thread at a time."""
+    """Steps on at most one thread for each of `data`. To be called by one thread at a time."""
 
     def __init__(self, data: Sequence[mujoco.MjData], extras: tuple[str, ...]):
         self._workers = [_Worker(d, extras) for d in data]

@@ -17,6 +17,8 @@ _SEED = 0  # of the default means
 
 
 class BanditState(NamedTuple):
+    """The reward of the pull, and whether there was one."""
+
     reward: Any  # float32 [], of the arm pulled; 0 before
     pulled: Any  # bool []
 
@@ -25,9 +27,9 @@ class BanditState(NamedTuple):
 class Bandit(Env[BanditState]):
     """Arm a pays Normal(means[a], 1); the episode ends after one pull. The one observation is 0, of Discrete(1).
 
-    The means belong to the bandit, not to the episode: were they drawn anew at each pull, there would be nothing to
-    learn. By default they are drawn once, with a fixed seed, from Normal(0, 1): a bandit of the ten-armed testbed. For
-    many bandits, `vmap` over `means`.
+    The means belong to the bandit, not to the episode: if each pull drew new ones, there would be nothing to learn. By
+    default they are drawn once, with a fixed seed, from Normal(0, 1): a bandit of the ten-armed testbed. For many
+    bandits, `vmap` over `means`.
 
     Raises ValueError where `means` is not one number for each arm, or the arms or the time limit are no positive
     integer.
@@ -55,30 +57,36 @@ class Bandit(Env[BanditState]):
 
     @property
     def action_space(self) -> gymnasium.spaces.Discrete:
+        """The arm to pull."""
         return gymnasium.spaces.Discrete(self.arms)
 
     def initial(self, key: PRNGKeyArray) -> BanditState:
+        """No arm pulled."""
         return BanditState(jnp.zeros(()), jnp.zeros((), bool))
 
     def transition(self, state: BanditState, action: Array, key: PRNGKeyArray) -> BanditState:
+        """Pulls an arm: its reward is Normal(means[action], 1)."""
         reward = jnp.asarray(self.means)[action] + jax.random.normal(key)
         return BanditState(reward, jnp.ones((), bool))
 
     def observation(self, state: BanditState) -> Int[Array, ""]:
+        """0."""
         return jnp.zeros((), jnp.int32)
 
     def reward(self, state: BanditState, action: Array, next_state: BanditState) -> Array:
+        """The reward of the pull."""
         return next_state.reward
 
     def terminal(self, state: BanditState) -> Array:
+        """True after the pull."""
         return state.pulled
 
     def info(self, state: BanditState, action: Array, next_state: BanditState) -> dict[str, Array]:
-        """Whether the best arm was pulled, and the regret: by how much its mean falls short of the best."""
+        """`bandit/optimal`, 1 if the best arm was pulled, and `bandit/regret`, the best mean less the arm's."""
         regret = jnp.max(self.means) - jnp.asarray(self.means)[action]
         return {"bandit/optimal": (regret == 0).astype(jnp.float32), "bandit/regret": regret}
 
 
 def draw_means(key: PRNGKeyArray, bandits: int, arms: int = 10) -> Float[Array, "bandits arms"]:
-    """The means of as many bandits of the testbed, Normal(0, 1): for `Bandit(means=...)` under `vmap`."""
+    """Means of the arms of `bandits` bandits of the testbed, Normal(0, 1), for `Bandit(means=...)` under `vmap`."""
     return jax.random.normal(key, (bandits, arms))

@@ -24,6 +24,8 @@ Outcome = tuple[Any, Any, Any, Any]
 
 
 class TabularState(NamedTuple):
+    """A state's number, and the outcome that led to it."""
+
     s: Any  # int32 [], 0 to S - 1
     reward: Any  # float32 [], of the outcome that led here; 0 at the start
     terminal: Any  # bool [], likewise; False at the start
@@ -46,17 +48,22 @@ class Tabular(Env[TabularState]):
 
     @property
     def observation_space(self) -> gymnasium.spaces.Discrete:
+        """The S states."""
         return gymnasium.spaces.Discrete(self.probabilities.shape[0])
 
     @property
     def action_space(self) -> gymnasium.spaces.Discrete:
+        """The A actions."""
         return gymnasium.spaces.Discrete(self.probabilities.shape[1])
 
     def initial(self, key: PRNGKeyArray) -> TabularState:
+        """A state from `initial_distribution`."""
         s = _draw(key, jnp.asarray(self.initial_distribution))
         return TabularState(s, jnp.zeros(()), jnp.zeros((), bool))
 
     def transition(self, state: TabularState, action: Array, key: PRNGKeyArray) -> TabularState:
+        """One of the outcomes of (state, action), by their probabilities."""
+
         def row(table):
             return jnp.asarray(table)[state.s, action]
 
@@ -66,12 +73,15 @@ class Tabular(Env[TabularState]):
         )
 
     def observation(self, state: TabularState) -> Int[Array, ""]:
+        """The state's number."""
         return state.s
 
     def reward(self, state: TabularState, action: Array, next_state: TabularState) -> Array:
+        """The reward of the outcome."""
         return next_state.reward
 
     def terminal(self, state: TabularState) -> Array:
+        """True if the outcome ended the process."""
         return state.terminal
 
     @property

@@ -37,6 +37,7 @@ class Grid(Tabular):
     render_fps = 4
 
     def render(self, state: TabularState, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The grid with the agent on it, uint8 [height, width, 3]."""
         return self.picture(width, height, agent=int(state.s))
 
     def picture(
@@ -65,6 +66,7 @@ class Taxi(Tabular):
     render_fps = 4
 
     def render(self, state: TabularState, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The town with taxi, passenger and destination, uint8 [height, width, 3]."""
         row, column, passenger, destination = np.unravel_index(int(state.s), (5, 5, 5, 4))
         place = (int(row), int(column))
         return pictures.taxi(width, height, place, int(passenger), int(destination))
@@ -115,6 +117,7 @@ def make_frozen_lake(
 def make_frozen_lake_8x8(
     map_name: str = "8x8", max_episode_steps: int = 200, **options: Any
 ) -> Grid:
+    """`make_frozen_lake` on the larger map, with 200 steps; same options and errors."""
     return make_frozen_lake(map_name, max_episode_steps=max_episode_steps, **options)
 
 

@@ -40,6 +40,7 @@ _OF_ENV = ("reward", "split")  # parameters of `make_tokens`, besides the task
 
 
 def task_names() -> list[str]:
+    """Names of all registered tasks, sorted."""
     return sorted(_TASKS)
 
 
@@ -54,7 +55,7 @@ def register_task(name: str, factory: Callable[..., Task]) -> None:
 
 
 def make_task(name: str) -> Task:
-    """The task called `name`; a number behind it is its size: "sort-4" sorts four digits.
+    """The task called `name`; a number after it is its size: "sort-4" sorts four digits.
 
     Raises ValueError with one line if there is none, or its size is impossible.
     """
@@ -132,9 +133,9 @@ class TokenFactory:
 
 
 def token_factory(name: str) -> TokenFactory:
-    """What makes the environments of the task called `name`, its size behind it if wanted.
+    """The factory of environments of the task called `name`, with its size if the name has one ("sort-4").
 
-    Raises ValueError with one line if there is none, or it has no sizes.
+    Raises ValueError with one line if there is no such task, or it has no sizes.
     """
     base, size = sized_name(name)
     if base not in _TASKS:
@@ -150,7 +151,7 @@ def token_factory(name: str) -> TokenFactory:
 
 
 def sized_name(name: str) -> tuple[str, int | None]:
-    """A task's own name, and the size behind it: "sort-4" is ("sort", 4), "sort" is ("sort", None)."""
+    """A task's own name, and the size after it: "sort-4" is ("sort", 4), "sort" is ("sort", None)."""
     sized = re.fullmatch(r"(.+)-(\d+)", name)
     return (sized[1], int(sized[2])) if sized and name not in _TASKS else (name, None)
 
@@ -165,7 +166,7 @@ def plain_name(name: str) -> str:
 
 
 def _size_field(base: str) -> dataclasses.Field | None:
-    """The field that a number behind a task's name sets: the first one."""
+    """The field that a number after a task's name sets: the first one."""
     factory = _TASKS[base]
     fields = dataclasses.fields(factory) if isinstance(factory, type) else ()
     return fields[0] if fields else None

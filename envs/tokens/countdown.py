@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.tokens.task import EOS, FIRST, SPECIAL, Task, at_the_end, ends
+from envs.tokens.task import EOS, FIRST, SPECIAL, Task, is_finished, judge_outcome
 
 MOST = 100  # numbers that have a token: 0 .. 99
 OPERATORS = ("+", "-", "*")
@@ -39,17 +39,22 @@ class Countdown(Task):
 
     @property
     def vocabulary(self):
+        """The names of all tokens."""
         return (*SPECIAL, *map(str, range(MOST)), *OPERATORS, "=")
 
     @property
     def prompt_length(self):
+        """Length of a prompt, in tokens."""
         return self.numbers + 2
 
     @property
     def response_length(self):
+        """Greatest length of a response, in tokens, the end included."""
         return 2 * self.numbers
 
     def sample(self, key):
+        """Random numbers and the value of a random expression of them; their sum, if 16 expressions have no token for
+        theirs."""
         number_key, program_key = jax.random.split(key)
         numbers = jax.random.randint(number_key, (self.numbers,), 1, self.largest + 1, jnp.int32)
         programs = jnp.asarray(_programs(self.numbers))
@@ -65,6 +70,7 @@ class Countdown(Task):
         return jnp.append(jnp.sort(prompt[: self.numbers]), prompt[-1])
 
     def solution(self, prompt):
+        """The first expression, of all there are, with the target as its value."""
         numbers, target = prompt[: self.numbers] - FIRST, prompt[-1] - FIRST
         programs = jnp.asarray(_programs(self.numbers))
         program = programs[jnp.argmax(jax.vmap(_run, (0, None))(programs, numbers) == target)]
@@ -76,6 +82,8 @@ class Countdown(Task):
         return jnp.append(tokens, EOS).astype(jnp.int32)
 
     def verify(self, prompt, response, length):
+        """Evaluates the expression on a stack. Well formed: all numbers used once, and one value left. Credit: see
+        `judge_outcome`."""
         size = self.response_length
         given, target = prompt[: self.numbers], prompt[-1] - FIRST
         inside = jnp.arange(size) < length - 1
@@ -97,7 +105,7 @@ class Countdown(Task):
         (stack, height, sound), _ = jax.lax.scan(step, start, (response, is_number, is_operator))
         used = jnp.sort(jnp.where(is_number, response, 0))[size - self.numbers :]
         well_formed = (
-            ends(response, length)
+            is_finished(response, length)
             & (length == size)
             & jnp.all(~inside | is_number | is_operator)
             & (jnp.sum(is_number) == self.numbers)
@@ -105,7 +113,7 @@ class Countdown(Task):
             & sound
             & (height == 1)
         )
-        return at_the_end(well_formed & (stack[0] == target), well_formed, length, size)
+        return judge_outcome(well_formed & (stack[0] == target), well_formed, length, size)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from envs.tokens.task import EOS, FIRST, SPECIAL, Task, Verdict, against, ends
+from envs.tokens.task import EOS, FIRST, SPECIAL, Task, Verdict, is_finished, judge_exact
 
 DIGITS = tuple("0123456789")
 EQUALS, PLUS = FIRST + 10, FIRST + 11
@@ -43,7 +43,7 @@ class _Digits(Task):
         return jnp.append(digits, EQUALS).astype(jnp.int32)
 
     def verify(self, prompt, response, length):
-        return against(self.solution(prompt), response, length, _formed(response, length))
+        return judge_exact(self.solution(prompt), response, length, _formed(response, length))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Sort(_Digits):
         return jnp.sort(prompt[:-1])
 
     def solution(self, prompt):
+        """The digits in ascending order."""
         return jnp.append(jnp.sort(prompt[:-1]), EOS).astype(jnp.int32)
 
 
@@ -63,12 +64,13 @@ class Reverse(_Digits):
     """The digits backwards."""
 
     def solution(self, prompt):
+        """The digits in reverse order."""
         return jnp.append(prompt[-2::-1], EOS).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Add(Task):
-    """The sum of two numbers. The lowest digit comes first, in question and answer: so carries go forwards."""
+    """The sum of two numbers. In question and answer the lowest digit comes first, so that carries move forward."""
 
     digits: int = 2
     """of each number"""
@@ -78,17 +80,21 @@ class Add(Task):
 
     @property
     def vocabulary(self):
+        """The names of all tokens."""
         return (*SPECIAL, *DIGITS, "=", "+")
 
     @property
     def prompt_length(self):
+        """Length of a prompt, in tokens."""
         return 2 * self.digits + 2
 
     @property
     def response_length(self):
+        """Greatest length of a response, in tokens, the end included."""
         return self.digits + 2
 
     def sample(self, key):
+        """Two random numbers."""
         a, b = jax.random.randint(key, (2, self.digits), FIRST, FIRST + 10, jnp.int32)
         return jnp.concatenate([a, jnp.array([PLUS]), b, jnp.array([EQUALS])]).astype(jnp.int32)
 
@@ -100,6 +106,7 @@ class Add(Task):
         return jnp.where(swap, jnp.concatenate([b, a]), jnp.concatenate([a, b]))
 
     def solution(self, prompt):
+        """The sum, lowest digit first."""
         n = self.digits
         columns = prompt[:n] + prompt[n + 1 : 2 * n + 1] - 2 * FIRST
 
@@ -112,7 +119,8 @@ class Add(Task):
         )
 
     def verify(self, prompt, response, length):
-        return against(self.solution(prompt), response, length, _formed(response, length))
+        """Compares with the sum; see `judge_exact`."""
+        return judge_exact(self.solution(prompt), response, length, _formed(response, length))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,25 +138,31 @@ class Bandit(Task):
 
     @property
     def vocabulary(self):
+        """The names of all tokens."""
         contexts = (f"context{i}" for i in range(self.arms))
         return (*SPECIAL, *contexts, *(f"arm{i}" for i in range(self.arms)))
 
     @property
     def prompt_length(self):
+        """Length of a prompt, in tokens."""
         return 1
 
     @property
     def response_length(self):
+        """Greatest length of a response, in tokens, the end included."""
         return 1
 
     def sample(self, key):
+        """A random context."""
         return jax.random.randint(key, (1,), FIRST, FIRST + self.arms, jnp.int32)
 
     def solution(self, prompt):
+        """The context's arm."""
         # Some fixed assignment.
         return FIRST + self.arms + (prompt - FIRST + self.arms // 2) % self.arms
 
     def verify(self, prompt, response, length):
+        """Correct if the token is the context's arm, well formed if it is any arm."""
         is_arm = response[0] >= FIRST + self.arms
         right = response == self.solution(prompt)
         return Verdict(right[0], is_arm, right.astype(jnp.float32))
@@ -160,7 +174,7 @@ def _formed(response, length):
     digit = (response >= FIRST) & (response < FIRST + 10)
     return (
         jnp.all(digit | (place >= length - 1))
-        & ends(response, length)
+        & is_finished(response, length)
         & (length == response.shape[0])
     )
 

@@ -16,13 +16,15 @@ from envs.tokens import task as tasks
 from envs.tokens.task import PAD, RewardKind, Split, Task, token_rewards
 
 
-class Writing(NamedTuple):
+class TokenState(NamedTuple):
+    """A prompt and the response so far."""
+
     sequence: Any  # int32 [P + R]: prompt, response, padding
     length: Any  # int32 [], tokens of the response
 
 
 @flax.struct.dataclass
-class TokenEnv(Env[Writing]):
+class TokenEnv(Env[TokenState]):
     """One episode is one response. It can be stepped like any environment; learners of token tasks do not step it but
     take whole responses at once (`prompts`, `score`), which comes to the same.
 
@@ -47,73 +49,89 @@ class TokenEnv(Env[Writing]):
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
+        """The sequence of tokens, with padding."""
         size = self.prompt_length + self.response_length
         return gymnasium.spaces.Box(0, self.vocabulary_size - 1, (size,), np.int32)
 
     @property
     def action_space(self) -> gymnasium.spaces.Discrete:
+        """The next token."""
         return gymnasium.spaces.Discrete(self.vocabulary_size)
 
-    def initial(self, key: PRNGKeyArray) -> Writing:
+    def initial(self, key: PRNGKeyArray) -> TokenState:
+        """A random prompt of the split, and no response."""
         prompt = tasks.prompts(self.task, key, 1, self.split)[0]
         room = jnp.full(self.response_length, PAD, jnp.int32)
-        return Writing(jnp.concatenate([prompt, room]), jnp.zeros((), jnp.int32))
+        return TokenState(jnp.concatenate([prompt, room]), jnp.zeros((), jnp.int32))
 
-    def transition(self, state: Writing, action: Array, key: PRNGKeyArray) -> Writing:
+    def transition(self, state: TokenState, action: Array, key: PRNGKeyArray) -> TokenState:
+        """Appends a token to the response."""
         place = self.prompt_length + state.length
-        return Writing(state.sequence.at[place].set(action.astype(jnp.int32)), state.length + 1)
+        return TokenState(state.sequence.at[place].set(action.astype(jnp.int32)), state.length + 1)
 
-    def observation(self, state: Writing) -> Int[Array, " L"]:
+    def observation(self, state: TokenState) -> Int[Array, " L"]:
+        """The sequence: prompt, response so far, padding."""
         return state.sequence
 
-    def reward(self, state: Writing, action: Array, next_state: Writing) -> Float[Array, ""]:
+    def reward(self, state: TokenState, action: Array, next_state: TokenState) -> Float[Array, ""]:
+        """The token's reward, see `token_rewards`; of kinds other than "process" the last token has it all."""
         rewards = token_rewards(self.reward_kind, self._verdict(next_state), next_state.length)
         known = self.terminal(next_state) | (self.reward_kind == "process")
         return jnp.where(known, rewards[next_state.length - 1], 0.0)
 
-    def terminal(self, state: Writing) -> Bool[Array, ""]:
+    def terminal(self, state: TokenState) -> Bool[Array, ""]:
+        """True if the response has its end, or its greatest length."""
         return self._ended(state) | (state.length >= self.response_length)
 
-    def info(self, state: Writing, action: Array, next_state: Writing) -> dict[str, Array]:
+    def info(self, state: TokenState, action: Array, next_state: TokenState) -> dict[str, Array]:
+        """`correct` and `cut` (no end within the greatest length), 1 or 0, at the end of an episode."""
         correct = self.terminal(next_state) & self._verdict(next_state).correct
         cut = self.terminal(next_state) & ~self._ended(next_state) & (self.stop is not None)
         return {"correct": correct.astype(jnp.float32), "cut": cut.astype(jnp.float32)}
 
-    # What learners that write whole responses want: `agents.tokens.task.TokenTask`.
+    # For learners that write whole responses: `agents.tokens.task.TokenTask`.
 
     @property
     def vocabulary_size(self) -> int:
+        """Number of tokens."""
         return len(self.task.vocabulary)
 
     @property
     def prompt_length(self) -> int:
+        """Length of a prompt, in tokens."""
         return self.task.prompt_length
 
     @property
     def response_length(self) -> int:
+        """Greatest length of a response, in tokens, the end included."""
         return self.task.response_length
 
     @property
     def pad(self) -> int:
+        """The padding token."""
         return PAD
 
     @property
     def stop(self) -> int | None:
+        """The token that ends a response; None: all have full length."""
         return self.task.stop
 
     def prompts(self, key: PRNGKeyArray, n: int) -> Int[Array, "n P"]:
+        """`n` random prompts of the environment's split."""
         return tasks.prompts(self.task, key, n, self.split)
 
     def held_out(self, key: PRNGKeyArray, n: int) -> Int[Array, "n P"]:
+        """`n` random prompts of the held-out split."""
         return tasks.prompts(self.task, key, n, "held-out")
 
     def solutions(self, prompts: Int[Array, "n P"]) -> Int[Array, "n R"]:
+        """An expert's response to each prompt. Raises NotImplementedError where the task has none."""
         return jax.vmap(self.task.solution)(prompts)
 
     def score(
         self, prompts: Int[Array, "n P"], responses: Int[Array, "n R"], lengths: Int[Array, " n"]
     ) -> tuple[Float[Array, "n R"], Bool[Array, " n"]]:
-        """The reward of each token of responses that have come to their end, and whether they are right."""
+        """The reward of each token of finished responses, and True for each correct one."""
         verdict = jax.vmap(self.task.verify)(prompts, responses, lengths)
         rewards = jax.vmap(lambda v, n: token_rewards(self.reward_kind, v, n))(verdict, lengths)
         return rewards, verdict.correct
@@ -125,15 +143,17 @@ class TokenEnv(Env[Writing]):
 
     @property
     def has_solutions(self) -> bool:
+        """True where the task writes `solution`."""
         return self.task.has_solution
 
     def decode(self, tokens: Any, length: int | None = None) -> str:
+        """Names of tokens; see `envs.tokens.task.decode`."""
         return tasks.decode(self.task, tokens, length)
 
-    def _verdict(self, state: Writing) -> tasks.Verdict:
+    def _verdict(self, state: TokenState) -> tasks.Verdict:
         prompt, response = jnp.split(state.sequence, [self.prompt_length])
         return self.task.verify(prompt, response, state.length)
 
-    def _ended(self, state: Writing) -> Bool[Array, ""]:
+    def _ended(self, state: TokenState) -> Bool[Array, ""]:
         last = state.sequence[self.prompt_length + jnp.maximum(state.length - 1, 0)]
         return (state.length > 0) & (last == (-1 if self.stop is None else self.stop))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Task, at_the_end, ends
+from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Task, is_finished, judge_outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +30,26 @@ class GraphPath(Task):
 
     @property
     def edges(self) -> int:
+        """Number of edges of a prompt."""
         return self.nodes - 1 + self.extra_edges
 
     @property
     def vocabulary(self):
+        """The names of all tokens."""
         return (*SPECIAL, *string.ascii_lowercase[: self.nodes], ">")
 
     @property
     def prompt_length(self):
+        """Length of a prompt, in tokens."""
         return 2 * self.edges + 3
 
     @property
     def response_length(self):
+        """Greatest length of a response, in tokens, the end included."""
         return self.nodes + 1
 
     def sample(self, key):
+        """A random connected graph, edge by edge, and two different nodes."""
         n = self.nodes
         keys = jax.random.split(key, 6)
         order = jax.random.permutation(keys[0], n)
@@ -89,12 +94,14 @@ class GraphPath(Task):
         return jnp.where(place == length, EOS, tokens).astype(jnp.int32)
 
     def verify(self, prompt, response, length):
+        """Correct: a path over edges of the graph from the start to the goal that visits no node twice. Well formed:
+        nodes and an end. Credit: see `judge_outcome`."""
         n, size = self.nodes, self.response_length
         beside = self._beside(prompt)
         inside = jnp.arange(size) < length - 1
         node = jnp.clip(response - FIRST, 0, n - 1)
         is_node = (response >= FIRST) & (response < FIRST + n)
-        well_formed = ends(response, length) & (length >= 2) & jnp.all(is_node | ~inside)
+        well_formed = is_finished(response, length) & (length >= 2) & jnp.all(is_node | ~inside)
         visits = jnp.sum((node[:, None] == jnp.arange(n)) & inside[:, None], axis=0)
         tied = beside[node[:-1], node[1:]] | ~inside[1:]
         correct = (
@@ -104,10 +111,10 @@ class GraphPath(Task):
             & jnp.all(tied)
             & jnp.all(visits <= 1)
         )
-        return at_the_end(correct, well_formed, length, size)
+        return judge_outcome(correct, well_formed, length, size)
 
     def _beside(self, prompt):
-        """Which nodes share an edge, bool [n, n]."""
+        """Adjacency of the nodes, bool [n, n]."""
         pairs = prompt[: 2 * self.edges].reshape(-1, 2) - FIRST
         beside = jnp.zeros((self.nodes, self.nodes), bool).at[pairs[:, 0], pairs[:, 1]].set(True)
         return beside | beside.T

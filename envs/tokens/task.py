@@ -24,7 +24,7 @@ RewardKind = Literal["exact", "process", "rule"]
 
 
 class Verdict(NamedTuple):
-    """On one response."""
+    """The judgement of one response."""
 
     correct: Any  # bool []: right, and ended in time
     well_formed: Any  # bool []: of the right form, whatever the answer
@@ -58,9 +58,9 @@ class Task(abc.ABC):
         """Any prompt."""
 
     def canonical(self, prompt: Int[Array, " P"]) -> Int[Array, " C"]:
-        """What all spellings of the same question have in common. Of prompts with one canonical form all are held out,
-        or none: else the answer to nearly every held-out prompt would have been trained on, in other words. The prompt
-        itself, where a class does not say otherwise."""
+        """A form that all spellings of one question share; by default the prompt itself. Prompts with one canonical
+        form are all held out, or none: else the answers to nearly all held-out prompts would have been trained on,
+        in other words."""
         return prompt
 
     def solution(self, prompt: Int[Array, " P"]) -> Int[Array, " R"]:
@@ -113,6 +113,8 @@ def require_splits(task: Task) -> None:
 
 
 def in_split(task: Task, prompt: Int[Array, "*batch P"], split: Split) -> Bool[Array, "*batch"]:
+    """True for prompts that belong to the split: a hash of the canonical form holds out one question in eight. All
+    belong to both splits of a task without `splits`."""
     if not task.splits:
         return jnp.ones(prompt.shape[:-1], bool)
     canonical = jnp.vectorize(task.canonical, signature="(p)->(c)")(prompt)
@@ -121,9 +123,9 @@ def in_split(task: Task, prompt: Int[Array, "*batch P"], split: Split) -> Bool[A
 
 
 def token_rewards(kind: RewardKind, verdict: Verdict, length: Int[Array, ""]) -> Float[Array, " R"]:
-    """The reward of each token of a response that has come to its end.
+    """The reward of each token of a finished response.
 
-    "exact": 1 with the last token if the response is right. "process": each token's credit. "rule": with the last
+    "exact": 1 with the last token if the response is correct. "process": each token's credit. "rule": with the last
     token, -1 where the form is wrong, 0.2 where only the answer is, 1 where all is right.
     """
     place = jnp.arange(verdict.credit.shape[0])
@@ -145,18 +147,18 @@ def decode(task: Task, tokens: Any, length: int | None = None) -> str:
     return " ".join(task.vocabulary[i] for i in ids)
 
 
-def ends(response: Int[Array, " R"], length: Int[Array, ""]) -> Bool[Array, ""]:
-    """Whether the last of `length` tokens is the one that ends a response."""
+def is_finished(response: Int[Array, " R"], length: Int[Array, ""]) -> Bool[Array, ""]:
+    """True if the last of `length` tokens is the one that ends a response."""
     return (length > 0) & (response[jnp.maximum(length - 1, 0)] == EOS)
 
 
-def against(
+def judge_exact(
     expected: Int[Array, " R"],
     response: Int[Array, " R"],
     length: Int[Array, ""],
     well_formed: Bool[Array, ""],
 ) -> Verdict:
-    """Of a task with one right answer: tokens earn equal credit, up to the first that is wrong."""
+    """The verdict of a task with one correct answer: tokens earn equal credit, up to the first that is wrong."""
     written = jnp.arange(expected.shape[0]) < length
     size = jnp.sum(expected != PAD)
     right = (response == expected) & written & (expected != PAD)
@@ -165,10 +167,10 @@ def against(
     return Verdict(correct, well_formed, prefix / size)
 
 
-def at_the_end(
+def judge_outcome(
     correct: Bool[Array, ""], well_formed: Bool[Array, ""], length: Int[Array, ""], size: int
 ) -> Verdict:
-    """Of a task with many right answers: the last token earns all, or a tenth for the form alone."""
+    """The verdict of a task with many correct answers: the last token earns 1, or 0.1 for the form alone."""
     earned = jnp.where(correct, 1.0, jnp.where(well_formed, 0.1, 0.0))
     return Verdict(correct, well_formed, jnp.where(jnp.arange(size) == length - 1, earned, 0.0))
 

@@ -9,7 +9,7 @@ import envs
 from agents import spaces
 from envs import probes
 from envs.callback import host_failure
-from envs.host_values import Observations, as_seen
+from envs.host_values import Observations, jax_space
 
 
 @pytest.mark.parametrize("what", ["observations", "actions"])
@@ -31,7 +31,7 @@ def test_discrete_beyond_32_bits(space, what):
     with pytest.raises(
         ValueError, match=rf"the {what} of Far-v0 are u?int64 and go beyond 32 bits"
     ):
-        as_seen(space, what, "Far-v0")
+        jax_space(space, what, "Far-v0")
     with pytest.raises(ValueError, match="go beyond 32 bits") as error:
         spaces.num_inputs(space)
     assert "\n" not in str(error.value)
@@ -51,7 +51,7 @@ def test_discrete_beyond_32_bits(space, what):
     ids=str,
 )
 def test_what_32_bits_hold_passes(space):
-    as_seen(space, "observations", "Near-v0")
+    jax_space(space, "observations", "Near-v0")
 
 
 def test_a_discrete_space_that_no_network_could_see_is_refused():

@@ -94,7 +94,11 @@ def moves(x):
 
 
 BROKEN = [
-    ("it is an environment", with_fields(max_episode_steps=0), "has max_episode_steps 0: it must be"),
+    (
+        "it is an environment",
+        with_fields(max_episode_steps=0),
+        "has max_episode_steps 0: it must be",
+    ),
     ("its fields", with_fields(label="a"), ".label holds a str"),
     (
         "its fields",

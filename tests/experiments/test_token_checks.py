@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.tokens import Task, TokenEnv, make_task
-from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Verdict, against, ends
+from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Verdict, is_finished, judge_exact
 from experiments.run import spec, token_runs
 from experiments.user_envs import check, token_checks
 
@@ -40,7 +40,7 @@ class Copy(Task):
         return jnp.append(prompt, EOS).astype(jnp.int32)
 
     def verify(self, prompt, response, length):
-        return against(self.right(prompt), response, length, ends(response, length))
+        return judge_exact(self.right(prompt), response, length, is_finished(response, length))
 
     def right(self, prompt):
         return jnp.append(prompt, EOS).astype(jnp.int32)
