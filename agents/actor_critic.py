@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import optimisers
 from agents.algorithm import Evaluate, Params
 from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
-from agents.core import policy_losses, returns, value_losses
+from agents.core import returns, surrogates, value_losses
 from agents.on_policy import (
     OnPolicy,
     OnPolicyState,
@@ -172,7 +172,7 @@ def update(
 
     def loss(params: Params, batch: Batch, targets: Targets):
         new = evaluate(params, batch.obs, batch.action)
-        policy_loss = -policy_losses.importance_ratio(new.logp, batch.logp) * targets.advantage
+        policy_loss = surrogates.unclipped(new.logp, batch.logp, targets.advantage, batch.mask)
         value_loss = value_losses.squared_error(new.value, targets.value)
         policy_loss, value_loss, entropy = (
             returns.masked_mean(x, batch.mask) for x in (policy_loss, value_loss, new.entropy)

@@ -12,8 +12,9 @@ pi(a_t|s_t) p(s_{t+1}|s_t, a_t), and because grad p = p grad log p, in which the
                                                                   t on, since E[grad log pi] = 0
 
 Each line has the expectation of the one before (but the discount's: that changes the question) and less variance;
-`gradient_noise` measures it. Discounted reward-to-go leaves out the factor gamma^t that the gradient of the discounted
-return would have, as everybody does: late states count as much as early ones. `credit="trajectory"` has that factor.
+`python -m experiments.studies` measures it. Discounted reward-to-go leaves out the factor gamma^t that the gradient of
+the discounted return would have, as everybody does: late states count as much as early ones. `credit="trajectory"` has
+that factor.
 
 Data are rollouts of fixed size, episodes following one another. What is called trajectory here is an episode's part
 inside the rollout: what it earned before does not depend on the actions in it. Where the data end, or a time limit
@@ -25,7 +26,7 @@ of the error. Without a discount it grows without bound, unless most episodes en
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import flax.struct
 import jax
@@ -49,15 +50,6 @@ from envs.base import Env
 
 # How fast the mean return-to-go follows the policy: a tenth of the way with each rollout.
 _MEAN_RATE = 0.1
-
-# The steps of the derivation, as changes of a config that has the discount wanted.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "trajectory": {"credit": "trajectory", "baseline": "none", "gamma": 1.0},
-    "reward-to-go": {"credit": "reward-to-go", "baseline": "none", "gamma": 1.0},
-    "+ discount": {"credit": "reward-to-go", "baseline": "none"},
-    "+ mean": {"credit": "reward-to-go", "baseline": "mean"},
-    "+ value": {"credit": "reward-to-go", "baseline": "value"},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,69 +235,6 @@ def update(
     grads, metrics = jax.grad(loss, has_aux=True)(params)
     params, opt_state = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
     return params, opt_state, {**metrics, "grad_norm": optax.tree.norm(grads)}
-
-
-class GradientNoise(NamedTuple):
-    """Of an estimator of the gradient from one trajectory. The error of a mean over N of them is variance / N."""
-
-    variance: Array  # [] trace of the covariance
-    signal: Array  # [] squared length of the expectation, without bias: it can come out slightly negative
-
-
-def gradient_noise(
-    params: Params,
-    batch: Batch,
-    tail: ScalarLike,
-    *,
-    evaluate: Evaluate,
-    config: ReinforceSettings,
-) -> dict[str, GradientNoise]:
-    """What each step of the derivation (`VARIANTS`) does to the noise of the policy gradient, on the same data.
-
-    The batch's columns are the trajectories: best whole episodes, that is `first_episodes` of a rollout as long as
-    the longest. Divide `variance` by `signal` to compare variants: the discount shortens the gradient too.
-    """
-    return {
-        name: _noise(gradient_estimates(params, batch, advantage, evaluate=evaluate))
-        for name, advantage in (
-            (name, targets(batch, tail, dataclasses.replace(config, **change)).advantage)
-            for name, change in VARIANTS.items()
-        )
-    }
-
-
-def gradient_estimates(
-    params: Params,
-    batch: Batch,
-    advantage: Float[Array, "T N"],
-    *,
-    evaluate: Evaluate,
-) -> Params:
-    """The policy gradient that each column gives, leaves [N, ...]; their mean is the ascent direction of `update`."""
-    mean_length = jnp.sum(batch.mask) / batch.mask.shape[1]
-
-    def objective(params: Params, column: tuple[Any, ...]) -> Float[Array, ""]:
-        obs, action, advantage, mask = jax.tree.map(lambda x: x[:, None], column)
-        logp = evaluate(params, obs, action).logp
-        return jnp.sum(jnp.where(mask, advantage * logp, 0.0)) / mean_length
-
-    columns = (batch.obs, batch.action, advantage, batch.mask)
-    return jax.vmap(jax.grad(objective), in_axes=(None, 1))(params, columns)
-
-
-def first_episodes(batch: Batch) -> Batch:
-    """Hides what follows the first end of an episode in each column."""
-    done = (batch.terminated | batch.truncated) & batch.mask
-    earlier_ends = jnp.cumsum(done, axis=0) - done
-    return batch._replace(mask=batch.mask & (earlier_ends == 0))
-
-
-def _noise(estimates: Params) -> GradientNoise:
-    leaves = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(estimates)]
-    flat = jnp.concatenate(leaves, axis=1)
-    variance = jnp.sum(jnp.var(flat, axis=0, ddof=1))
-    squared_mean = jnp.sum(jnp.square(jnp.mean(flat, axis=0)))
-    return GradientNoise(variance, squared_mean - variance / flat.shape[0])
 
 
 def _first_of_episode(batch: Batch) -> Array:

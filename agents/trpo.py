@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from agents import optimisers, schedules
 from agents.algorithm import Distribution, Params, Value
 from agents.batch import Batch, Targets, flatten_time, random_order
-from agents.core import natural_gradient, policy_losses, returns, value_losses
+from agents.core import natural_gradient, returns, surrogates, value_losses
 from agents.on_policy import (
     OnPolicy,
     OnPolicyState,
@@ -227,8 +227,9 @@ def natural_step(
 
     def loss_and_kl(actor: Params) -> tuple[Array, Array]:
         new = distribution(_with(params, actor=actor), batch.obs)
-        ratio = policy_losses.importance_ratio(new.log_prob(batch.action), batch.logp)
-        loss = returns.masked_mean(-ratio * advantage, batch.mask)
+        logp = new.log_prob(batch.action)
+        loss = surrogates.unclipped(logp, batch.logp, advantage, batch.mask)
+        loss = returns.masked_mean(loss, batch.mask)
         loss -= config.entropy_coefficient * mean_entropy(new, batch.mask)
         return loss, returns.masked_mean(old.kl(new), batch.mask)
 

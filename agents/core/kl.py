@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-# One wild token must not overflow k3, which is exponential in the log-ratio.
-MAX_LOG_RATIO = 20.0
+from agents.core.policy_losses import MAX_LOG_RATIO
 
 # Of an adapted coefficient: beyond these the penalty is nothing, or everything, and further halving or doubling would
 # end at 0, which doubling keeps, or at infinity.

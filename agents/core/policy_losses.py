@@ -4,25 +4,15 @@ Losses are to be minimised (a surrogate objective with its sign turned). They ha
 their arguments; `aggregate` takes out the masked entries and reduces `[T, N]` to a number.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
-
-from agents.core.returns import masked_mean
 
 # exp(20) = 5e8: far outside any clip range, and far from overflow in float32.
 MAX_LOG_RATIO = 20.0
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "token-sum-constant"]
-
-
-class ClipFraction(NamedTuple):
-    """Shares of the unmasked entries whose ratio lies outside the clip interval."""
-
-    total: Array  # []  low + high
-    low: Array  # []  ratio < 1 - clip_low
-    high: Array  # []  ratio > 1 + clip_high
 
 
 def importance_ratio(
@@ -58,35 +48,6 @@ def clipped_surrogate(
     """
     clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     return -jnp.minimum(ratio * advantage, clipped * advantage)
-
-
-def kl_penalised_surrogate(
-    ratio: Float[Array, "*shape"],
-    advantage: Float[Array, "*shape"],
-    kl: Float[Array, "*shape"],
-    beta: ScalarLike,
-) -> Float[Array, "*shape"]:
-    """-(ratio A - beta KL(pi_old || pi)).
-
-    PPO with a KL penalty, Schulman et al. 2017, eq. 8. https://arxiv.org/abs/1707.06347
-    """
-    return jnp.asarray(beta) * kl - ratio * advantage
-
-
-def clip_fraction(
-    ratio: Float[Array, "*shape"],
-    clip_low: ScalarLike,
-    clip_high: ScalarLike,
-    mask: Bool[Array, "*shape"] | None = None,
-) -> ClipFraction:
-    """Shares of unmasked entries with ratio < 1 - clip_low, > 1 + clip_high, and either.
-
-    The ratio alone is looked at, as is usual: entries count also where the sign of the advantage
-    makes the minimum in `clipped_surrogate` ignore the clip.
-    """
-    low = masked_mean((ratio < 1.0 - clip_low).astype(ratio.dtype), mask)
-    high = masked_mean((ratio > 1.0 + clip_high).astype(ratio.dtype), mask)
-    return ClipFraction(total=low + high, low=low, high=high)
 
 
 def aggregate(

@@ -96,26 +96,6 @@ def gae(
     return jnp.where(mask, advantage, 0.0)
 
 
-def td_lambda(
-    reward: Float[Array, "T N"],
-    value: Float[Array, "T N"],
-    next_value: Float[Array, "T N"],
-    terminated: Bool[Array, "T N"],
-    truncated: Bool[Array, "T N"],
-    discount: ScalarLike,
-    trace: ScalarLike,
-    mask: Bool[Array, "T N"] | None = None,
-) -> Float[Array, "T N"]:
-    """TD(lambda) value targets: `gae` + `value`, 0 where masked.
-
-    The lambda-return of Sutton & Barto 2018, eq. 12.2, for next_value_t = value_{t+1}.
-    http://incompleteideas.net/book/the-book-2nd.html
-    """
-    mask = _all_true(terminated) if mask is None else mask
-    advantage = gae(reward, value, next_value, terminated, truncated, discount, trace, mask)
-    return jnp.where(mask, advantage + value, 0.0)
-
-
 def q_lambda(
     reward: Float[Array, "T N"],
     next_value: Float[Array, "T N"],
@@ -124,34 +104,27 @@ def q_lambda(
     discount: ScalarLike,
     trace: ScalarLike,
     mask: Bool[Array, "T N"] | None = None,
-    greedy: Bool[Array, "T N"] | None = None,
 ) -> Float[Array, "T N"]:
     """Lambda-returns of Q-learning; `next_value` is max_a Q(s_{t+1}, a).
 
     G_t = r_t + discount ((1 - trace) max_a Q(s_{t+1}, a) + trace G_{t+1}), and r_t + discount max_a
-    Q(s_{t+1}, a) for a truncated step and where the data end. Without `greedy`: Peng's Q(lambda),
-    which does not mind that later actions were not greedy; PQN uses it.
-    Gallici et al. 2024, https://arxiv.org/abs/2407.04811
-
-    With `greedy` (whether a_t maximises Q(s_t, .)): Watkins's, which bootstraps before the first
-    later action that is not. Sutton & Barto 2018, sec. 12.10.
-    http://incompleteideas.net/book/the-book-2nd.html
+    Q(s_{t+1}, a) for a truncated step and where the data end. This is Peng's Q(lambda), in which later
+    actions need not be greedy; PQN uses it. Gallici et al. 2024, https://arxiv.org/abs/2407.04811
     """
     mask = _all_true(terminated) if mask is None else mask
-    greedy = _all_true(terminated) if greedy is None else greedy
 
-    def step(carry, inputs):  # carry: G of the next real step, and whether it may be looked at
+    def step(carry, inputs):  # carry: G of the next real step, and whether there is one
         later, follow = carry
-        reward_t, next_value_t, terminated_t, truncated_t, greedy_t, mask_t = inputs
+        reward_t, next_value_t, terminated_t, truncated_t, mask_t = inputs
         mixed = (1.0 - trace) * next_value_t + trace * later
         continuation = jnp.where(follow & ~truncated_t, mixed, next_value_t)
         continuation = jnp.where(terminated_t, 0.0, continuation)
         now = jnp.where(mask_t, reward_t + discount * continuation, later)
-        return (now, jnp.where(mask_t, greedy_t, follow)), now
+        return (now, mask_t | follow), now
 
     dtype = jnp.result_type(reward, next_value, discount, trace)
     start = jnp.zeros(reward.shape[1:], dtype), jnp.zeros(reward.shape[1:], bool)
-    inputs = (reward, next_value, terminated, truncated, greedy, mask)
+    inputs = (reward, next_value, terminated, truncated, mask)
     _, returns = jax.lax.scan(step, start, inputs, reverse=True, unroll=UNROLL)
     return jnp.where(mask, returns, 0.0)
 

@@ -13,18 +13,11 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from agents.core.value_losses import explained_variance
-from agents.reinforce import (
-    VARIANTS,
-    Reinforce,
-    ReinforceConfig,
-    ReinforceState,
-    first_episodes,
-    gradient_noise,
-    targets,
-)
+from agents.reinforce import Reinforce, ReinforceConfig, ReinforceState, targets
 from envs.base import Env
 from experiments.run.spec import make_env
 from experiments.studies import figures
+from experiments.studies.gradient_noise import VARIANTS, first_episodes, gradient_noise
 
 TITLE = "The variance of REINFORCE's gradient"
 # Short iterations and small steps: the value learns with the policy's updates, of which there must be enough.

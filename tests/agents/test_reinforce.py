@@ -11,17 +11,20 @@ import agents.ppo
 from agents.batch import Batch, Evaluation, Targets
 from agents.ppo import PPOConfig
 from agents.reinforce import (
-    VARIANTS,
     Reinforce,
     ReinforceConfig,
-    first_episodes,
-    gradient_estimates,
-    gradient_noise,
     mean_of_other_columns,
     targets,
     update,
 )
 from envs import probes
+from experiments.studies.gradient_noise import (
+    VARIANTS,
+    first_episodes,
+    gradient_estimates,
+    gradient_noise,
+    noise_of,
+)
 
 SMALL = ReinforceConfig(
     total_steps=64 * 400,
@@ -272,10 +275,8 @@ class TestGradient:
 
     def test_signal_is_without_bias(self):
         """Estimates of pure noise have none on average, few as they are."""
-        from agents.reinforce import _noise
-
         estimates = {"a": jax.random.normal(jax.random.key(0), (2000, 4, 3, 2))}
-        noise = jax.vmap(_noise)(estimates)
+        noise = jax.vmap(noise_of)(estimates)
         np.testing.assert_allclose(noise.variance.mean(), 6.0, atol=0.1)
         np.testing.assert_allclose(noise.signal.mean(), 0.0, atol=0.1)
 

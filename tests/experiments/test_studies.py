@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agents.reinforce import VARIANTS, GradientNoise
 from envs.tabular.toy_text import make_cliff_walking
 from experiments.studies import __main__ as command
 from experiments.studies import bandit, cliff, kl, variance
+from experiments.studies.gradient_noise import VARIANTS, GradientNoise
 
 UP, RIGHT, DOWN, LEFT = range(4)
 

@@ -75,9 +75,9 @@ def slow_gae(steps):
     return result
 
 
-def slow_q_lambda(steps, greedy):
-    """By the definition: the mixture, with weights (1 - trace) trace^k, of all the k-step returns that do not follow an
-    exploring action; the longest of them has the rest of the weight."""
+def slow_q_lambda(steps):
+    """By the definition: the mixture, with weights (1 - trace) trace^k, of all k-step returns; the longest of them has
+    the rest of the weight."""
     result = np.zeros((T, N))
     for n in range(N):
         real = real_steps(steps, n)
@@ -87,7 +87,7 @@ def slow_q_lambda(steps, greedy):
                 total += weight * steps["reward"][t, n]
                 weight *= DISCOUNT
                 over = steps["terminated"][t, n] or steps["truncated"][t, n]
-                last = over or later + 1 == len(real) or not greedy[real[later + 1], n]
+                last = over or later + 1 == len(real)
                 part = share if last else share * (1 - TRACE)
                 bootstrap = 0.0 if steps["terminated"][t, n] else steps["next_value"][t, n]
                 result[start, n] += part * (total + weight * bootstrap)
@@ -160,19 +160,13 @@ def test_against_slow_loops(seed, masked):
     np.testing.assert_allclose(got, slow_n_step(steps, T), **close)
     got = returns.gae(**fast, discount=DISCOUNT, trace=TRACE)
     np.testing.assert_allclose(got, slow_gae(steps), **close)
-    targets = returns.td_lambda(**fast, discount=DISCOUNT, trace=TRACE)
-    expected = np.where(steps["mask"], slow_gae(steps) + steps["value"], 0.0)
-    np.testing.assert_allclose(targets, expected, **close)
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("watkins", [True, False])
-def test_q_lambda_against_the_mixture_of_n_step_returns(masked, watkins):
+def test_q_lambda_against_the_mixture_of_n_step_returns(masked):
     steps = without_value(random_steps(5, masked))
-    greedy = np.random.default_rng(0).random((T, N)) < (0.7 if watkins else 2.0)
-    option = {"greedy": jnp.asarray(greedy)} if watkins else {}
-    got = returns.q_lambda(**jnp_all(steps), discount=DISCOUNT, trace=TRACE, **option)
-    np.testing.assert_allclose(got, slow_q_lambda(steps, greedy), rtol=1e-4, atol=1e-5)
+    got = returns.q_lambda(**jnp_all(steps), discount=DISCOUNT, trace=TRACE)
+    np.testing.assert_allclose(got, slow_q_lambda(steps), rtol=1e-4, atol=1e-5)
 
 
 def test_q_lambda_by_hand():
@@ -182,10 +176,6 @@ def test_q_lambda_by_hand():
     np.testing.assert_allclose(truncated[:, 0], [15.0, 52.0, 31.0, 104.0])
     terminated = returns.q_lambda(REWARD, NEXT_VALUE, SECOND, NEVER, 0.5, 0.25)
     np.testing.assert_allclose(terminated[:, 0], [8.75, 2.0, 31.0, 104.0])
-    # Watkins: the last action explores, so the third step bootstraps: 3 + 40/2
-    greedy = column(True, True, True, False)
-    cut = returns.q_lambda(REWARD, NEXT_VALUE, NEVER, SECOND, 0.5, 0.25, greedy=greedy)
-    np.testing.assert_allclose(cut[:, 0], [15.0, 52.0, 23.0, 104.0])
 
 
 def test_q_lambda_extremes():
@@ -246,18 +236,18 @@ def test_an_episode_does_not_see_the_next_one():
         assert jnp.isfinite(to_go[:2]).all()
 
 
-def test_td_lambda_extremes():
-    """Trace 0 is one step, trace 1 is Monte Carlo, when next_value is the value of the next row."""
+def test_gae_extremes():
+    """Trace 0 is one step, trace 1 is Monte Carlo, less the value, when next_value is the value of the next row."""
     rng = np.random.default_rng(0)
     reward, value = jnp.asarray(rng.normal(size=(2, T, N)), jnp.float32)
     next_value = jnp.concatenate([value[1:], jnp.ones((1, N))])
     flags = (jnp.zeros((T, N), bool), jnp.zeros((T, N), bool))
-    zero = returns.td_lambda(reward, value, next_value, *flags, 0.9, 0.0)
-    one = returns.td_lambda(reward, value, next_value, *flags, 0.9, 1.0)
+    zero = returns.gae(reward, value, next_value, *flags, 0.9, 0.0)
+    one = returns.gae(reward, value, next_value, *flags, 0.9, 1.0)
     step = returns.n_step_returns(reward, next_value, *flags, 0.9, 1)
     full = returns.discounted_returns(reward, next_value, *flags, 0.9)
-    np.testing.assert_allclose(zero, step, atol=1e-5)
-    np.testing.assert_allclose(one, full, atol=1e-5)
+    np.testing.assert_allclose(zero + value, step, atol=1e-5)
+    np.testing.assert_allclose(one + value, full, atol=1e-5)
 
 
 def test_jit_and_vmap_over_discounts():
