@@ -131,8 +131,9 @@ class Env(Generic[State]):
     def episode_report(
         self, states: State, alive: Bool[np.ndarray, "T N"], returns: Float[np.ndarray, " N"]
     ) -> dict[str, Any]:
-        """Measures of N whole episodes, for the summary of a run: numbers by name, or dictionaries of them, which are
-        averaged over seeds. On the host, in NumPy; called where `recorded_episodes` is not 0.
+        """Measures of N whole episodes for the summary of a run: numbers, True or False, by name; they are averaged
+        over seeds. Pages also know the names `distance_m` and `gait`, a dictionary of measures. On the host, in
+        NumPy; called where `recorded_episodes` is not 0.
 
         Args:
           states: leaves [T, N, ...], the state after step t; once an episode has ended, its last one.

@@ -149,8 +149,8 @@ class _Slot:
 class Host:
     """The environments of one `HostEnv`, by slot. NumPy alone: JAX must not be called from inside a callback.
 
-    `calls` counts the crossings to the host, `slots` holds the environments in use, longest unused first. `create`
-    first takes back those beyond `kept` others.
+    `calls` counts the crossings to the host, `slots` holds the environments in use, longest unused first, `made` all
+    that were ever made. `create` first takes back those beyond `kept` others.
     """
 
     def __init__(self, spec: EnvSpec, max_episode_steps: int, kept: int):
@@ -161,9 +161,9 @@ class Host:
         self._kept = kept
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._made: list[gymnasium.Env] = []
+        self.made: list[gymnasium.Env] = []
         self._free: list[gymnasium.Env] = []
-        weakref.finalize(self, _close, self._made)  # at exit, if not before
+        weakref.finalize(self, close_all, self.made)  # at exit, if not before
 
         env = self._take()
         self._free.append(env)
@@ -244,8 +244,8 @@ class Host:
     def _take(self) -> gymnasium.Env:
         if self._free:
             return self._free.pop()
-        self._made.append(_make(self._spec))
-        return self._made[-1]
+        self.made.append(_make(self._spec))
+        return self.made[-1]
 
     def _number(self) -> int:
         """A slot's number that is not in use: slots of an earlier process may be."""
@@ -324,7 +324,8 @@ def _unflatten(out: HostState, batch: tuple[int, ...]) -> HostState:
     return jax.tree.map(lambda x: x.reshape((*batch, *x.shape[1:])), out)
 
 
-def _close(made: Iterable[gymnasium.Env]) -> None:
+def close_all(made: Iterable[gymnasium.Env]) -> None:
+    """Closes environments; failures are ignored: at exit, what one needs may be gone."""
     for env in made:
-        with contextlib.suppress(Exception):  # at exit, what it needs may be gone
+        with contextlib.suppress(Exception):
             env.close()

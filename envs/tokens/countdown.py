@@ -9,6 +9,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from envs.tokens.task import EOS, FIRST, SPECIAL, Task, is_finished, judge_outcome
 
@@ -57,9 +58,9 @@ class Countdown(Task):
         theirs."""
         number_key, program_key = jax.random.split(key)
         numbers = jax.random.randint(number_key, (self.numbers,), 1, self.largest + 1, jnp.int32)
-        programs = jnp.asarray(_programs(self.numbers))
+        programs = jnp.asarray(all_expressions(self.numbers))
         tried = programs[jax.random.randint(program_key, (_TRIES,), 0, len(programs))]
-        results = jax.vmap(_run, (0, None))(tried, numbers)
+        results = jax.vmap(value_of, (0, None))(tried, numbers)
         fits = (results >= 0) & (results < MOST)
         target = jnp.where(jnp.any(fits), results[jnp.argmax(fits)], jnp.sum(numbers))
         tail = jnp.stack([jnp.asarray(_EQUALS), target + FIRST])
@@ -72,8 +73,8 @@ class Countdown(Task):
     def solution(self, prompt):
         """The first expression, of all there are, with the target as its value."""
         numbers, target = prompt[: self.numbers] - FIRST, prompt[-1] - FIRST
-        programs = jnp.asarray(_programs(self.numbers))
-        program = programs[jnp.argmax(jax.vmap(_run, (0, None))(programs, numbers) == target)]
+        programs = jnp.asarray(all_expressions(self.numbers))
+        program = programs[jnp.argmax(jax.vmap(value_of, (0, None))(programs, numbers) == target)]
         tokens = jnp.where(
             program < self.numbers,
             prompt[jnp.minimum(program, self.numbers - 1)],
@@ -117,8 +118,9 @@ class Countdown(Task):
 
 
 @functools.cache
-def _programs(n: int) -> np.ndarray:
-    """All expressions of n numbers, each used once: rows of 2 n - 1 codes, i < n the i-th number, n + k operator k."""
+def all_expressions(n: int) -> np.ndarray:
+    """All expressions of n numbers, each used once, int32 [expressions, 2 n - 1]: code i < n is the i-th number, n + k
+    operator k."""
     forms = [
         form
         for form in itertools.product((0, 1), repeat=2 * n - 1)  # 1: a number
@@ -138,8 +140,8 @@ def _is_postfix(form: tuple[int, ...]) -> bool:
     return min(heights) >= 1 and heights[-1] == 1
 
 
-def _run(program, numbers):
-    """The value of a row of `_programs`."""
+def value_of(program: Int[Array, " L"], numbers: Int[Array, " n"]) -> Int[Array, ""]:
+    """The value of one row of `all_expressions`, L = 2 n - 1, of n numbers."""
     n = numbers.shape[0]
 
     def step(carry, code):

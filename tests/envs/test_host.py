@@ -388,7 +388,7 @@ def test_environments_are_closed_with_their_host(counters):
     start(env, 2)
     made = [c for c in counters if not c.closed]
     assert len(made) >= 2
-    host._close(env.host._made)
+    host.close_all(env.host.made)
     assert len([c for c in counters if not c.closed]) == len(made) - 2
 
 
@@ -431,7 +431,7 @@ def test_ppo_trains_and_evaluation_does_not_pile_up():
         episodes = look(states, jax.random.split(jax.random.key(i), 5))
         np.testing.assert_array_equal(episodes.returns, episodes.lengths)
         assert (episodes.lengths > 5).all()
-        made.append((len(env.host._made), len(env.evaluation_host._made)))
+        made.append((len(env.host.made), len(env.evaluation_host.made)))
     assert made == [(8, 10)] * 3
     again = look(states, jax.random.split(jax.random.key(i), 5))
     np.testing.assert_array_equal(again.returns, episodes.returns)

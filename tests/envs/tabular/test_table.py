@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs import base
-from envs.tabular.table import Tabular, TabularState, _draw, from_outcomes
+from envs.tabular.table import Tabular, TabularState, from_outcomes
 
 # From 0: action 0 stays, for 1; action 1 goes to 1 (0.25, for 2), comes back to 0 (0.25), or ends there (0.5, for -4).
 OUTCOMES = {
@@ -48,7 +48,8 @@ def test_starts_follow_the_initial_distribution():
 def test_improbable_is_rare_and_impossible_never():
     p = jnp.zeros(600).at[::7].set(1.0).at[599].set(0.0)
     p = p / p.sum()
-    drawn = np.asarray(jax.vmap(_draw, (0, None))(jax.random.split(jax.random.key(2), 20_000), p))
+    table = TABLE.replace(initial_distribution=p)
+    drawn = np.asarray(jax.vmap(table.initial)(jax.random.split(jax.random.key(2), 20_000)).s)
     assert np.all(np.asarray(p)[drawn] > 0)
     assert len(np.unique(drawn)) == np.count_nonzero(p)
 

@@ -9,7 +9,7 @@ import pytest
 import envs
 from envs import base
 from envs.tokens import TokenEnv, make_task, make_tokens
-from envs.tokens.countdown import Countdown, _programs, _run
+from envs.tokens.countdown import Countdown, all_expressions, value_of
 from envs.tokens.digits import Sort
 from envs.tokens.graph_path import GraphPath
 from envs.tokens.task import EOS, in_split
@@ -112,9 +112,9 @@ def test_a_bandit_has_one_split():
 @pytest.mark.parametrize("numbers", [2, 3, 4])
 def test_expressions_of_the_largest_numbers(numbers):
     """Every one there is, once, against Python's integers."""
-    programs, largest = _programs(numbers), 99 // numbers
+    programs, largest = all_expressions(numbers), 99 // numbers
     given = jnp.full(numbers, largest, jnp.int32)
-    found = jax.jit(jax.vmap(_run, (0, None)))(programs, given)
+    found = jax.jit(jax.vmap(value_of, (0, None)))(programs, given)
     assert len(np.unique(programs, axis=0)) == len(programs) == {2: 6, 3: 108, 4: 3240}[numbers]
     for program, value in zip(programs.tolist(), found.tolist(), strict=True):
         stack = []
