@@ -44,6 +44,8 @@ from envs.base import Env
 
 @dataclasses.dataclass(frozen=True)
 class ActorCriticConfig(EntropySettings, PolicyConfig):
+    """Settings of `A2C`."""
+
     num_steps: int = 8
     """steps of each environment between updates"""
     num_minibatches: int = 1
@@ -97,6 +99,7 @@ class A2C(OnPolicy):
         )
 
     def init(self, key: PRNGKeyArray) -> OnPolicyState:
+        """Returns the first state."""
         start = self.start(key)
         return OnPolicyState(opt_state=self.optimizer.init(start["params"]), **start)
 
@@ -109,7 +112,7 @@ class A2C(OnPolicy):
         batch = self.batch(state, steps)
         update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
-        left = self.remaining_fraction(state.env_steps)
+        remaining = self.remaining_fraction(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
@@ -118,7 +121,7 @@ class A2C(OnPolicy):
             evaluate=self.policy.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
-            entropy_coefficient=self.config.entropy_weight(left),
+            entropy_coefficient=self.config.entropy_weight(remaining),
             config=self.config,
         )
         state = self.finish(state, steps, params, opt_state, stream=stream, key=key)

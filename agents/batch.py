@@ -55,7 +55,7 @@ def flatten_time(tree: Any) -> Any:
 
 
 def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
-    """The numbers 0 .. n-1 in random order, for minibatches.
+    """Returns the numbers 0 .. n-1 in random order, for minibatches.
 
     Sorts words with random high bits and the number itself in the low bits: ten times faster on a CPU than
     `jax.random.permutation`, which sorts pairs, and twice. Where random bits are equal (a few in a hundred at
@@ -77,8 +77,10 @@ def minibatches(tree: Any, order: Array) -> Any:
 def mean_over_parts(
     f: Callable[[Any], Any], tree: Any, mask: Bool[Array, "T N"], parts: int
 ) -> Any:
-    """f(part) averaged over equal parts of the columns of `tree`, each counting with its unmasked steps: for an f that
-    returns means over these, what f would return for all at once."""
+    """Returns f(part) averaged over equal parts of the columns of `tree`, weighted by their unmasked steps.
+
+    For an f that returns means over these steps: its result for all columns at once.
+    """
     if parts == 1:
         return f(tree)
 
@@ -91,7 +93,7 @@ def mean_over_parts(
 
 
 def sum_over_parts(f: Callable[[Any], Any], tree: Any, parts: int) -> Any:
-    """f(part) added up over `parts` equal parts of the columns of `tree` (leaves [T, N, ...]), one after another.
+    """Returns f(part) added up over `parts` equal parts of the columns of `tree`, leaves [T, N, ...], one by one.
 
     Micro-batches: the memory of one part, and the result of all together if f returns sums.
     """

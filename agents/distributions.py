@@ -27,9 +27,11 @@ class Categorical:
     logits: Array | Any  # [..., A]
 
     def sample(self, key: PRNGKeyArray) -> Int[Array, "..."]:
+        """Returns a sample."""
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     def log_prob(self, x: Int[Array, "..."]) -> Float[Array, "..."]:
+        """Returns the log-probability (density) of x."""
         log_p = jax.nn.log_softmax(self.logits)
         return jnp.take_along_axis(log_p, x[..., None], axis=-1).squeeze(-1)
 
@@ -49,6 +51,7 @@ class Categorical:
         return jnp.sum(p * (log_p - log_q), axis=-1)
 
     def mode(self) -> Int[Array, "..."]:
+        """Returns the most likely value."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
 
@@ -61,6 +64,7 @@ class Normal:
     log_std: Array | Any  # [..., A] or [A]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... A"]:
+        """Returns a sample."""
         return self.at(jax.random.normal(key, self._shape(), self.mean.dtype))
 
     def at(self, noise: Float[Array, "... A"]) -> Float[Array, "... A"]:
@@ -68,6 +72,7 @@ class Normal:
         return self.mean + jnp.exp(self.log_std) * noise
 
     def log_prob(self, x: Float[Array, "... A"]) -> Float[Array, "..."]:
+        """Returns the log-probability (density) of x."""
         z = (x - self.mean) * jnp.exp(-self.log_std)
         return jnp.sum(-0.5 * jnp.square(z) - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1)
 
@@ -84,6 +89,7 @@ class Normal:
         return 0.5 * jnp.sum(jnp.expm1(log_v) - log_v + jnp.square(z), axis=-1)
 
     def mode(self) -> Float[Array, "... A"]:
+        """Returns the most likely value."""
         return jnp.broadcast_to(self.mean, self._shape())
 
     def _shape(self):
@@ -102,6 +108,7 @@ class TanhNormal:
     log_std: Array | Any  # [..., A] or [A], before the tanh
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... A"]:
+        """Returns a sample."""
         return jnp.tanh(self._normal().sample(key))
 
     def at(self, noise: Float[Array, "... A"]) -> Float[Array, "... A"]:
@@ -124,6 +131,7 @@ class TanhNormal:
         return self._log_prob_before_tanh(jnp.arctanh(jnp.clip(x, -limit, limit)))
 
     def entropy(self) -> Float[Array, "..."]:
+        """Raises NotImplementedError: there is no closed form."""
         raise NotImplementedError(
             "the entropy of TanhNormal has no closed form; "
             "estimate it by -log_prob of samples (sample_and_log_prob)"

@@ -41,6 +41,8 @@ from envs.base import Env
 
 @dataclasses.dataclass(frozen=True)
 class DQNConfig(OffPolicyConfig):
+    """Settings of `DQN`."""
+
     total_steps: int = 200_000
     """environment steps of the whole run, warm-up included"""
     num_envs: int = 8
@@ -103,6 +105,8 @@ class DQNConfig(OffPolicyConfig):
 
 
 class DQNParams(NamedTuple):
+    """Parameters of `DQN`."""
+
     online: Any
     target: Any
 
@@ -141,6 +145,7 @@ class DQN(OffPolicy):
         )
 
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
+        """Returns the first state."""
         params_key, key = jax.random.split(key)
         online = self.network.init(params_key)
         opt_state = self.optimizer.init(online)

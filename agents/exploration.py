@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 def next_noise(
     noise: Float[Array, "*batch A"], key: PRNGKeyArray, correlation: float
 ) -> Float[Array, "*batch A"]:
-    """e_t after `noise`, e_{t-1}. A correlation of 0 gives independent standard normal noise."""
+    """Returns e_t after `noise`, e_{t-1}. A correlation of 0 gives independent standard normal noise."""
     fresh = jax.random.normal(key, noise.shape)
     return correlation * noise + math.sqrt(1.0 - correlation**2) * fresh
 

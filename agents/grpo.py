@@ -87,6 +87,7 @@ class GRPOSettings(EntropySettings):
         )
 
     def require_groups(self, name: str, episodes: int) -> None:
+        """Raises ValueError where `episodes` do not divide into groups and parts."""
         require(
             episodes % self.group_size == 0,
             f"{name} = {episodes} does not divide into groups of group_size = {self.group_size}",
@@ -94,6 +95,7 @@ class GRPOSettings(EntropySettings):
         self.require_parts(episodes)
 
     def require_parts(self, episodes: int) -> None:
+        """Raises ValueError where `episodes` do not divide into minibatches and micro-batches."""
         parts = self.num_minibatches * self.micro_batches
         require(
             episodes % parts == 0,
@@ -103,6 +105,8 @@ class GRPOSettings(EntropySettings):
 
 @dataclasses.dataclass(frozen=True)
 class GRPOConfig(GRPOSettings, PolicyConfig):
+    """Settings of `GRPO`."""
+
     num_envs: int = 64
     """episodes between updates, side by side"""
     num_steps: int = 1_000
@@ -122,7 +126,7 @@ class GRPOConfig(GRPOSettings, PolicyConfig):
 
 @flax.struct.dataclass
 class GRPOState(OnPolicyState):
-    """`stream` is None: each iteration starts its episodes anew."""
+    """The state of `GRPO`. `stream` is None: each iteration starts new episodes."""
 
     reference: Params  # parameters of the reference policy; None if kl_coefficient is 0
     # Those of the observations when that policy became the reference; None likewise.
@@ -152,6 +156,7 @@ class GRPO(PolicyLearner):
         self.optimizer = optimisers.adam(config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> GRPOState:
+        """Returns the first state."""
         params_key, _, key = jax.random.split(key, 3)
         start = first_fields(self, params_key, key)
         return GRPOState(
@@ -172,7 +177,7 @@ class GRPO(PolicyLearner):
         )
         update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
-        left = self.remaining_fraction(state.env_steps)
+        remaining = self.remaining_fraction(state.env_steps)
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
@@ -182,7 +187,7 @@ class GRPO(PolicyLearner):
             evaluate=self.policy.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
-            entropy_coefficient=self.config.entropy_weight(left),
+            entropy_coefficient=self.config.entropy_weight(remaining),
             objective=objective_of(self.config, self.config.num_steps),
             config=self.config,
         )
@@ -235,9 +240,9 @@ class GRPO(PolicyLearner):
         obs = self.preprocess(state.obs_statistics, episodes.obs)
         ref_logp = None
         if self.config.kl_coefficient:
-            # Behind other statistics the same network would be another policy than the one that it was.
-            seen = self.preprocess(state.reference_statistics, episodes.obs)
-            ref_logp = self.policy.evaluate(state.reference, seen, episodes.action).logp
+            # With other statistics the same network would be another policy than the one that it was.
+            reference_obs = self.preprocess(state.reference_statistics, episodes.obs)
+            ref_logp = self.policy.evaluate(state.reference, reference_obs, episodes.action).logp
         reward = self.scaled_reward(state, episodes.reward)
         return Batch(
             **episodes._replace(obs=obs, reward=reward)._asdict(),

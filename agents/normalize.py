@@ -25,7 +25,7 @@ EPSILON = 1e-8  # added to variances, so that constant entries can be divided by
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RunningStatistics:
-    """Mean and (population) variance of what was seen. The sum `x + x_low` is the exact value.
+    """Mean and (population) variance of the data so far. The sum `x + x_low` is the exact value.
 
     Fields are `Array | Any` for the placeholders that JAX puts in when it rebuilds a pytree.
     """
@@ -38,7 +38,7 @@ class RunningStatistics:
 
 
 def init(shape: tuple[int, ...]) -> RunningStatistics:
-    """Nothing seen yet."""
+    """Returns statistics of no data."""
     zeros = jnp.zeros(shape, jnp.float32)
     return RunningStatistics(jnp.zeros((), jnp.int32), zeros, zeros, zeros, zeros)
 

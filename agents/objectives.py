@@ -19,7 +19,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from agents.core import policy_losses, surrogates
+from agents.algorithm import Distribution, Evaluate, Params
+from agents.batch import Batch, mean_over_parts
+from agents.core import kl, policy_losses, returns, surrogates
 from agents.core.policy_losses import Aggregation
 
 
@@ -113,3 +115,26 @@ def clip_objective(clip_low: ScalarLike, clip_high: ScalarLike, aggregate: Aggre
         aggregate,
         partial(clip_indicators, clip_low=clip_low, clip_high=clip_high),
     )
+
+
+def kl_between(
+    old_params: Params,
+    params: Params,
+    batch: Batch,
+    evaluate: Evaluate,
+    distribution: Distribution | None,
+    parts: int,
+) -> Float[Array, ""]:
+    """Returns KL(pi_old || pi) over the whole batch, exact where the distributions are at hand, else by k3.
+
+    Computed in `parts` of equal numbers of columns, one by one, to save memory.
+    """
+
+    def of_part(batch: Batch) -> Float[Array, ""]:
+        if distribution is not None:
+            divergence = distribution(old_params, batch.obs).kl(distribution(params, batch.obs))
+        else:
+            divergence = kl.k3(batch.logp, evaluate(params, batch.obs, batch.action).logp)
+        return returns.masked_mean(divergence, batch.mask)
+
+    return mean_over_parts(of_part, batch, batch.mask, parts)

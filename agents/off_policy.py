@@ -1,4 +1,4 @@
-"""What the learners with a replay buffer share: warm-up, acting, storing, and the order in which these and the gradient
+"""Shared by learners with a replay buffer: warm-up, acting, storing, and the order in which these and the gradient
 steps follow one another.
 
     state = self.begin(key, params, opt_state)          # `warmup_steps` random steps into the buffer
@@ -117,7 +117,7 @@ class OffPolicyConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ContinuousConfig(OffPolicyConfig):
-    """Of learners that explore by noise on their actions."""
+    """Settings of learners that explore by noise on their actions."""
 
     noise_correlation: float = 0.0
     """correlation of a step's exploration noise with the step's before; 0: independent (DDPG's paper: 0.85)"""
@@ -132,6 +132,8 @@ class ContinuousConfig(OffPolicyConfig):
 
 @flax.struct.dataclass
 class OffPolicyState:
+    """The state of a learner with a replay buffer."""
+
     params: Params  # of all networks, targets included, as the learner arranges them
     opt_state: Any
     obs_statistics: normalize.RunningStatistics | Any  # of raw observations, encoded

@@ -178,6 +178,7 @@ class OnPolicyState:
 
     @property
     def actor(self) -> ActorState:
+        """Returns the part that acting needs."""
         return ActorState(self.params, self.obs_statistics, self.env_steps)
 
 
@@ -204,25 +205,27 @@ class PolicyLearner:
         self, state: OnPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool
     ) -> Array:
         """Returns elements of the action space for raw observations [*batch, O]: the policy's mode, or a sample."""
-        seen = self.preprocess(state.obs_statistics, obs)
+        inputs = self.preprocess(state.obs_statistics, obs)
         if deterministic:
-            raw = self.policy.mode(state.params, seen)
+            raw = self.policy.mode(state.params, inputs)
         else:
-            raw, _ = self.policy.act(state.params, seen, state.env_steps, key)
+            raw, _ = self.policy.act(state.params, inputs, state.env_steps, key)
         return element(self.env.action_space, raw)
 
     def learned(self, state: OnPolicyState) -> Params:
+        """Returns the parameters."""
         return state.params
 
     def buffer_bytes(self) -> int:
+        """Returns 0: there is no replay buffer."""
         return 0
 
     def acting(self, actor: ActorState) -> rollout.ActOnRaw:
         """Returns the policy as a rollout wants it: (raw observations, key) to (raw actions, log-probs)."""
 
         def act(obs: Any, key: PRNGKeyArray) -> tuple[Any, Array]:
-            seen = self.preprocess(actor.obs_statistics, obs)
-            return self.policy.act(actor.params, seen, actor.env_steps, key)
+            inputs = self.preprocess(actor.obs_statistics, obs)
+            return self.policy.act(actor.params, inputs, actor.env_steps, key)
 
         return act
 
@@ -242,12 +245,14 @@ class PolicyLearner:
         return normalize.scaled_reward(state.return_statistics, reward)
 
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
+        """Returns the step size after `env_steps`, by the schedule."""
         config = self.config
         return schedules.decayed(
             config.learning_rate, config.learning_rate_schedule, env_steps, config.total_steps
         )
 
     def remaining_fraction(self, env_steps: Array) -> Float[Array, ""]:
+        """Returns the share of the run that is still to come."""
         return schedules.remaining_fraction(env_steps, self.config.total_steps)
 
 

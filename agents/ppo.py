@@ -26,9 +26,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import distributions, optimisers
 from agents.algorithm import Distribution, Evaluate, Params
-from agents.batch import Batch, Targets, flatten_time, mean_over_parts, sum_over_parts
+from agents.batch import Batch, Targets, flatten_time, sum_over_parts
 from agents.core import kl, returns, surrogates, value_losses
-from agents.objectives import Objective, aggregation, clip_objective
+from agents.objectives import Objective, aggregation, clip_objective, kl_between
 from agents.on_policy import (
     OnPolicy,
     OnPolicyState,
@@ -79,6 +79,7 @@ class PPOSettings(EntropySettings):
         self.require_share("gae_lambda")
 
     def require_parts(self, name: str, columns: int) -> None:
+        """Raises ValueError where `columns` do not divide into minibatches and micro-batches."""
         parts = self.micro_batches
         cut = f"num_minibatches = {self.num_minibatches}" + (
             f" times micro_batches = {parts}" if parts > 1 else ""
@@ -100,6 +101,8 @@ class PPOConfig(PPOSettings, PolicyConfig):
 
 @flax.struct.dataclass
 class PPOState(OnPolicyState):
+    """The state of `PPO`."""
+
     kl_coefficient: Array | Any  # [], the kl objective's beta
 
 
@@ -117,6 +120,7 @@ class PPO(OnPolicy):
         self.optimizer = optimisers.adam(config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> PPOState:
+        """Returns the first state."""
         start = self.start(key)
         return PPOState(
             opt_state=self.optimizer.init(start["params"]),
@@ -131,7 +135,7 @@ class PPO(OnPolicy):
         batch = self.batch(state, steps)
         update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)
-        left = self.remaining_fraction(state.env_steps)
+        remaining = self.remaining_fraction(state.env_steps)
         params, opt_state, kl_coefficient, metrics = update_and_adapt(
             state.params,
             state.opt_state,
@@ -142,7 +146,7 @@ class PPO(OnPolicy):
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             kl_coefficient=state.kl_coefficient,
-            entropy_coefficient=self.config.entropy_weight(left),
+            entropy_coefficient=self.config.entropy_weight(remaining),
             config=self.config,
         )
         state = self.finish(
@@ -207,7 +211,9 @@ def update_and_adapt(
         **update_arguments,
     )
     if penalised:
-        metrics["kl"] = kl_between(params, new_params, batch, evaluate, exact, config)
+        # In parts no larger than those of a gradient step, which are known to fit into memory.
+        parts = config.num_minibatches * config.micro_batches
+        metrics["kl"] = kl_between(params, new_params, batch, evaluate, exact, parts)
     kl_coefficient = kl.adaptive_coefficient_double_halve(
         kl_coefficient, metrics["kl"], config.kl_target
     )
@@ -329,27 +335,3 @@ def _loss(
         return total, means | {"clip_fraction": sides[0] + sides[1]}
 
     return loss
-
-
-def kl_between(
-    old_params: Params,
-    params: Params,
-    batch: Batch,
-    evaluate: Evaluate,
-    distribution: Distribution | None,
-    config: PPOSettings,
-) -> Float[Array, ""]:
-    """Returns KL(pi_old || pi) over the whole batch, exact where the distributions are at hand, else by k3.
-
-    Computed in parts no larger than those of a gradient step, which are known to fit into memory.
-    """
-
-    def of_part(batch: Batch) -> Float[Array, ""]:
-        if distribution is not None:
-            divergence = distribution(old_params, batch.obs).kl(distribution(params, batch.obs))
-        else:
-            divergence = kl.k3(batch.logp, evaluate(params, batch.obs, batch.action).logp)
-        return returns.masked_mean(divergence, batch.mask)
-
-    parts = config.num_minibatches * config.micro_batches
-    return mean_over_parts(of_part, batch, batch.mask, parts)

@@ -39,6 +39,8 @@ from envs.base import Env
 
 @dataclasses.dataclass(frozen=True)
 class PQNConfig(OnPolicyConfig):
+    """Settings of `PQN`."""
+
     num_envs: int = 32
     """environments stepped side by side"""
     num_steps: int = 32
@@ -92,6 +94,7 @@ class PQN(OnPolicy):
         self.optimizer = optimisers.clipped(optax.scale_by_radam(), config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> OnPolicyState:
+        """Returns the first state."""
         start = self.start(key)
         return OnPolicyState(opt_state=self.optimizer.init(start["params"]), **start)
 

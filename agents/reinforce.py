@@ -72,6 +72,8 @@ class ReinforceSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ReinforceConfig(ReinforceSettings, PolicyConfig):
+    """Settings of `Reinforce`."""
+
     learning_rate: float = 3e-3
     """Adam's step size, at first"""
     value_coefficient: float = 0.5
@@ -88,6 +90,8 @@ class ReinforceConfig(ReinforceSettings, PolicyConfig):
 
 @flax.struct.dataclass
 class ReinforceState(OnPolicyState):
+    """The state of `Reinforce`."""
+
     mean_return: Array | Any  # [] running mean of the return-to-go, in the environment's rewards
 
 
@@ -105,6 +109,7 @@ class Reinforce(OnPolicy):
         self.optimizer = optimisers.adam(config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> ReinforceState:
+        """Returns the first state."""
         start = self.start(key)
         return ReinforceState(
             opt_state=self.optimizer.init(start["params"]), mean_return=jnp.zeros(()), **start
@@ -118,20 +123,20 @@ class Reinforce(OnPolicy):
         stream, steps, rollout_metrics = self.collect(state.actor, state.stream, rollout_key)
         batch = self.batch(state, steps)
         scale = self.reward_scale(state)
-        found = targets(batch, state.mean_return / scale, self.config)
+        batch_targets = targets(batch, state.mean_return / scale, self.config)
         learning_rate = self.learning_rate(state.env_steps)
         has_value = self.config.baseline == "value"
         params, opt_state, metrics = update(
             state.params,
             state.opt_state,
-            *flatten_time((batch, found)),
+            *flatten_time((batch, batch_targets)),
             evaluate=self.policy.evaluate,
             optimizer=self.optimizer,
             learning_rate=learning_rate,
             config=self.config,
             value_coefficient=self.config.value_coefficient if has_value else None,
         )
-        error = scale * jnp.mean(found.value) - state.mean_return
+        error = scale * jnp.mean(batch_targets.value) - state.mean_return
         mean_return = state.mean_return + _MEAN_RATE * error
         state = self.finish(
             state, steps, params, opt_state, stream=stream, key=key, mean_return=mean_return
@@ -139,7 +144,7 @@ class Reinforce(OnPolicy):
         return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
 
     def reward_scale(self, state: ReinforceState) -> Float[Array, ""]:
-        """What the rewards of a batch were divided by."""
+        """Returns the number that the rewards of a batch were divided by."""
         normalized = self.config.normalize_returns
         return normalize.return_scale(state.return_statistics) if normalized else jnp.ones(())
 
@@ -177,7 +182,7 @@ def targets(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Target
 
 
 def mean_of_other_columns(x: Float[Array, "T N"], mask: Bool[Array, "T N"]) -> Float[Array, "#T N"]:
-    """For each column the mean of all others' unmasked entries; 0 if there are none.
+    """Returns for each column the mean of all others' unmasked entries; 0 if there are none.
 
     The returns of one column share its actions, so a mean with them in it would not be a baseline: the estimate would
     be too short by a share of 1 / N. Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE
@@ -238,7 +243,7 @@ def update(
 
 
 def _first_of_episode(batch: Batch) -> Array:
-    """The row at which the episode of each entry begins, masked steps left out, int [T, N]."""
+    """Returns the row at which the episode of each entry begins, masked steps left out, int [T, N]."""
     done = (batch.terminated | batch.truncated) & batch.mask
     real = jnp.cumsum(batch.mask, axis=0)
     real_at_last_end = jax.lax.cummax(jnp.where(done, real, 0))

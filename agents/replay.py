@@ -60,6 +60,8 @@ class Priorities:
 
 @flax.struct.dataclass
 class ReplayState:
+    """A replay buffer and its place of writing."""
+
     storage: Transition | Any  # leaves [rows, N, ...]
     head: Array | Any  # int32 [], the row written next
     size: Array | Any  # int32 [], rows written, at most all
@@ -134,9 +136,9 @@ def add(state: ReplayState, transitions: Transition) -> ReplayState:
     priorities = state.priorities
     if priorities is not None:
         # The new rows, which are not followed by enough others yet, and the n - 1 before them; rows until the head:
-        behind = jnp.arange(num_new + state.n - 1, 0, -1)
-        value = jnp.where((behind >= state.n) & (behind <= size), priorities.largest, 0.0)
-        leaves = ((head - behind) % rows)[:, None] * num_envs + jnp.arange(num_envs)
+        age = jnp.arange(num_new + state.n - 1, 0, -1)
+        value = jnp.where((age >= state.n) & (age <= size), priorities.largest, 0.0)
+        leaves = ((head - age) % rows)[:, None] * num_envs + jnp.arange(num_envs)
         value = jnp.broadcast_to(value[:, None], leaves.shape)
         tree = sum_tree.update(priorities.tree, leaves.reshape(-1), value.reshape(-1))
         priorities = dataclasses.replace(priorities, tree=tree)

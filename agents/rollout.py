@@ -56,7 +56,7 @@ class Episodes(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What steps tell whoever watches; leaves [*steps, N]."""
+    """Observed properties of steps, for metrics; leaves [*steps, N]."""
 
     done: Array
     episode_return: Array  # of the episode so far
@@ -144,7 +144,7 @@ def step_stream(
 
 
 def summarise(metrics: StepMetrics) -> dict[str, Array]:
-    """What is reported of steps with any leading axes, see `collect_steps`."""
+    """Returns metrics of steps with any leading axes, see `collect_steps`."""
     done, episode_return, length, info, bad = metrics
     episodes = jnp.sum(done)
     info = {name: x for name, x in info.items() if name != "nonfinite"}

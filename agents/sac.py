@@ -8,7 +8,7 @@
 | alpha | the temperature: exp(`log_alpha`) where it is adapted, else `config.alpha` |
 | H_bar | `target_entropy`, -dim(A) |
 
-One gradient step on a sample (s, a, r, s'), with a' ~ pi(.|s') and a~ ~ pi(.|s) drawn anew:
+One gradient step on a sample (s, a, r, s'), with a' ~ pi(.|s') and a~ ~ pi(.|s) drawn afresh:
 
     y      = r + gamma (min_i Q_bar_i(s', a') - alpha log pi(a'|s'))          soft Bellman target, eqs. 2, 3
     J_Q    = E[sum_i (Q_i(s, a) - y)^2 / 2]                                   eq. 5
@@ -45,6 +45,8 @@ from envs.base import Env
 
 @dataclasses.dataclass(frozen=True)
 class SACConfig(ContinuousConfig):
+    """Settings of `SAC`."""
+
     alpha: float | None = None
     """temperature: weight of the entropy in the objective; None: adapted to target_entropy"""
     initial_alpha: float = 1.0
@@ -61,6 +63,8 @@ class SACConfig(ContinuousConfig):
 
 
 class SACParams(NamedTuple):
+    """Parameters of `SAC`."""
+
     actor: Any
     critics: Any  # leaves [2, ...]
     targets: Any  # leaves [2, ...]
@@ -68,6 +72,8 @@ class SACParams(NamedTuple):
 
 
 class SACOptState(NamedTuple):
+    """States of the optimisers of `SAC`."""
+
     actor: Any
     critics: Any
     log_alpha: Any
@@ -114,6 +120,7 @@ class SAC(OffPolicy):
         )
 
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
+        """Returns the first state."""
         actor_key, critic_key, key = jax.random.split(key, 3)
         critics = self.networks.critic.init_ensemble(critic_key, 2)
         log_alpha = jnp.zeros(())

@@ -1,4 +1,4 @@
-"""What every algorithm's settings can check of themselves."""
+"""Base classes of settings, which check themselves, and the checks."""
 
 from __future__ import annotations
 
@@ -40,22 +40,25 @@ class Settings:
                 require(wrong is None, f"{field.name} must be {wrong}, got {shown(value)}")
 
     def require_at_least_one(self, *names: str) -> None:
+        """Raises ValueError where a field is below 1."""
         for name in names:
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {shown(value)}")
 
     def require_positive(self, *names: str) -> None:
-        """None means "off", where the field allows it."""
+        """Raises ValueError where a field is not above 0; None means "off", where the field allows it."""
         for name in names:
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive, got {shown(value)}")
 
     def require_share(self, *names: str) -> None:
+        """Raises ValueError where a field is outside [0, 1]."""
         for name in names:
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} must be between 0 and 1, got {shown(value)}")
 
     def require_not_negative(self, *names: str) -> None:
+        """Raises ValueError where a field is below 0."""
         for name in names:
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {shown(value)}")
@@ -68,6 +71,7 @@ class Settings:
         )
 
     def require_hidden_sizes(self, sizes: tuple[int, ...]) -> None:
+        """Raises ValueError for sizes below 1, or too many layers."""
         require(
             all(size >= 1 for size in sizes), f"hidden_sizes must be positive, got {shown(sizes)}"
         )
@@ -95,22 +99,23 @@ class EntropySettings(Settings):
             f"entropy_fraction must be above 0 and at most 1, got {share}",
         )
 
-    def entropy_weight(self, left: Float[Array, ""]) -> Float[Array, ""] | float:
-        """The bonus's weight when the share `left` of the run is still to come."""
+    def entropy_weight(self, remaining: Float[Array, ""]) -> Float[Array, ""] | float:
+        """Returns the bonus's weight when the share `remaining` of the run is still to come."""
         if self.entropy_fraction is None:
             return self.entropy_coefficient
         return self.entropy_coefficient * jnp.maximum(
-            1.0 - (1.0 - left) / self.entropy_fraction, 0.0
+            1.0 - (1.0 - remaining) / self.entropy_fraction, 0.0
         )
 
 
 def require(condition: bool, message: str) -> None:
+    """Raises ValueError with the message where the condition is False."""
     if not condition:
         raise ValueError(message)
 
 
 def number_fault(number: Any) -> str | None:
-    """What a number would have to be that no program can hold, as the end of "must be"; None for any other value.
+    """Returns the end of "must be ..." for a number that no program can hold; None for any other value.
 
     Integers have 32 bits, other numbers those of single precision, in which the smallest ones would become 0.
     """
@@ -158,7 +163,7 @@ def _choices(settings: type) -> dict[str, tuple[Any, ...]]:
 
 
 def _values(kind: Any) -> tuple[Any, ...]:
-    """Of a Literal, or of one beside None; nothing for other types."""
+    """Returns the values of a Literal, or of one beside None; nothing for other types."""
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     members = typing.get_args(kind) if union else (kind,)
     if not all(x is types.NoneType or typing.get_origin(x) is Literal for x in members):

@@ -89,7 +89,7 @@ def _scale(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def has_range(space: gymnasium.spaces.Box) -> np.ndarray:
-    """Whether each coordinate is bounded on both sides (bounds beyond a million count as none), and not to a point."""
+    """Returns True for coordinates bounded on both sides, and not to a point; bounds beyond a million count as none."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     return (low > -_UNBOUNDED) & (high < _UNBOUNDED) & (low < high)
 

@@ -35,6 +35,8 @@ from envs.base import Env
 
 @dataclasses.dataclass(frozen=True)
 class TD3Config(ContinuousConfig):
+    """Settings of `TD3`."""
+
     exploration_noise: float = 0.1
     """standard deviation of the noise on actions in [-1, 1], while training"""
     num_critics: int = 2
@@ -58,6 +60,8 @@ class TD3Config(ContinuousConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DDPGConfig(TD3Config):
+    """Settings of `DDPG`."""
+
     num_critics: int = 1
     """Q networks; targets take the smallest"""
     target_noise: float = 0.0
@@ -67,6 +71,8 @@ class DDPGConfig(TD3Config):
 
 
 class TD3Params(NamedTuple):
+    """Parameters of `TD3`."""
+
     actor: Any
     critics: Any  # leaves [num_critics, ...]
     target_actor: Any
@@ -74,6 +80,8 @@ class TD3Params(NamedTuple):
 
 
 class TD3OptState(NamedTuple):
+    """States of the optimisers of `TD3`."""
+
     actor: Any
     critics: Any
 
@@ -126,6 +134,7 @@ class TD3(OffPolicy):
         )
 
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
+        """Returns the first state."""
         actor_key, critic_key, key = jax.random.split(key, 3)
         actor = self.networks.actor.init(actor_key)
         critics = self.networks.critic.init_ensemble(critic_key, self.config.num_critics)

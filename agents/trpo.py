@@ -15,7 +15,7 @@ PPO turns the constraint into a clip or a penalty; here it is kept, at every upd
 | x | natural gradient, F x = g, by conjugate gradient | `direction` |
 | delta | bound on the mean KL | `max_kl` |
 | beta | sqrt(2 delta / x^T F x): the step at which the quadratic model of the KL reaches delta | `natural_step_size` |
-| alpha^j | share of the step that the line search takes: the first that raises L with KL <= delta | `found.fraction` |
+| alpha^j | share of the step that the line search takes: the first that raises L with KL <= delta | `search.fraction` |
 
 Whatever the data, an update does the same work: all loops have fixed lengths, nothing branches.
 """
@@ -48,6 +48,8 @@ from envs.base import Env
 
 @dataclasses.dataclass(frozen=True)
 class TRPOConfig(PolicyConfig):
+    """Settings of `TRPO`."""
+
     learning_rate: float = 1e-3
     """Adam's step size for the value function, at first; the policy's steps follow from max_kl"""
     learning_rate_schedule: Literal["linear", "constant"] = "constant"
@@ -61,7 +63,7 @@ class TRPOConfig(PolicyConfig):
     damping: float = 0.1
     """multiple of the identity that is added to the Fisher matrix"""
     fisher_fraction: float = 1.0
-    """share of the steps that the Fisher matrix is estimated from, drawn anew at each update. The paper takes 0.1 of
+    """share of the steps that the Fisher matrix is estimated from, drawn at each update. The paper takes 0.1 of
     50,000; with a few thousand steps, all of them are worth their time"""
     cg_iterations: int = 10
     """Fisher-vector products of the conjugate gradient"""
@@ -221,7 +223,10 @@ def natural_step(
     max_kl: Float[Array, ""],
     config: TRPOConfig,
 ) -> tuple[Params, dict[str, Array]]:
-    """The actor's new parameters; the old ones if no trial of the line search is better and within the bound."""
+    """Returns the actor's new parameters and metrics.
+
+    The old parameters if no trial of the line search is better and within the bound.
+    """
     advantage = returns.masked_whiten(advantage, batch.mask)
     old = distribution(params, batch.obs)
 
@@ -252,7 +257,7 @@ def natural_step(
     )
     size = natural_gradient.natural_step_size(direction, product(direction), max_kl)
     step = jax.tree.map(lambda x: size * x, direction)
-    found = natural_gradient.backtracking_line_search(
+    search = natural_gradient.backtracking_line_search(
         loss_and_kl,
         actor,
         step,
@@ -260,14 +265,14 @@ def natural_step(
         config.line_search_trials,
         config.line_search_shrink,
     )
-    loss, kl = loss_and_kl(found.params)
-    return found.params, {
+    loss, kl = loss_and_kl(search.params)
+    return search.params, {
         "loss/policy": loss,
         "kl": kl,
         "improvement": old_loss - loss,
         "expected_improvement": optax.tree.vdot(gradient, step),
-        "line_search_fraction": found.fraction,
-        "line_search_success": found.success.astype(jnp.float32),
+        "line_search_fraction": search.fraction,
+        "line_search_success": search.success.astype(jnp.float32),
         "cg_residual": optax.tree.norm(residual),
         "grad_norm": optax.tree.norm(gradient),
         "entropy": mean_entropy(old, batch.mask),
@@ -275,7 +280,7 @@ def natural_step(
 
 
 def mean_entropy(policy: Any, mask: Bool[Array, "T N"]) -> Float[Array, ""]:
-    """Of an action distribution with parameters [T, N, ...], or without these axes if it is the same in all states."""
+    """Returns the mean entropy of a distribution with parameters [T, N, ...], or with ones that all steps share."""
     return returns.masked_mean(jnp.broadcast_to(policy.entropy(), mask.shape), mask)
 
 

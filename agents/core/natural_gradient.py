@@ -22,6 +22,8 @@ Params = Any  # a pytree of float arrays
 
 
 class LineSearch(NamedTuple):
+    """The result of a backtracking line search."""
+
     params: Params
     fraction: Array  # [] of the step that was taken, shrink^k; 0 if none was
     success: Array  # [] bool

@@ -20,7 +20,7 @@ from envs.base import Env
 
 
 class Estimates(NamedTuple):
-    """What is known of k arms."""
+    """Estimates of the values of k arms."""
 
     mean: Any  # [k] mean reward so far
     pulls: Any  # [k] float32

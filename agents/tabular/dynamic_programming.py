@@ -74,7 +74,7 @@ def value_iteration(
 def improve_policy(
     policy: Int[Array, " S"], q: Float[Array, "S A"], tolerance: float = 1e-6
 ) -> Int[Array, " S"]:
-    """The greedy policy; the old action stays where none is better by more than `tolerance` of the largest |Q|.
+    """Returns the greedy policy; the old action stays where none is better by more than `tolerance` of the largest |Q|.
 
     Without that, rounding would let equally good actions take turns for ever.
     """
@@ -128,6 +128,8 @@ def epsilon_soft(
 
 @dataclasses.dataclass(frozen=True)
 class DynamicProgrammingConfig(Settings):
+    """Settings of value and policy iteration."""
+
     total_steps: int = 1000
     """sweeps (value iteration) or rounds (policy iteration) of the whole run; no environment is stepped"""
     gamma: float = 0.99
@@ -141,12 +143,14 @@ class DynamicProgrammingConfig(Settings):
 
 @flax.struct.dataclass
 class DynamicProgrammingState:
+    """Values of states, and the greedy policy."""
+
     values: Array | Any  # [S]
     policy: Array | Any  # int32 [S]
 
 
 class _Exact:
-    """What both solvers share: the tables, and acting by them."""
+    """Shared by both solvers: the tables, and acting by them."""
 
     Config: ClassVar[type] = DynamicProgrammingConfig
     iteration_steps = 1

@@ -76,6 +76,8 @@ def td_update(
 
 @dataclasses.dataclass(frozen=True)
 class TabularConfig(Settings):
+    """Settings of `QLearning`, `SARSA` and `ExpectedSARSA`."""
+
     total_steps: int = 200_000
     """environment steps of the whole run"""
     num_envs: int = 8
@@ -109,6 +111,8 @@ class TabularConfig(Settings):
 
 @flax.struct.dataclass
 class TDState:
+    """The state of a tabular learner."""
+
     q: Array | Any  # [S, A]
     visits: Array | Any  # int32 [S, A]
     stream: rollout.Stream | Any  # N environments
@@ -145,6 +149,7 @@ class QLearning:
         self.iteration_steps = config.num_envs * config.num_steps
 
     def init(self, key: PRNGKeyArray) -> TDState:
+        """Returns the first state."""
         stream_key, action_key, key = jax.random.split(key, 3)
         q = jnp.full(self.shape, self.config.initial_value)
         stream = rollout.start(self.env.at(0.0), stream_key, self.config.num_envs)
@@ -205,7 +210,7 @@ class QLearning:
     ) -> tuple[TDState, tuple[rollout.StepMetrics, Float[Array, " N"]]]:
         config = self.config
         epsilon = self.epsilon(state.env_steps)
-        stream, (seen, metrics) = rollout.step_stream(
+        stream, (steps, metrics) = rollout.step_stream(
             env,
             state.stream,
             state.action,
@@ -216,21 +221,21 @@ class QLearning:
         )
         # The same random number for s' and for where the episode goes on: while it lasts the two are one state, so the
         # action that SARSA bootstraps from is the one then taken. At a time limit it is drawn at the true s'.
-        next_q = state.q[seen.next_obs]
+        next_q = state.q[steps.next_obs]
         next_action = draw_epsilon_greedy(action_key, next_q, epsilon)
         following = draw_epsilon_greedy(action_key, state.q[stream.obs], epsilon)
         bootstrap = bootstrap_value(next_q, next_action, epsilon, self.bootstrap)
-        target = seen.reward + config.gamma * jnp.where(seen.terminated, 0.0, bootstrap)
+        target = steps.reward + config.gamma * jnp.where(steps.terminated, 0.0, bootstrap)
         q, visits = td_update(
             state.q,
             state.visits,
-            seen.obs,
-            seen.action,
+            steps.obs,
+            steps.action,
             target,
             config.step_size,
             config.step_size_power,
         )
-        error = target - state.q[seen.obs, seen.action]
+        error = target - state.q[steps.obs, steps.action]
         state = dataclasses.replace(
             state,
             q=q,

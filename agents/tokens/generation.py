@@ -1,4 +1,4 @@
-"""Writing responses with a transformer: one pass over the prompts, then token by token with a cache."""
+"""Generation of responses with a transformer: one pass over the prompts, then token by token with a cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NEVER = -1e30  # a logit; finite, so that 0 * log 0 is 0 and gradients stay num
 
 @dataclasses.dataclass(frozen=True)
 class Sampling(Settings):
-    """Which tokens may be drawn, and how boldly. Raises ValueError, in one line, for impossible values."""
+    """The distribution that tokens are drawn from. Raises ValueError, in one line, for impossible values."""
 
     temperature: float = 1.0
-    """divides the logits: below 1 bolder, above 1 more even"""
+    """divides the logits: below 1 sharper, above 1 flatter"""
     top_k: int | None = None
     """only the so many likeliest tokens are drawn; None: all"""
     top_p: float | None = None
@@ -45,8 +45,10 @@ class Sampling(Settings):
 
 
 class Generated(NamedTuple):
-    tokens: Array  # [N, R] int32; behind the end of a response: padding
-    logp: Array  # [N, R] float32, 0 behind the end
+    """Responses, with the log-probabilities that their tokens were drawn with."""
+
+    tokens: Array  # [N, R] int32; padding after the end
+    logp: Array  # [N, R] float32, 0 after the end
     length: Array  # [N] int32, the stop token included
 
 
@@ -55,7 +57,7 @@ def log_probs(
     sampling: Sampling,
     keep: Int[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch V"]:
-    """Log-probabilities that tokens are drawn with: temperature, then top-k, then top-p, renormalised.
+    """Returns the log-probs that tokens are drawn with: temperature, then top-k, then top-p, renormalised.
 
     Args:
       keep: a token that stays in the choice whatever its rank. The learner gives the one that was drawn: it was among
@@ -109,7 +111,7 @@ def generate(
     stop: int | None,
     cached: bool = True,
 ) -> Generated:
-    """Responses of at most `response_length` tokens; each ends with `stop`, if that is drawn before.
+    """Returns responses of at most `response_length` tokens; each ends with `stop`, if that is drawn before.
 
     Args:
       prompt: `pad` on the left, P >= 1; `pad` alone is the empty prompt.
@@ -167,7 +169,7 @@ def generate(
 
 
 def token_positions(prompt: Int[Array, "N P"], pad: int) -> Int[Array, "N P"]:
-    """0, 1, 2 ... from the first real token on; -1 for the padding before it.
+    """Returns 0, 1, 2 ... from the first real token on; -1 for the padding before it.
 
     Padding is what comes before the first token that is none, so that `pad` inside a prompt would count as a token.
     The last place of a prompt always counts: an empty prompt is one token `pad`, on which the response begins. With

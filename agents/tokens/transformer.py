@@ -30,7 +30,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig(Settings):
-    """Raises ValueError, in one line, for impossible values."""
+    """Sizes of a transformer. Raises ValueError, in one line, for impossible values."""
 
     vocabulary: int
     layers: int = 2
@@ -58,6 +58,7 @@ class TransformerConfig(Settings):
 
     @property
     def head_width(self) -> int:
+        """Returns the coordinates of each attention head."""
         return self.width // self.heads
 
     @property
@@ -79,6 +80,7 @@ class Cache:
 
 
 def empty_cache(config: TransformerConfig, num_sequences: int, size: int) -> Cache:
+    """Returns a cache with room for `size` tokens of each sequence."""
     shape = (config.layers, num_sequences, size, config.kv_heads, config.head_width)
     zeros = jnp.zeros(shape, DTYPES[config.dtype])
     return Cache(zeros, zeros, jnp.full((num_sequences, size), -1, jnp.int32))
@@ -152,13 +154,14 @@ class Transformer(nnx.Module):
         self.head = None if tied else _linear(config, config.width, size, rngs, gain)
 
     def embed(self, tokens: Int[Array, "N L"]) -> Float[Array, "N L width"]:
+        """Returns the tokens' embeddings, of variance 1."""
         # Tokens to variance 1, while the same matrix, as the head of a tied model, gives logits of variance 1.
         return self.embedding(tokens) * self.config.width**0.5
 
     def hidden(
         self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
     ) -> Float[Array, "N L width"]:
-        """The last layer's output, normalised."""
+        """Returns the last layer's output, normalised."""
         x = self.embed(tokens)
         for block in self.blocks:
             attention = block.attention
@@ -170,7 +173,7 @@ class Transformer(nnx.Module):
     def extend(
         self, cache: Cache, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], at: Any
     ) -> tuple[Cache, Float[Array, "N L width"]]:
-        """The same for tokens that follow those in the cache; they are written into it from place `at` on."""
+        """Returns cache and hidden states of tokens that follow those in the cache, written from place `at` on."""
         key_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, at))
         x = self.embed(tokens)
         keys, values = cache.keys, cache.values
@@ -184,7 +187,7 @@ class Transformer(nnx.Module):
         return Cache(keys, values, key_positions), self.norm(x)
 
     def logits(self, hidden: Float[Array, "*batch width"]) -> Float[Array, "*batch V"]:
-        """In float32, whatever the activations are: probabilities need the digits."""
+        """Returns logits in float32, whatever the activations are: probabilities need the digits."""
         hidden = hidden.astype(jnp.float32)
         if self.head is None:
             return hidden @ self.embedding.embedding[...].T
@@ -202,16 +205,18 @@ class TokenModel(nnx.Module):
         self.critic = Transformer(config, outputs=1, rngs=rngs) if critic else None
 
     def value(self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]) -> Float[Array, "N L"]:
-        """V of the state that each position's token completes; 0 without a critic."""
+        """Returns V of the state that each position's token completes; 0 without a critic."""
         if self.critic is None:
             return jnp.zeros(tokens.shape)
         return self.critic.logits(self.critic.hidden(tokens, positions))[..., 0]
 
 
 class _DrawnInOneLoop(Functional):
-    """XLA compiles each draw of random numbers anew, and thirty of them took longer than the model's gradient; and one
-    draw for all matrices it would fuse with its uses, and so compute, and compile, for each of them again. It does
-    not fuse a loop.
+    """A network whose matrices are drawn in one loop.
+
+    XLA compiles each draw of random numbers apart, and thirty of them took longer than the model's gradient. One draw
+    for all matrices it would fuse with its uses, and so compute, and compile, for each of them again. It does not fuse
+    a loop.
     """
 
     def init(self, key: PRNGKeyArray) -> Any:
@@ -228,11 +233,12 @@ class _DrawnInOneLoop(Functional):
 
 
 def token_model(config: TransformerConfig, *, critic: bool = False) -> Functional:
-    """The model as pure functions of its parameters."""
+    """Returns the model as pure functions of its parameters."""
     return _DrawnInOneLoop(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
 
 
 def num_parameters(params: Any) -> int:
+    """Returns the number of parameters."""
     return sum(x.size for x in jax.tree.leaves(params))
 
 

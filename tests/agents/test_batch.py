@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.batch import flatten_time, minibatches, random_order
+from agents.batch import (
+    flatten_time,
+    mean_over_parts,
+    minibatches,
+    random_order,
+    sum_over_parts,
+)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 1000, 16384])
@@ -50,3 +56,38 @@ def test_flatten_time_makes_every_step_a_row():
     x = jnp.arange(24).reshape(2, 3, 4)
     assert flatten_time(x).shape == (1, 6, 4)
     np.testing.assert_array_equal(flatten_time(x)[0, 4], x[1, 1])
+
+
+X = jnp.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
+SOME = jnp.array([[True, True, True, False], [False, True, False, False]])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_sums_over_parts(parts):
+    """1 + 2 + ... + 8 = 36, and the squares add up to 204; each part has whole columns."""
+    shapes = []
+
+    def sums(x):
+        shapes.append(x.shape)
+        return {"sum": jnp.sum(x), "squares": jnp.sum(x**2)}
+
+    found = sum_over_parts(sums, X, parts)
+    assert found["sum"] == 36
+    assert found["squares"] == 204
+    assert set(shapes) == {(2, 4 // parts)}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_means_over_parts_count_their_steps(parts):
+    """The mean of 1, 2, 6 and 3 is 3; the mean of the means of the columns, 1, 4, 3 and none, is not."""
+
+    def mean(part):
+        x, mask = part
+        return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+
+    assert float(mean_over_parts(mean, (X, SOME), SOME, parts)) == pytest.approx(3.0)
+
+
+def test_the_mean_over_parts_without_steps_is_0():
+    found = mean_over_parts(lambda x: jnp.mean(x), X, jnp.zeros_like(SOME), 2)
+    assert found == 0
