@@ -282,17 +282,6 @@ class TestState:
         )
         assert_close(after_a_step(half, **falling), after_a_step(half, entropy_coefficient=0.0))
 
-    @pytest.mark.parametrize("config", [SMALL, GAE])
-    def test_vmapped_seeds_equal_single_runs(self, config):
-        algo = A2C(config, probes.DelayedReward())
-        keys = jax.random.split(jax.random.key(3), 3)
-        together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
-        single = jax.jit(lambda k: algo.step(algo.init(k)))
-        for i, key in enumerate(keys):
-            alone = single(key)
-            got = jax.tree.map(lambda x: x[i], (together[0].params, together[1]))  # noqa: B023
-            assert_close(got, (alone[0].params, alone[1]), atol=1e-4)
-
     def test_an_iteration_counts_its_steps(self):
         config = dataclasses.replace(
             SMALL, total_steps=64 * 4, learning_rate_schedule="linear", max_grad_norm=None

@@ -308,23 +308,6 @@ class TestProbes:
         assert np.mean(drawable < 0.1) > 0.9  # they started as one
 
 
-def test_vmapped_seeds_equal_single_runs():
-    algo = DQN(SMALL, probes.TruncationOnly())
-    keys = jax.random.split(jax.random.key(3), 2)
-
-    def one(key):
-        state, metrics = algo.step(algo.init(key))
-        return state.replace(key=jax.random.key_data(state.key)), metrics
-
-    together, single = jax.jit(jax.vmap(one))(keys), jax.jit(one)
-    for i, key in enumerate(keys):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a[i], b, atol=1e-4, rtol=1e-4),  # noqa: B023
-            together,
-            single(key),
-        )
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

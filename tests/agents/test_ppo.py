@@ -307,19 +307,6 @@ class TestState:
         for later in (total // 2, 3 * total // 4):
             np.testing.assert_allclose(after_a_step(0.4, 0.5, later), none, rtol=1e-6)
 
-    def test_vmapped_seeds_equal_single_runs(self):
-        algo = PPO(SMALL, probes.DelayedReward())
-        keys = jax.random.split(jax.random.key(3), 3)
-        together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
-        single = jax.jit(lambda k: algo.step(algo.init(k)))
-        for i, key in enumerate(keys):
-            alone = single(key)
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a[i], b, atol=1e-4, rtol=1e-4),  # noqa: B023
-                (together[0].params, together[1]),
-                (alone[0].params, alone[1]),
-            )
-
     def test_kl_coefficient_follows_the_kl(self):
         config = dataclasses.replace(SMALL, objective="kl", kl_target=1e-6)
         _, state, _ = train(probes.RewardIsAction(), config, iterations=3)

@@ -390,16 +390,6 @@ class TestUpdate:
 
 
 class TestState:
-    def test_vmapped_seeds_equal_single_runs(self):
-        algo = Reinforce(SMALL, probes.DelayedReward())
-        keys = jax.random.split(jax.random.key(3), 3)
-        together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
-        single = jax.jit(lambda k: algo.step(algo.init(k)))
-        for i, key in enumerate(keys):
-            alone = single(key)
-            got = jax.tree.map(lambda x: x[i], (together[0].params, together[1]))  # noqa: B023
-            assert_close(got, (alone[0].params, alone[1]), atol=1e-4)
-
     def test_an_iteration_counts_its_steps(self):
         algo, state, metrics = train(probes.RewardIsObservation(), iterations=5)
         assert algo.iteration_steps == 64

@@ -309,23 +309,6 @@ class TestProbes:
         np.testing.assert_allclose(values(algo, state, 0.0, 1.0), [[0.5, 1.0]] * 2, atol=0.1)
 
 
-def test_vmapped_seeds_equal_single_runs():
-    algo = SAC(SMALL, probes.RewardIsAction(continuous=True))
-    keys = jax.random.split(jax.random.key(3), 2)
-
-    def one(key):
-        state, metrics = algo.step(algo.init(key))
-        return state.replace(key=jax.random.key_data(state.key)), metrics
-
-    together, single = jax.jit(jax.vmap(one))(keys), jax.jit(one)
-    for i, key in enumerate(keys):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a[i], b, atol=1e-4, rtol=1e-4),  # noqa: B023
-            together,
-            single(key),
-        )
-
-
 @pytest.mark.parametrize("correlation", [0.0, 0.95])
 def test_noise_lasts_as_long_as_asked(correlation):
     """By the actions in the buffer, of a policy that stands still."""

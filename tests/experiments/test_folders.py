@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -49,6 +50,22 @@ NAMES = [
 def _stub(monkeypatch, tmp_path):
     monkeypatch.setitem(agents.ALGORITHMS, "stub", stub.Stub)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory):
+    """A finished run, made once for all tests of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(agents.ALGORITHMS, "stub", stub.Stub)
+        patch.chdir(tmp_path_factory.mktemp("finished"))
+        assert cli.main([*FLAGS, "--out", "run"]) == 0
+        return Path("run").resolve()
+
+
+@pytest.fixture
+def _run(_finished, _stub):
+    """Puts a copy of the finished run into the working folder."""
+    shutil.copytree(_finished, "run")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -362,6 +379,7 @@ def edited(**changes):
     Path("run/config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.usefixtures("_run")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -382,7 +400,6 @@ def edited(**changes):
     ],
 )
 def test_a_config_with_a_missing_or_mistyped_field(capsys, change, message):
-    assert cli.main([*FLAGS, "--out", "run"]) == 0
     edited(**change)
     capsys.readouterr()
     assert cli.main(["--resume", "run"]) == 2
@@ -393,23 +410,23 @@ def test_a_config_with_a_missing_or_mistyped_field(capsys, change, message):
         assert message in str(error.value)
 
 
+@pytest.mark.usefixtures("_run")
 def test_an_unknown_kind_of_tracking_in_a_config(capsys):
-    assert cli.main([*FLAGS, "--out", "run"]) == 0
     edited(track="paper")
     capsys.readouterr()
     assert cli.main(["--resume", "run"]) == 2
     assert "track must be 'none' or 'tensorboard' or 'wandb'" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_run")
 def test_an_option_that_the_config_lacks_is_the_default_with_a_word(capsys):
-    assert cli.main([*FLAGS, "--out", "run"]) == 0
     edited(env_kwargs__max_episode_steps=None)
     load("run")
     assert "run/config.json lacks env_kwargs.max_episode_steps" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_run")
 def test_a_resume_without_metrics_is_one_line(capsys):
-    assert cli.main([*FLAGS, "--out", "run"]) == 0
     Path("run/metrics.jsonl").unlink()
     capsys.readouterr()
     assert cli.main(["--resume", "run"]) == 2

@@ -1,7 +1,7 @@
 """One token task for each way in which it can be wrong."""
 
 import dataclasses
-import random
+import itertools
 import warnings
 
 import jax
@@ -13,6 +13,8 @@ from envs.tokens import Task, TokenEnv, make_task
 from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Verdict, is_finished, judge_exact
 from experiments.run import spec, token_runs
 from experiments.user_envs import check, token_checks
+
+CALLS = itertools.cycle(range(2, 10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +154,8 @@ PROBLEMS = {
         broken(sample=lambda self, key: draws(2, 9)(self, key) if key[0] > 0 else None),
         "",  # whatever JAX says, in one line
     ),
-    "Python's random": (
-        broken(sample=lambda self, key: draws(2, 9)(self, key) // 9 + random.randint(2, 9)),
+    "another prompt at each call": (
+        broken(sample=lambda self, key: draws(2, 9)(self, key) // 9 + next(CALLS)),
         "called twice with the same key, sample gives different prompts",
     ),
     "always the same prompt": (
