@@ -36,19 +36,19 @@ def load(
     import jax
 
     from envs.host import HostEnv
-    from experiments.run import spec as specs
+    from experiments.run import spec
 
     folder = Path(run)
-    spec, algo = specs.open_run(folder, trust)
-    specs.refuse_tokens(folder, spec)
-    if not 0 <= seed_index < spec.seeds:
-        raise ValueError(f"{folder} has {spec.seeds} seeds, there is no index {seed_index}")
-    states, _, _ = specs.load_state(
-        folder, spec, algo, lambda line: print(f"warning: {line}", file=sys.stderr)
+    stored, algo = spec.open_run(folder, trust)
+    spec.refuse_tokens(folder, stored)
+    if not 0 <= seed_index < stored.seeds:
+        raise ValueError(f"{folder} has {stored.seeds} seeds, there is no index {seed_index}")
+    states, _, _ = spec.load_state(
+        folder, stored, algo, lambda line: print(f"warning: {line}", file=sys.stderr)
     )
     state = jax.tree.map(lambda x: x[seed_index], states)
     act = jax.jit(algo.act, static_argnums=3)
-    key = jax.random.key(spec.seed + seed_index)
+    key = jax.random.key(stored.seed + seed_index)
     env = algo.env
     space = env.observation_space
 

@@ -22,8 +22,7 @@ from experiments.console import options
 from experiments.console.exits import run_main
 from experiments.console.flags import ImportFlag, parse_flags
 from experiments.run.spec import execute, make_env
-from experiments.user_envs import check
-from experiments.user_envs import load as user_env
+from experiments.user_envs import check, load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +34,10 @@ class EnvsFlags:
 
 
 def main() -> None:
-    run_main(lambda: command(sys.argv[1:]))
+    run_main(lambda: inspect_envs(sys.argv[1:]))
 
 
-def command(argv: Sequence[str]) -> int:
+def inspect_envs(argv: Sequence[str]) -> int:
     """0, or 1 where a check failed; raises ValueError for bad input."""
     flags = parse_flags(EnvsFlags, argv, EnvsFlags(), "Lists the environments, or checks one.")
     execute(flags.imports)
@@ -86,8 +85,8 @@ def _check(name: str, console: Console) -> int:
         )
     # One that is made, but is none, is a finding; one that cannot be made is bad input.
     env = make_env(name, {})
-    is_file = user_env.is_file(name)
-    folder = Path(user_env.absolute(name).rpartition(":")[0]).parent if is_file else None
+    is_file = load.is_file(name)
+    folder = Path(load.absolute(name).rpartition(":")[0]).parent if is_file else None
     findings = check.check(env, folder)
     for f in findings:
         said = f"FAIL: {f.problem}" if f.problem else f"ok, but note: {f.note}" if f.note else "ok"

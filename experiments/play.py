@@ -20,8 +20,7 @@ from envs.mujoco_env import MujocoEnv
 from experiments.console.display import Display
 from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
-from experiments.evaluation import control as evaluate
-from experiments.evaluation import nonfinite, video
+from experiments.evaluation import control, nonfinite, video
 from experiments.evaluation.frame_rate import frame_rate
 from experiments.run import spec
 from experiments.run.whole import write_whole
@@ -75,10 +74,10 @@ def play(argv: Sequence[str]) -> int:
         )
     states, _, steps = spec.load_state(flags.run, stored, algo, display.warn)
     state = jax.tree.map(lambda x: x[flags.seed_index], states)
-    keys = evaluate.keys(stored.seed + flags.seed_index, 0, flags.episodes)
-    record = ALL_EPISODES if flags.viewer else evaluate.records(algo.env)
+    keys = control.keys(stored.seed + flags.seed_index, 0, flags.episodes)
+    record = ALL_EPISODES if flags.viewer else control.records(algo.env)
     episodes = jax.device_get(
-        jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, record))(state, keys)
+        jax.jit(lambda s, k: control.run_episodes(algo, s, k, record))(state, keys)
     )
     display.say(
         f"policy of env step {steps}: return {np.mean(episodes.returns):.1f} ± {np.std(episodes.returns):.1f}, "
@@ -91,7 +90,7 @@ def play(argv: Sequence[str]) -> int:
     if not record:
         display.say(f"{spec.short_name(stored.env)} has nothing to show")
         return 0
-    states, rewards = evaluate.episode(episodes, evaluate.typical(episodes))
+    states, rewards = control.episode(episodes, control.typical(episodes))
     if flags.viewer:
         bodies = video.coordinates(algo.env, states)
         assert bodies is not None  # or it was refused above

@@ -27,9 +27,9 @@ from experiments.console.display import Display
 from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
 from experiments.figures import plots
-from experiments.pages import results as pages
-from experiments.run import folders as runs
+from experiments.pages import results
 from experiments.run import records, stored
+from experiments.run.folders import plain
 from experiments.run.names import label_runs, short_names
 
 NOTES = "notes.md"  # in the folder of a page, by hand
@@ -81,11 +81,11 @@ def _publish_runs(flags: PublishFlags) -> None:
         }
         for label, run in zip(labels, found, strict=True)
     ]
-    page = pages.of_runs(flags.title or "Results", labels, configs, summaries)
-    ours = {outputs.PAGE: pages.is_of_runs, RUNS: _is_runs_record}
+    page = results.of_runs(flags.title or "Results", labels, configs, summaries)
+    ours = {outputs.PAGE: results.is_of_runs, RUNS: _is_runs_record}
     with outputs.staged(flags.out, ours) as fresh:
         plots.comparison(curves, fresh / "curves.png", *metric)
-        outputs.write(fresh / RUNS, json.dumps(runs.plain(record), indent=1) + "\n")
+        outputs.write(fresh / RUNS, json.dumps(plain(record), indent=1) + "\n")
         outputs.write(fresh / outputs.PAGE, page)
 
 
@@ -96,8 +96,8 @@ def _publish_suite(flags: PublishFlags) -> None:
     files = outputs.file_names(called.values())
     pictures = {env: f"curves-{files[name]}.png" for env, name in called.items()}
     text = _notes(flags.out / NOTES)
-    page = pages.of_suite(title, found, pictures, text)
-    ours = {outputs.PAGE: pages.is_of_suite, "records.json": records.is_ours}
+    page = results.of_suite(title, found, pictures, text)
+    ours = {outputs.PAGE: results.is_of_suite, "records.json": records.is_ours}
     with outputs.staged(flags.out, ours) as fresh:
         for env, name in called.items():
             plots.bands(_curves(found, env), fresh / pictures[env], name)

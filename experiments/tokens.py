@@ -8,11 +8,11 @@ as for a robot: `agents/tokens/policy.py` has the first three, and the update is
 import sys
 
 from experiments.console.exits import run_main
-from experiments.run import command as cli
+from experiments.run import command
 
 
 def main() -> None:
-    run_main(lambda: cli.main(sys.argv[1:], domain="tokens"))
+    run_main(lambda: command.main(sys.argv[1:], domain="tokens"))
 
 
 if __name__ == "__main__":

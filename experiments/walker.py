@@ -3,11 +3,11 @@
 import sys
 
 from experiments.console.exits import run_main
-from experiments.run import command as cli
+from experiments.run import command
 
 
 def main() -> None:
-    run_main(lambda: cli.main(sys.argv[1:], env="walker"))
+    run_main(lambda: command.main(sys.argv[1:], env="walker"))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import pytest
 
 import envs
 from agents.algorithm import Algorithm
-from experiments import envs as envs_command
+from experiments.envs import inspect_envs
 from experiments.evaluation import evaluator
-from experiments.run import command as cli
+from experiments.run import command
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -54,11 +54,11 @@ def test_own_robot_passes_its_checks_and_trains(tmp_path, monkeypatch, capsys):
     source = (EXAMPLES / "my_robot.py").read_text()
     assert source.count("\n") <= 60
     Path("my_robot.py").write_text(source)
-    assert envs_command.command(["--check", "my_robot.py:MyRobot"]) == 0
+    assert inspect_envs(["--check", "my_robot.py:MyRobot"]) == 0
     assert "FAIL" not in capsys.readouterr().out
     flags = "--env my_robot.py:MyRobot --effort-weight 0.1 --max-episode-steps 20 --total-steps 64"
     flags += " --num-envs 4 --num-steps 8 --num-epochs 1 --num-minibatches 2 --out run"
-    assert cli.main(flags.split()) == 0
+    assert command.main(flags.split()) == 0
     config = json.loads(Path("run/config.json").read_text())
     assert config["env"] == f"{tmp_path / 'my_robot.py'}:MyRobot"
     assert config["env_kwargs"]["effort_weight"] == 0.1
@@ -68,7 +68,7 @@ def test_own_robot_passes_its_checks_and_trains(tmp_path, monkeypatch, capsys):
 def test_load_policy(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
     flags = "--env CartPole-v1 --algo a2c --total-steps 128 --num-envs 4 --num-steps 8 --no-video"
-    assert cli.main([*flags.split(), "--out", str(tmp_path / "run")]) == 0
+    assert command.main([*flags.split(), "--out", str(tmp_path / "run")]) == 0
     total = example("load_policy").episode(tmp_path / "run", "stride/CartPole-v1")
     assert 1.0 <= total <= 500.0
 

@@ -9,7 +9,7 @@ import pytest
 
 import envs
 from agents.ppo import PPO
-from experiments.benchmarks import gpu as bench_gpu
+from experiments.benchmarks.gpu import SMALL, bench_gpu, gpu_config, training
 
 ON_CPU = "ignore:the mjx backend on a CPU:UserWarning"
 
@@ -23,28 +23,28 @@ def gpu():
 @pytest.mark.slow
 @pytest.mark.filterwarnings(ON_CPU)
 def test_several_seeds_train_on_mjx():
-    figures = bench_gpu.training(4, 2, 4)
+    figures = training(4, 2, 4)
     assert figures["steps_per_second"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(ON_CPU)
 def test_every_gpu_figure_is_measured():
-    figures = bench_gpu.bench_gpu(bench_gpu.SMALL)
+    figures = bench_gpu(SMALL)
     expected = {"gpu/walk/train_s", "gpu/env/4/steps_per_second", "gpu/seeds/2x4/steps_per_second"}
     assert expected <= set(figures)
     assert all(np.isfinite(x) for x in figures.values())
 
 
 def test_figures_the_clock_forbids_are_skipped(capsys):
-    assert bench_gpu.bench_gpu(bench_gpu.SMALL, budget_s=0.0) == {}
+    assert bench_gpu(SMALL, budget_s=0.0) == {}
     assert "skipped" in capsys.readouterr().out
 
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 def test_every_gpu_figure_at_full_size():
-    figures = bench_gpu.bench_gpu()
+    figures = bench_gpu()
     assert figures["gpu/walk/walks"] == 1.0
 
 
@@ -66,7 +66,7 @@ def test_the_gpu_computes_what_the_cpu_does():
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
 def test_vmapped_seeds_equal_single_runs_on_the_gpu():
-    config = dataclasses.replace(bench_gpu.gpu_config(256), total_steps=100_000)
+    config = dataclasses.replace(gpu_config(256), total_steps=100_000)
     algo = PPO(config, envs.make("walker", backend="mjx"))
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
     together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)[0].params

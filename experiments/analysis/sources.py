@@ -14,8 +14,8 @@ from typing import Any
 from experiments.analysis import events, layouts, logs, others
 from experiments.analysis.curve import NAME, Curve, cleaned, measured, same_run, same_values
 from experiments.analysis.layouts import Identity
-from experiments.run import folders as runs
 from experiments.run import records, schema, stored
+from experiments.run.folders import metrics_file, short_commit
 
 METRIC = "eval/return"  # unless another is asked for
 _APART = ", with other values (--by env,algo,commit or NAME=PATH sets them side by side)"
@@ -46,7 +46,7 @@ class Wanted:
     def fields(self, of: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of a curve that come from how its source was given."""
         named = {NAME: self.name or ""} if self.named else {}
-        commit = {"commit": runs.short_commit(of.get("commit"))} if self.by_commit else {}
+        commit = {"commit": short_commit(of.get("commit"))} if self.by_commit else {}
         return named | commit
 
 
@@ -197,7 +197,7 @@ def _of_run(folder: Path, wanted: Wanted) -> Found:
     planned = float(total) if type(total) is int else None
     found, known = Found([], []), set()
     for i in range(config["seeds"]):
-        path = runs.metrics_file(folder, config["seeds"], i)
+        path = metrics_file(folder, config["seeds"], i)
         if not path.parent.is_dir():
             raise ValueError(
                 f"{folder} is of {config['seeds']} seeds, says config.json; {path.parent} is missing"

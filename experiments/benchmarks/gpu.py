@@ -20,7 +20,7 @@ import envs
 from agents.ppo import PPO, PPOConfig
 from envs.base import ALL_EPISODES
 from experiments.benchmarks import workloads
-from experiments.evaluation import control as evaluate
+from experiments.evaluation import control
 from experiments.run.presets import preset
 
 BUDGET_S = 570.0
@@ -107,11 +107,11 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
         sizes.walking_environments, sizes.num_steps, total_steps=sizes.walking_steps
     )
     algo = PPO(config, envs.make("walker", backend="mjx"))
-    keys = evaluate.keys(0, 0, sizes.episodes)
+    keys = control.keys(0, 0, sizes.episodes)
     iterations = max(1, config.total_steps // algo.iteration_steps // 10)
 
     chunk = jax.jit(lambda s: jax.lax.scan(lambda s, _: algo.step(s), s, None, iterations)[0])
-    look = jax.jit(lambda s: evaluate.run_episodes(algo, s, keys, record=ALL_EPISODES))
+    look = jax.jit(lambda s: control.run_episodes(algo, s, keys, record=ALL_EPISODES))
     begin = time.perf_counter()
     state = jax.jit(algo.init)(jax.random.key(0))
     compiled = chunk.lower(state).compile(), look.lower(state).compile()

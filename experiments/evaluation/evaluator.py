@@ -9,9 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from envs.base import Env
-from experiments.evaluation import control as evaluate
-from experiments.evaluation import metrics, nonfinite
-from experiments.evaluation import tokens as token_evaluation
+from experiments.evaluation import control, metrics, nonfinite, tokens
 
 Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
 FINAL_BATCHES = 4
@@ -53,23 +51,23 @@ _CONTROL = Evaluator(
     at_start=False,
     episodes=lambda total, algo: evaluation_episodes(total, algo.env.max_episode_steps),
     final_batches=lambda algo, episodes: final_batches(algo.env, episodes),
-    run=lambda algo, state, keys: evaluate.run_episodes(
-        algo, state, keys, evaluate.records(algo.env)
+    run=lambda algo, state, keys: control.run_episodes(
+        algo, state, keys, control.records(algo.env)
     ),
-    concatenate=evaluate.concatenate,
-    row=evaluate.row,
-    report=lambda algo, found: evaluate.report(algo.env, found),
+    concatenate=control.concatenate,
+    row=control.row,
+    report=lambda algo, found: control.report(algo.env, found),
     transcripts=lambda algo, found: [],
     trouble=lambda algo, found: nonfinite.episodes_warning(found.bad, algo.env.on_host),
 )
 _TOKENS = Evaluator(
     at_start=True,  # what imitation alone can do
-    episodes=lambda total_steps, algo: token_evaluation.PROMPTS,
+    episodes=lambda total_steps, algo: tokens.PROMPTS,
     final_batches=lambda algo, episodes: FINAL_BATCHES,
-    run=token_evaluation.sample,
-    concatenate=token_evaluation.concatenate,
-    row=token_evaluation.row,
-    report=token_evaluation.report,
-    transcripts=token_evaluation.transcripts,
-    trouble=token_evaluation.trouble,
+    run=tokens.sample,
+    concatenate=tokens.concatenate,
+    row=tokens.row,
+    report=tokens.report,
+    transcripts=tokens.transcripts,
+    trouble=tokens.trouble,
 )

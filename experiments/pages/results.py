@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.analysis.literature import diverged
 from experiments.console.display import duration, si
-from experiments.evaluation import control as evaluate
+from experiments.evaluation import control
 from experiments.pages import markdown
 from experiments.pages.against_literature import against_published, figure
 from experiments.run.folders import short_commit
@@ -210,7 +210,7 @@ def _gait_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, s
     lines: list[str] = []
     for env in dict.fromkeys(env for (_, env), found in reports.items() if found):
         mean = {
-            a: evaluate.mean_of(found) for (a, e), found in reports.items() if found and e == env
+            a: control.mean_of(found) for (a, e), found in reports.items() if found and e == env
         }
         what = "Mean over seeds; ± is the standard deviation over episodes."
         lines += [f"## Gait, {markdown.inert(called[env])}", "", what, ""]

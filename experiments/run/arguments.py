@@ -23,7 +23,7 @@ from experiments.run.spec import (
     short_name,
 )
 from experiments.run.which import WHICH, learners
-from experiments.user_envs import load as user_env
+from experiments.user_envs import load
 
 _FREE = ("out", "resume", "video", "track", "trust")
 
@@ -106,7 +106,7 @@ def parse(
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
-    imports = tuple(str(user_env.path_of(file)) for file in run.imports)
+    imports = tuple(str(load.path_of(file)) for file in run.imports)
     run = dataclasses.replace(run, imports=imports)
     if stored:
         imports = stored.imports

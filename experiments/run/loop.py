@@ -22,8 +22,7 @@ import numpy as np
 from agents.algorithm import CollectsApart
 from experiments.console.display import Display
 from experiments.console.signals import RunInterruptedError, Stop, Worker
-from experiments.evaluation import control as evaluate
-from experiments.evaluation import metrics, nonfinite
+from experiments.evaluation import control, metrics, nonfinite
 from experiments.evaluation.evaluator import evaluator
 from experiments.run import checkpoints, folders
 from experiments.run.programs import MAX_CHUNK, Programs, programs_of
@@ -167,7 +166,7 @@ class _Loop:
                 # At the end that costs the iterations since the last checkpoint, some seconds of them.
                 raise RunInterruptedError(self.stop.received)
             seeds = [self.spec.seed + i for i in self._seeds()]
-            keys = jnp.stack([evaluate.keys(s, i * n, n) for s in seeds])
+            keys = jnp.stack([control.keys(s, i * n, n) for s in seeds])
             found = jax.device_get(self._call(self.programs.evaluate, self.states, keys))
             batches.append(found)
         found = [

@@ -17,7 +17,7 @@ from experiments.console import options, outputs
 from experiments.evaluation.evaluator import FINAL_BATCHES
 from experiments.run import arguments, folders, stored, trust
 from experiments.run.spec import algorithm, env_factory
-from experiments.user_envs import load as user_env
+from experiments.user_envs import load
 
 CURVE_POINTS = 100
 LAST_EPISODES = 100  # the metric of CleanRL's and others' tables
@@ -192,7 +192,7 @@ def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
 
 def _portable(env: str) -> str:
     """An environment's name; of a file of one's own, without the folder in which it happened to lie."""
-    return Path(env).name if user_env.is_file(env) else env
+    return Path(env).name if load.is_file(env) else env
 
 
 def _evaluations(

@@ -21,8 +21,8 @@ from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, to
 from experiments.console.suggest import suggestion
 from experiments.evaluation.evaluator import Domain
 from experiments.run import checkpoints, folders, kinds, schema
-from experiments.run import trust as trusting
-from experiments.user_envs import load as user_env
+from experiments.run.trust import require_trusted
+from experiments.user_envs import load
 
 CONFIG = Path("config.json")
 TOKENS = "tokens-"  # what names of their environments begin with
@@ -87,9 +87,9 @@ def make_env(name: str, kwargs: dict[str, Any], domain: Domain = "control") -> E
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
         raise ValueError(f"environment {name!r} does not take these options: {error}") from None
-    if not user_env.is_file(name):
+    if not load.is_file(name):
         return factory(**kwargs)
-    return user_env.build(name, factory, kwargs)
+    return load.build(name, factory, kwargs)
 
 
 def env_factory(name: str, domain: Domain = "control") -> Callable[..., Env]:
@@ -98,9 +98,9 @@ def env_factory(name: str, domain: Domain = "control") -> Callable[..., Env]:
     A task of a file has the options of its environment as well as its own. That a function makes a task, the domain
     of tokens says.
     """
-    if not user_env.is_file(name):
+    if not load.is_file(name):
         return envs.factory(name)
-    found = user_env.factory(name)
+    found = load.factory(name)
     if domain == "tokens" or is_task(found):
         return TokenFactory(found, name=short_name(name), environment=TokenEnv)
     return found
@@ -113,21 +113,21 @@ def is_task(found: Any) -> bool:
 
 def token_env(task: str) -> str:
     """The name of the environment of a token task."""
-    return task if user_env.is_file(task) else TOKENS + task
+    return task if load.is_file(task) else TOKENS + task
 
 
 def domain_of(env: str) -> Domain:
     """Raises ValueError with one line where a file has no such environment."""
-    if user_env.is_file(env):
-        return "tokens" if is_task(user_env.factory(env)) else "control"
+    if load.is_file(env):
+        return "tokens" if is_task(load.factory(env)) else "control"
     return "tokens" if env.startswith(TOKENS) else "control"
 
 
 def full_name(env: str) -> str:
     """The name under which runs are kept: a file's path is made absolute, and a token task's size left out where it
     has that anyway, so that "tokens-sort-6" is "tokens-sort"."""
-    if user_env.is_file(env):
-        return user_env.absolute(env)
+    if load.is_file(env):
+        return load.absolute(env)
     if env.startswith(TOKENS) and env not in envs.names():
         return TOKENS + plain_name(env.removeprefix(TOKENS))
     return env
@@ -146,7 +146,7 @@ def is_env_of(given: str, stored: Spec) -> bool:
 
 def _size(env: str) -> dict[str, Any]:
     """The option that the number behind a token task's name sets."""
-    if user_env.is_file(env) or not env.startswith(TOKENS) or env in envs.names():
+    if load.is_file(env) or not env.startswith(TOKENS) or env in envs.names():
         return {}
     return dict(token_factory(env.removeprefix(TOKENS)).fixed)
 
@@ -179,7 +179,7 @@ def refuse_task(env: str, algo: str | None) -> None:
 
 def is_a_task(env: str, algo: str | None) -> str:
     """The line that says so, with the command that trains on it."""
-    task = env if user_env.is_file(env) else env.removeprefix(TOKENS)
+    task = env if load.is_file(env) else env.removeprefix(TOKENS)
     learner = f" --algo {algo}" if algo in TOKEN_ALGORITHMS else ""
     command = shlex.join(["python", "-m", "experiments.tokens", "--task", task])
     return f"{short_name(env)} is a token task: train on it with {command}{learner}"
@@ -199,7 +199,7 @@ def read_run(folder: Path, trust: bool = False) -> Spec:
     """
     file, stored = folder / CONFIG, folders.read_config(folder)
     spec = Spec.from_json(stored, file)
-    trusting.require(folder, stored, trust)
+    require_trusted(folder, stored, trust)
     execute(spec.imports)
     for line in kinds.require_options(
         stored["env_kwargs"], env_factory(spec.env, spec.domain), file
@@ -217,7 +217,7 @@ def open_run(folder: Path, trust: bool = False) -> tuple[Spec, Any]:
 def execute(files: Iterable[str]) -> None:
     """Executes files that register environments, each once in a process. Raises ValueError with one line."""
     for file in files:
-        user_env.load(user_env.path_of(file))
+        load.load(load.path_of(file))
 
 
 @contextlib.contextmanager

@@ -7,8 +7,7 @@ from typing import Any
 
 from agents.tokens.transformer import num_parameters
 from experiments.console.display import Display, duration, si
-from experiments.evaluation import control as evaluate
-from experiments.evaluation import nonfinite
+from experiments.evaluation import control, nonfinite
 from experiments.evaluation.evaluator import evaluator
 from experiments.evaluation.frame_rate import frame_rate
 from experiments.run import folders
@@ -58,7 +57,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         "steps_per_second": steps * spec.seeds / max(progress.train_s, 1e-9),
         # How many times the episodes of an evaluation during training the final one had.
         "eval_batches": evaluating.final_batches(algo, at_mark),
-        **evaluate.mean_of(per_seed),
+        **control.mean_of(per_seed),
         **(_of_token_run(spec, algo, finished, per_seed) if spec.domain == "tokens" else {}),
         "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],
     }
@@ -103,18 +102,18 @@ def draw_curve(folder: Path, spec: Spec) -> Path:
 
 
 def write_video(
-    folder: Path, algo: Any, episodes: evaluate.Episodes, display: Display
+    folder: Path, algo: Any, episodes: control.Episodes, display: Display
 ) -> list[Path]:
     """The episode of median return. Nothing for environments with nothing to see."""
     try:
         frame_rate(algo.env)
     except ValueError as error:
         display.warn(f"no video: {error}")
-    if not evaluate.recorded(episodes):
+    if not control.recorded(episodes):
         return []
     from experiments.evaluation import video
 
-    states, rewards = evaluate.episode(episodes, evaluate.typical(episodes))
+    states, rewards = control.episode(episodes, control.typical(episodes))
     try:
         return write_whole(
             lambda fresh: video.write(algo.env, states, rewards, fresh, display.say),

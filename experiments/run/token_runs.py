@@ -8,8 +8,7 @@ from pathlib import Path
 from envs.base import Env
 from envs.tokens import TokenEnv
 from experiments.run.spec import Spec, algorithm, is_a_task, short_name
-from experiments.user_envs import check
-from experiments.user_envs import load as user_env
+from experiments.user_envs import check, load
 from experiments.user_envs.check import Finding
 from experiments.user_envs.token_checks import OF_EXPERT, TOKEN_CHECKS
 
@@ -33,7 +32,7 @@ def require_trainable(spec: Spec, env: Env) -> None:
         return
     imitates = algorithm(spec.algo, spec.domain).imitates or spec.config.imitation_steps > 0
     folder = None
-    if user_env.is_file(spec.env):
+    if load.is_file(spec.env):
         folder = Path(spec.env.rpartition(":")[0]).parent
     for finding in check.check(env, folder):
         said = finding.problem or finding.note

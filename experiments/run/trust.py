@@ -24,7 +24,7 @@ from typing import Any
 
 from envs import HOST_PREFIX
 from experiments.run import folders
-from experiments.user_envs import load as user_env
+from experiments.user_envs import load
 
 _SEALED = ("env", "env_kwargs", "imports", "files")  # of config.json
 _KEY_BYTES = 32
@@ -34,8 +34,8 @@ def named_files(env: str, env_kwargs: dict[str, Any], imports: Iterable[str]) ->
     """The Python files that a run executes and that are not this package's, by the name under which it names them;
     those that can be found. Executes none."""
     options = (x for x in env_kwargs.values() if isinstance(x, str))
-    files = (name for name in (*imports, env, *options) if user_env.is_file(name))
-    found = {str(path): path for path in map(user_env.path_of, files) if path.is_file()}
+    files = (name for name in (*imports, env, *options) if load.is_file(name))
+    found = {str(path): path for path in map(load.path_of, files) if path.is_file()}
     module, colon, _ = env.removeprefix(HOST_PREFIX).partition(":")
     if env.startswith(HOST_PREFIX) and colon:
         path = _module_file(module)
@@ -47,7 +47,7 @@ def executes_files(config: dict[str, Any]) -> bool:
     """Whether a run needs more than this package: files that it names, be they there or not."""
     env = config["env"]
     module = env.startswith(HOST_PREFIX) and ":" in env.removeprefix(HOST_PREFIX)
-    return bool(config.get("imports")) or module or user_env.is_file(env)
+    return bool(config.get("imports")) or module or load.is_file(env)
 
 
 def record(config: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def record(config: dict[str, Any]) -> dict[str, Any]:
     return {"files": hashes, "seal": _seal(sealed, key) if key else None}
 
 
-def require(folder: Path, config: dict[str, Any], trust: bool) -> None:
+def require_trusted(folder: Path, config: dict[str, Any], trust: bool) -> None:
     """Checks that what the run in `folder` executes may be run.
 
     Args:

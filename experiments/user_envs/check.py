@@ -19,7 +19,7 @@ import numpy as np
 from envs import base
 from envs.base import Env
 from envs.tokens import TokenEnv
-from experiments.evaluation import control as evaluate
+from experiments.evaluation import control
 from experiments.evaluation.frame_rate import frame_rate
 from experiments.user_envs.check_spaces import action_bounds, run_within_bounds, spaces
 from experiments.user_envs.check_tools import (
@@ -210,7 +210,7 @@ def _pure(env: Env) -> None:
     same_key = "called twice with the same key, {} gives different results ({}): draw from the key, with jax.random"
     require_equal(first, second, "initial", same_key)
     action = random_action(env, key_of(2))
-    state, before = first, jax.tree.map(np.array, evaluate.arrays(first))
+    state, before = first, jax.tree.map(np.array, control.arrays(first))
     structure: Any = jax.tree.structure(state)
     after = env.transition(state, action, key_of(3))
     if structure != jax.tree.structure(state):
@@ -231,7 +231,7 @@ def _pure(env: Env) -> None:
 def _keys(env: Env) -> None:
     starts = jax.jit(lambda k: jax.vmap(env.initial)(k))(jax.random.split(key_of(4), 8))
     if all(
-        np.all(np.asarray(x) == np.asarray(x)[:1]) for x in jax.tree.leaves(evaluate.arrays(starts))
+        np.all(np.asarray(x) == np.asarray(x)[:1]) for x in jax.tree.leaves(control.arrays(starts))
     ):
         raise Note(
             "initial gives the same state for every key: draw from the key, unless that is meant"

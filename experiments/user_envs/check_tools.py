@@ -14,7 +14,7 @@ import numpy as np
 from agents.spaces import element, has_range
 from envs import base
 from envs.base import Env
-from experiments.evaluation import control as evaluate
+from experiments.evaluation import control
 from experiments.user_envs.load import located
 
 STEPS, ENVS = 1000, 8  # of the random run
@@ -87,8 +87,8 @@ def require_same_shapes(one: Any, other: Any, name: str, other_name: str) -> Non
 def require_equal(one: Any, other: Any, name: str, message: str) -> None:
     """Raises Problem with the message, about the first leaf that differs."""
     pairs = zip(
-        jax.tree_util.tree_leaves_with_path(evaluate.arrays(one)),
-        jax.tree.leaves(evaluate.arrays(other)),
+        jax.tree_util.tree_leaves_with_path(control.arrays(one)),
+        jax.tree.leaves(control.arrays(other)),
         strict=True,
     )
     for (path, x), y in pairs:

@@ -11,7 +11,7 @@ import pytest
 import envs
 from agents.ppo import PPO, PPOConfig
 from envs import base, callback, host
-from experiments.evaluation import control as evaluate
+from experiments.evaluation import control
 
 LIMIT = 30
 
@@ -420,7 +420,7 @@ def test_ppo_trains_and_evaluation_does_not_pile_up():
     states = jax.jit(jax.vmap(algo.init))(keys)
     train = jax.jit(jax.vmap(algo.step))
     look = jax.jit(
-        jax.vmap(lambda s, k: evaluate.run_episodes(algo, s, k, False), in_axes=(0, None))
+        jax.vmap(lambda s, k: control.run_episodes(algo, s, k, False), in_axes=(0, None))
     )
     made = []
     for i in range(3):

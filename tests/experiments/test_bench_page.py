@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.benchmarks import page as bench_page
+from experiments.benchmarks import page
 from experiments.benchmarks.page import FOLDER, text
 
 PROVENANCE = {
@@ -42,6 +42,6 @@ def test_each_task_and_rival_has_its_place(tmp_path):
 def test_arguments_are_refused(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bench_page", "results"])
     with pytest.raises(SystemExit) as stop:
-        bench_page.main()
+        page.main()
     assert stop.value.code == 2
     assert "takes no arguments" in capsys.readouterr().err

@@ -13,9 +13,7 @@ from experiments.console import flags
 from experiments.console.locks import alone
 from experiments.evaluation import evaluator
 from experiments.grids import grid
-from experiments.run import command as cli
-from experiments.run import folders
-from experiments.run import summary as finish
+from experiments.run import command, folders, summary
 from tests.experiments import stub
 
 TINY = [
@@ -87,7 +85,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys, flags, messa
     folders.create(tmp_path / "run", stub.spec().to_json())
     before = everything(tmp_path)
     flags = flags.format(run=tmp_path / "run", nothing=tmp_path / "nothing").split()
-    assert cli.main(flags) == 2
+    assert command.main(flags) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
@@ -98,20 +96,20 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys, flags, messa
 
 def test_a_run_without_a_usable_checkpoint_is_one_line(tmp_path, capsys):
     flags = ["--env", "probe-truncation", "--algo", "stub", "--total-steps", "80"]
-    assert cli.main([*flags, "--out", str(tmp_path / "run")]) == 0
+    assert command.main([*flags, "--out", str(tmp_path / "run")]) == 0
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     capsys.readouterr()
-    assert cli.main(["--resume", str(tmp_path / "run")]) == 2
+    assert command.main(["--resume", str(tmp_path / "run")]) == 2
     assert "no usable checkpoint" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_share_a_run(tmp_path, capsys):
     folders.create(tmp_path / "run", stub.spec().to_json())
     with alone(tmp_path / "run", "another process"):
-        assert cli.main(["--resume", str(tmp_path / "run")]) == 2
+        assert command.main(["--resume", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert error == f"error: another process is at work in {tmp_path / 'run'}\n"
-    assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+    assert command.main(["--resume", str(tmp_path / "run")]) == 0
 
 
 def test_a_full_disk_is_one_line_and_how_to_go_on(tmp_path, capsys, monkeypatch):
@@ -122,12 +120,12 @@ def test_a_full_disk_is_one_line_and_how_to_go_on(tmp_path, capsys, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(folders, "append_rows", full)
-        assert cli.main(flags) == 1
+        assert command.main(flags) == 1
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert "metrics.jsonl: No space left on device" in captured.err
     assert f"to go on: python -m experiments.train --resume {tmp_path / 'run'}" in captured.out
-    assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+    assert command.main(["--resume", str(tmp_path / "run")]) == 0
 
 
 class Breaking(gymnasium.Env):
@@ -150,7 +148,7 @@ def test_an_environment_that_breaks_on_the_host_is_one_line(tmp_path, capfd, mon
     spec = gymnasium.envs.registration.EnvSpec("Breaking-v0", Breaking, max_episode_steps=100)
     monkeypatch.setitem(gymnasium.registry, "Breaking-v0", spec)
     flags = ["--env", "gym:Breaking-v0", "--total-steps", "320", *TINY, "--out", "run"]
-    assert cli.main(flags) == 1
+    assert command.main(flags) == 1
     assert capfd.readouterr().err == "error: Breaking-v0 failed in step: KeyError: 'a wheel'\n"
 
 
@@ -161,11 +159,11 @@ def test_interrupted_at_the_end_a_run_can_be_ended_again(tmp_path, capsys, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "draw_curve", interrupted)
-        assert cli.main(flags) == 130
+        patch.setattr(summary, "draw_curve", interrupted)
+        assert command.main(flags) == 130
     assert "stopped; to go on" in capsys.readouterr().out
     assert not (tmp_path / "run" / "summary.json").exists()
-    assert cli.main(["--resume", str(tmp_path / "run")]) == 0
+    assert command.main(["--resume", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "summary.json").exists()
 
 
@@ -178,7 +176,7 @@ def test_errors_are_read_where_a_terminal_has_no_boxes():
 def test_a_damaged_config_is_one_line(tmp_path, capsys, broken):
     folders.create(tmp_path / "run", stub.spec().to_json())
     (tmp_path / "run" / "config.json").write_text(broken)
-    assert cli.main(["--resume", str(tmp_path / "run")]) == 2
+    assert command.main(["--resume", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -186,7 +184,7 @@ def test_a_damaged_config_is_one_line(tmp_path, capsys, broken):
 def test_help_lists_every_hyperparameter_with_its_default(capsys, monkeypatch, env):
     monkeypatch.delenv("COLUMNS", raising=False)
     flags = ["--help"] if env else ["--env", "probe-constant", "--help"]
-    assert cli.main(flags, env) == 0
+    assert command.main(flags, env) == 0
     text = capsys.readouterr().out
     config = agents.ALGORITHMS["ppo"].Config
     for name in config.__dataclass_fields__:
@@ -209,7 +207,7 @@ def test_the_walkers_options_are_kept(tmp_path):
         "1e6",
         "2e6",
     ]
-    folder, spec, algo, run, _ = cli.prepare([*flags, "--seed", "4"], "walker")
+    folder, spec, algo, run, _ = command.prepare([*flags, "--seed", "4"], "walker")
     assert spec.env_kwargs["observation"] == "mathworks"
     assert spec.env_kwargs["torque_weight_ramp"] == (0.02, 1e6, 2e6)
     assert algo.env.torque_weight == 0.22
@@ -217,14 +215,14 @@ def test_the_walkers_options_are_kept(tmp_path):
     assert folder.name.startswith("walker-ppo-s4-")
     assert run.video
     folders.create(tmp_path / "run", spec.to_json())
-    again = cli.prepare(["--resume", str(tmp_path / "run"), *flags, "--no-video"], "walker")
+    again = command.prepare(["--resume", str(tmp_path / "run"), *flags, "--no-video"], "walker")
     assert again[1] == spec
     assert not again[3].video
 
 
 def test_one_command_from_start_to_curve(tmp_path, capsys):
     flags = ["--env", "probe-constant", "--total-steps", "100", *TINY, "--out", "run"]
-    assert cli.main(flags) == 0
+    assert command.main(flags) == 0
     captured = capsys.readouterr()
     assert "100 steps rounded up to 128" in captured.out
     assert captured.err == ""
@@ -235,7 +233,7 @@ def test_one_command_from_start_to_curve(tmp_path, capsys):
     assert compare.compare(["run", "--out", "both"]) == 0
     assert (tmp_path / "both" / "curves-probe-constant.png").stat().st_size > 1000
     # A finished run can be asked for its results again.
-    assert cli.main(["--resume", "run", "--total-steps", "100"]) == 0
+    assert command.main(["--resume", "run", "--total-steps", "100"]) == 0
 
 
 def test_the_viewer_needs_a_screen(monkeypatch):
@@ -250,17 +248,17 @@ def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monke
     monkeypatch.setattr(Walker, "recorded_episodes", 24)
     flags = ["--total-steps", "32", "--max-episode-steps", "20", *TINY]
     flags += ["--seeds", "2", "--out", "run"]
-    assert cli.main(flags, "walker") == 0
+    assert command.main(flags, "walker") == 0
     out = capsys.readouterr().out
     for word in ("stance slip", "survival", "run/curve.png", "run/video.gif"):
         assert word in out
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["eval_episodes"], summary["eval_batches"]) == (24, 6)
-    assert summary["distance_m"] == pytest.approx(summary["gait"]["distance"])
-    assert {"walks", "survival", "alternation"} <= set(summary["per_seed"][1]["gait"])
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (told["eval_episodes"], told["eval_batches"]) == (24, 6)
+    assert told["distance_m"] == pytest.approx(told["gait"]["distance"])
+    assert {"walks", "survival", "alternation"} <= set(told["per_seed"][1]["gait"])
     rows = folders.read_rows(tmp_path / "run" / "seed_1" / "metrics.jsonl")
     assert rows[-1]["env_steps"] == 32
-    assert rows[-1]["eval/return"] == pytest.approx(summary["per_seed"][1]["eval_return_mean"])
+    assert rows[-1]["eval/return"] == pytest.approx(told["per_seed"][1]["eval_return_mean"])
     assert "reward/forward" in rows[0]
     assert play.play(["run", "--seed-index", "1", "--episodes", "3"]) == 0
     assert (tmp_path / "run" / "play.gif").exists()
@@ -269,7 +267,7 @@ def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monke
 @pytest.mark.parametrize("algo", agents.ALGORITHMS)
 def test_every_algorithm_has_its_flags(algo):
     env = "FrozenLake-v1" if agents.ALGORITHMS[algo].__module__ in TABULAR else "Pendulum-v1"
-    _, spec, learner, _, _ = cli.prepare(["--env", env, "--algo", algo, "--seed", "3"], None)
+    _, spec, learner, _, _ = command.prepare(["--env", env, "--algo", algo, "--seed", "3"], None)
     assert (spec.algo, spec.seed) == (algo, 3)
     assert isinstance(spec.config, learner.Config)
 
@@ -277,12 +275,12 @@ def test_every_algorithm_has_its_flags(algo):
 @pytest.mark.parametrize("flag", ["--algo actor_critic", "--algo=actor-critic"])
 def test_another_name_of_an_algorithm_is_taken_and_its_own_kept(flag, tmp_path):
     argv = ["--env", "CartPole-v1", *flag.split()]
-    folder, spec, learner, _, _ = cli.prepare(argv, None)
+    folder, spec, learner, _, _ = command.prepare(argv, None)
     assert spec.algo == "a2c"
     assert isinstance(learner, agents.ALGORITHMS["a2c"])
     assert folder.name.startswith("CartPole-v1-a2c-s0-")
     folders.create(tmp_path / "run", spec.to_json())
-    again = cli.prepare(["--resume", str(tmp_path / "run"), *flag.split()], None)
+    again = command.prepare(["--resume", str(tmp_path / "run"), *flag.split()], None)
     assert again[1] == spec
     (cell,) = grid.product(["CartPole-v1"], [flag[7:]])
     assert cell.algo == "a2c"
@@ -291,5 +289,5 @@ def test_another_name_of_an_algorithm_is_taken_and_its_own_kept(flag, tmp_path):
 @pytest.mark.parametrize("algo", agents.TOKEN_ALGORITHMS)
 def test_every_learner_of_tokens_has_its_flags(algo):
     argv = ["--algo", algo, "--task", "sort-4", "--temperature", "0.5"]
-    _, spec, _, _, _ = cli.prepare(argv, None, "tokens")
+    _, spec, _, _, _ = command.prepare(argv, None, "tokens")
     assert (spec.algo, spec.env, spec.config.temperature) == (algo, "tokens-sort-4", 0.5)

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import compare as module
 from experiments.analysis.sources import read
-from experiments.compare import compare
+from experiments.compare import band, compare, smoothed
 from experiments.run import folders
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -115,10 +114,10 @@ def test_environments_without_reference_are_told_of(tmp_path, capsys):
 def test_smoothing_is_of_curves_and_said(tmp_path):
     make_run(tmp_path / "a", values=(0.0, 4.0, 8.0, 100.0))
     (curve,) = read([tmp_path / "a"], METRIC).curves
-    np.testing.assert_allclose(module.smoothed(curve, 2).value, [0, 2, 6, 54])
-    np.testing.assert_allclose(module.smoothed(curve, 9).value, [0, 2, 4, 28])
+    np.testing.assert_allclose(smoothed(curve, 2).value, [0, 2, 6, 54])
+    np.testing.assert_allclose(smoothed(curve, 9).value, [0, 2, 4, 28])
     for n in (0, 1):
-        assert module.smoothed(curve, n) is curve
+        assert smoothed(curve, n) is curve
     assert compare(["a", "--smooth", "3", "--out", "out"]) == 0
     assert table(tmp_path / "out/scores.csv")["CartPole-v1", "ppo", "final"]["mean"] == "100"
     svg = (tmp_path / "out/curves-CartPole-v1.svg").read_text()
@@ -158,7 +157,7 @@ def test_unfinished_uneven_and_damaged_runs_are_told_of(tmp_path, capsys):
 
 def test_seconds(tmp_path):
     curves = read([make_run(tmp_path / "a", values=(0.0, 1.0, 2.0))], METRIC).curves
-    grid, middle, *_ = module.band(curves, "seconds")
+    grid, middle, *_ = band(curves, "seconds")
     assert (grid[0], grid[-1]) == (0, 4)
     np.testing.assert_allclose(middle, grid / 2)
 
@@ -307,7 +306,7 @@ def test_the_gap_is_a_mean(tmp_path):
 
 def test_curves_without_common_steps_have_no_band(tmp_path, capsys):
     name = series(tmp_path / "x.csv", a_0={0: 1, 10: 1}, a_1={20: 2, 30: 2})
-    assert module.band(read([tmp_path / name], METRIC).curves, "steps") is None
+    assert band(read([tmp_path / name], METRIC).curves, "steps") is None
     assert compare([name, "--out", "out"]) == 0
     assert "X, a: no band, as its curves have no steps in common" in capsys.readouterr().err
     assert not (tmp_path / "out/curves-X.png").exists()

@@ -9,7 +9,7 @@ import pytest
 import envs
 from envs import probes
 from envs.base import ALL_EPISODES, Bad, reset, step
-from experiments.evaluation import control as evaluate
+from experiments.evaluation import control
 from experiments.evaluation.evaluator import final_batches
 
 
@@ -22,8 +22,8 @@ def stumble(state, obs, key, deterministic):
 def test_episodes_are_those_of_the_training_step():
     env = envs.make("walker", max_episode_steps=40)
     algo = SimpleNamespace(env=env, act=stumble)
-    keys = evaluate.keys(0, 0, 6)
-    found = jax.jit(lambda s, k: evaluate.run_episodes(algo, s, k, ALL_EPISODES))(
+    keys = control.keys(0, 0, 6)
+    found = jax.jit(lambda s, k: control.run_episodes(algo, s, k, ALL_EPISODES))(
         jnp.float32(2.0), keys
     )
     assert found.alive.shape == (40, 6)
@@ -71,14 +71,14 @@ def test_a_state_that_is_not_finite_ends_its_episode_without_reward():
     algo = SimpleNamespace(
         env=Breaks(), act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32)
     )
-    keys = evaluate.keys(1, 0, 32)
+    keys = control.keys(1, 0, 32)
     start = np.asarray(jax.vmap(lambda k: Breaks().initial(jax.random.split(k)[0])[0])(keys))[:, 0]
-    found = jax.jit(lambda k: evaluate.run_episodes(algo, 0, k, 0))(keys)
+    found = jax.jit(lambda k: control.run_episodes(algo, 0, k, 0))(keys)
     np.testing.assert_array_equal(found.lengths, np.where(start < 0, 3, 5))
     np.testing.assert_array_equal(found.returns, np.where(start < 0, 2, 5))
     np.testing.assert_array_equal(found.survived, start >= 0)
     assert found.states is None
-    report = evaluate.report(algo.env, jax.device_get(found))
+    report = control.report(algo.env, jax.device_get(found))
     assert report["survival_rate"] == pytest.approx(np.mean(start >= 0))
     np.testing.assert_array_equal(np.asarray(found.bad) > 0, start < 0)
     assert report["eval_nonfinite"] == np.sum(start < 0) > 0
@@ -90,15 +90,15 @@ def test_batches_of_episodes_join_and_the_median_one_is_typical():
         n = len(returns)
         state = {"x": np.arange(3 * n).reshape(3, n)}
         alive, rewards = np.ones((3, n), bool), np.ones((3, n))
-        return evaluate.Episodes(
+        return control.Episodes(
             np.array(returns), np.full(n, 2), np.ones(n, bool), alive, state, rewards
         )
 
-    joined = evaluate.concatenate([batch([5.0, 1.0]), batch([3.0])])
+    joined = control.concatenate([batch([5.0, 1.0]), batch([3.0])])
     assert joined.returns.tolist() == [5.0, 1.0, 3.0]
     assert joined.alive.shape == (3, 3)
-    assert evaluate.typical(joined) == 2
-    states, rewards = evaluate.episode(joined, 2)
+    assert control.typical(joined) == 2
+    states, rewards = control.episode(joined, 2)
     assert states["x"].tolist() == [0, 1]
     assert rewards.tolist() == [1, 1]
 
@@ -108,21 +108,21 @@ def test_of_large_batches_the_first_episodes_are_recorded():
     algo = SimpleNamespace(env=env, act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32))
 
     def run(first, n, record):
-        return jax.device_get(evaluate.run_episodes(algo, 0, evaluate.keys(3, first, n), record))
+        return jax.device_get(control.run_episodes(algo, 0, control.keys(3, first, n), record))
 
     every, few = run(0, 6, ALL_EPISODES), run(0, 6, 2)
-    assert evaluate.recorded(every) == 6
+    assert control.recorded(every) == 6
     assert few.states[0].shape == (4, 2, 1)
     np.testing.assert_array_equal(few.states[0], every.states[0][:, :2])
     np.testing.assert_array_equal(few.rewards, every.rewards[:, :2])
     np.testing.assert_array_equal(every.rewards.sum(0), every.returns)
     # Two such batches as one: the recorded episodes are still its first, and the typical one is among them.
-    both = evaluate.concatenate([few, run(6, 6, 2)])
+    both = control.concatenate([few, run(6, 6, 2)])
     assert len(both.returns) == 12
     np.testing.assert_array_equal(both.states[0], few.states[0])
-    assert evaluate.typical(both) < 2
-    assert evaluate.records(env) == 0
-    assert evaluate.records(envs.make("walker")) == ALL_EPISODES
+    assert control.typical(both) < 2
+    assert control.records(env) == 0
+    assert control.records(envs.make("walker")) == ALL_EPISODES
 
 
 @flax.struct.dataclass
@@ -150,14 +150,14 @@ def test_an_episode_whose_start_cannot_be_seen_has_no_step():
     algo = SimpleNamespace(
         env=Unseen(), act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32)
     )
-    keys = evaluate.keys(1, 0, 32)
+    keys = control.keys(1, 0, 32)
     start = np.asarray(jax.vmap(lambda k: Unseen().initial(jax.random.split(k)[0])[0])(keys))[:, 0]
-    found = jax.device_get(evaluate.run_episodes(algo, 0, keys, evaluate.records(algo.env)))
+    found = jax.device_get(control.run_episodes(algo, 0, keys, control.records(algo.env)))
     np.testing.assert_array_equal(found.lengths, np.where(start < 0, 0, 3))
     np.testing.assert_array_equal(found.bad, np.where(start < 0, Bad.START, 0))
     assert not found.survived.any()
-    assert evaluate.report(algo.env, found)["eval_nonfinite"] == np.sum(start < 0)
-    states, rewards = evaluate.episode(found, evaluate.typical(found))
+    assert control.report(algo.env, found)["eval_nonfinite"] == np.sum(start < 0)
+    states, rewards = control.episode(found, control.typical(found))
     assert len(rewards) == len(states[0]) == 3
 
 
@@ -171,13 +171,13 @@ def test_memory_of_an_evaluation_is_known_beforehand_and_knows_no_time_limit(fps
     env = flax.struct.dataclass(Endless)()
     algo = SimpleNamespace(env=env, act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32))
     found = jax.eval_shape(
-        lambda k: evaluate.run_episodes(algo, 0, k, evaluate.records(env)), evaluate.keys(0, 0, 64)
+        lambda k: control.run_episodes(algo, 0, k, control.records(env)), control.keys(0, 0, 64)
     )
     taken = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
-    assert evaluate.evaluation_bytes(env, 64) == taken
+    assert control.evaluation_bytes(env, 64) == taken
     steps = {None: 0, 2: 40, 0.5: 10}.get(fps, 0)
     assert taken == 64 * 10 + steps * 16 * 12
-    everything = evaluate.evaluation_bytes(env, 64, ALL_EPISODES)
+    everything = control.evaluation_bytes(env, 64, ALL_EPISODES)
     assert everything == 64 * 10 + 10**9 * 64 * 13
 
 
@@ -187,15 +187,15 @@ def test_memory_of_a_walkers_evaluation():
         env = envs.make("walker", max_episode_steps=limit)
         algo = SimpleNamespace(env=env, act=stumble)
         found = jax.eval_shape(
-            lambda k, algo=algo: evaluate.run_episodes(algo, jnp.float32(0), k, ALL_EPISODES),
-            evaluate.keys(0, 0, 8),
+            lambda k, algo=algo: control.run_episodes(algo, jnp.float32(0), k, ALL_EPISODES),
+            control.keys(0, 0, 8),
         )
         taken = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
-        assert evaluate.evaluation_bytes(env, 8) == taken
+        assert control.evaluation_bytes(env, 8) == taken
 
 
 def test_evaluation_keys_do_not_repeat():
-    seen = [evaluate.keys(seed, first, 4) for seed in (0, 1) for first in (0, 4)]
+    seen = [control.keys(seed, first, 4) for seed in (0, 1) for first in (0, 4)]
     data = np.concatenate([jax.random.key_data(k) for k in seen])
     assert len(np.unique(data, axis=0)) == 16
 
@@ -205,9 +205,9 @@ def test_means_over_seeds():
         {"a": 1.0, "n": 512, "gait": {"walks": True, "x": float("nan")}},
         {"a": 3.0, "n": 512, "gait": {"walks": False, "x": 2.0}},
     ]
-    mean = evaluate.mean_of(reports)
+    mean = control.mean_of(reports)
     assert mean == {"a": 2.0, "n": 512, "gait": {"walks": 0.5, "x": 2.0}}
-    assert evaluate.mean_of(reports[:1])["gait"]["walks"] is True
+    assert control.mean_of(reports[:1])["gait"]["walks"] is True
 
 
 @flax.struct.dataclass
@@ -228,9 +228,9 @@ def test_an_environment_reports_on_all_episodes_of_an_evaluation():
     algo = SimpleNamespace(
         env=Reports(), act=lambda s, obs, k, d: jnp.zeros(obs.shape[0], jnp.int32)
     )
-    record = evaluate.records(algo.env)
-    found = evaluate.run_episodes(algo, 0, evaluate.keys(0, 0, 10), record)
-    report = evaluate.report(algo.env, jax.device_get(found))
+    record = control.records(algo.env)
+    found = control.run_episodes(algo, 0, control.keys(0, 0, 10), record)
+    report = control.report(algo.env, jax.device_get(found))
     assert (report["steps"], report["states"], report["best"]) == (30, (3, 10), 2.0)
     assert final_batches(algo.env, 2) == 5
     assert final_batches(probes.TruncationOnly(), 2) == 4

@@ -15,13 +15,11 @@ import numpy as np
 import pytest
 
 import agents
-from experiments import load, play
+from experiments import cli, load, play
 from experiments.console import locks
 from experiments.console.locks import FolderBusyError, alone
 from experiments.evaluation import evaluator
-from experiments.run import checkpoints, folders, loop, schema
-from experiments.run import command as cli
-from experiments.run import summary as finish
+from experiments.run import checkpoints, folders, loop, schema, summary, tracking
 from experiments.run.whole import write_whole
 from tests.experiments import stub
 
@@ -222,7 +220,7 @@ def test_a_failure_after_learning_keeps_the_run(monkeypatch):
         raise RuntimeError("no summary")
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "summarise", fail)
+        patch.setattr(summary, "summarise", fail)
         with pytest.raises(RuntimeError, match="no summary"):
             cli.main([*FLAGS, "--out", "run"])
     assert checkpoints.steps(Path("run/checkpoints"))[0] == 8
@@ -355,11 +353,11 @@ def test_folders_of_the_same_name(tmp_path, kind, command):
 
 def test_resume_keeps_no_video_and_track(tmp_path, monkeypatch):
     started, videos = [], []
-    monkeypatch.setattr(cli.tracking, "require", lambda kind: None)
+    monkeypatch.setattr(tracking, "require", lambda kind: None)
     monkeypatch.setattr(
-        cli.tracking, "start", lambda kind, *_: started.append(kind) or (lambda i, rows: None)
+        tracking, "start", lambda kind, *_: started.append(kind) or (lambda i, rows: None)
     )
-    monkeypatch.setattr(finish, "write_video", lambda *_: videos.append(1) or [])
+    monkeypatch.setattr(summary, "write_video", lambda *_: videos.append(1) or [])
     assert cli.main([*FLAGS, "--track", "wandb", "--out", "run"]) == 0
     assert cli.main(["--resume", "run"]) == 0
     assert (started, videos) == (["wandb", "wandb"], [])

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import agents
-from experiments.run import command as cli
-from experiments.run import limits, memory
+from experiments.run import command, limits, memory
 from tests.experiments import stub
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +25,7 @@ def _elsewhere(monkeypatch, tmp_path):
 
 
 def refused(capsys, flags, **kwargs):
-    assert cli.main(flags.split(), **kwargs) == 2
+    assert command.main(flags.split(), **kwargs) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("error: ")
@@ -121,7 +120,7 @@ def test_memory_asked_for_is_compared_with_memory_there_is(capsys, monkeypatch, 
 @pytest.mark.parametrize("free", [2**30, None])
 def test_what_fits_is_traced_and_not_refused(monkeypatch, free):
     monkeypatch.setattr(memory, "free_on_device", lambda: free)
-    folder, spec, algo, *_ = cli.prepare(f"{CARTPOLE} --algo ppo {SMALL}".split(), None)
+    folder, spec, algo, *_ = command.prepare(f"{CARTPOLE} --algo ppo {SMALL}".split(), None)
     programs = limits.traced_programs(spec, algo)
     assert programs.compile_s > 0
     assert 2**10 < limits._evaluation(spec, algo, programs) < 2**30
@@ -132,18 +131,18 @@ def test_memory_that_runs_out_all_the_same_is_one_line(capsys, monkeypatch):
     def full(*_, **__):
         raise MemoryError("Unable to allocate 9 GiB\nfor an array")
 
-    monkeypatch.setattr(cli, "train", full)
-    assert cli.main(f"{CARTPOLE} --algo stub --out run".split()) == 1
+    monkeypatch.setattr(command, "train", full)
+    assert command.main(f"{CARTPOLE} --algo stub --out run".split()) == 1
     assert capsys.readouterr().err == "error: out of memory: Unable to allocate 9 GiB\n"
 
 
 @pytest.mark.slow
 def test_a_run_that_is_still_compiling_stops_at_once(tmp_path):
     layers = ["8"] * 60  # some minutes of compiling
-    command = [sys.executable, "-m", "experiments.train", *CARTPOLE.split(), *SMALL.split()]
-    command += ["--hidden-sizes", *layers, "--out", "run"]
+    words = [sys.executable, "-m", "experiments.train", *CARTPOLE.split(), *SMALL.split()]
+    words += ["--hidden-sizes", *layers, "--out", "run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None
         assert "run folder: run" in next(iter(run.stdout))
         time.sleep(1)

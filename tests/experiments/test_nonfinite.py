@@ -16,8 +16,8 @@ from envs.base import Bad
 from experiments.console.display import Display
 from experiments.evaluation import nonfinite
 from experiments.run import folders, loop
-from experiments.run import summary as finish
 from experiments.run.spec import Spec
+from experiments.run.summary import summarise
 from tests.experiments import stub
 
 PLACE = nonfinite.Place(begin=1000, iteration_steps=100, seed=7, on_host=False)
@@ -167,7 +167,7 @@ def run(tmp_path, monkeypatch):
         folder = tmp_path / "run"
         folders.create(folder, spec.to_json())
         finished = loop.train(folder, spec, spec.build(), Display(quiet=True))
-        return finish.summarise(folder, spec, spec.build(), finished), folder
+        return summarise(folder, spec, spec.build(), finished), folder
 
     return train
 

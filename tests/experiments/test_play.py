@@ -2,8 +2,7 @@ import pytest
 
 import agents
 from experiments import play
-from experiments.run import command as cli
-from experiments.run import folders
+from experiments.run import command, folders
 from tests.experiments import stub
 
 
@@ -16,7 +15,7 @@ def _stub(monkeypatch, tmp_path):
 def run(tmp_path, source):
     (tmp_path / "mine.py").write_text(source)
     flags = "--env mine.py:Mine --algo stub --total-steps 8 --out run --no-video"
-    assert cli.main(flags.split()) == 0
+    assert command.main(flags.split()) == 0
 
 
 MINE = """
@@ -53,7 +52,9 @@ def test_the_viewer_wants_physics(tmp_path, monkeypatch):
 def test_drawing_that_fails_does_not_fail_the_run(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(MINE.format(draws="return 1 / 0"))
     assert (
-        cli.main(["--env", "mine.py:Mine", "--algo", "stub", "--total-steps", "8", "--out", "run"])
+        command.main(
+            ["--env", "mine.py:Mine", "--algo", "stub", "--total-steps", "8", "--out", "run"]
+        )
         == 0
     )
     captured = capsys.readouterr()

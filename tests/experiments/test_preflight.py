@@ -8,7 +8,7 @@ import pytest
 
 import envs
 from experiments.console import exits
-from experiments.run import command as cli
+from experiments.run import command
 from experiments.run.spec import make_env
 from experiments.user_envs import preflight
 
@@ -100,7 +100,7 @@ REFUSED = {
 def test_training_on_nonsense_is_refused_in_one_line(tmp_path, named, capsys, words, lines):
     out = tmp_path / "run"
     flags = ["--env", named(lines), "--algo", "ppo", "--out", str(out), "--no-video"]
-    assert cli.main(flags) == exits.BAD_INPUT
+    assert command.main(flags) == exits.BAD_INPUT
     said = capsys.readouterr().err
     assert words in said
     assert said.startswith("error: ")

@@ -7,9 +7,8 @@ import pytest
 import agents
 from experiments import publish
 from experiments.figures import plots
-from experiments.pages import results as pages
-from experiments.run import command as cli
-from experiments.run import folders, records
+from experiments.pages import results
+from experiments.run import command, folders, records
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -26,7 +25,7 @@ def _stub(monkeypatch):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "probe"
     flags = ["--env", "probe-delayed", "--total-steps", "4096", "--out", str(folder)]
-    assert cli.main(flags) == 0
+    assert command.main(flags) == 0
     return folder
 
 
@@ -79,7 +78,7 @@ def test_the_walkers_page_is_made_as_ever(name):
     )
     page = (folder / "README.md").read_text()
     title = page.splitlines()[0].removeprefix("# ")
-    assert pages.of_runs(title, labels, configs, summaries) == page
+    assert results.of_runs(title, labels, configs, summaries) == page
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -90,7 +89,8 @@ def test_the_suites_pages_are_made_of_their_records(name):
     page = (folder / "README.md").read_text()
     notes = folder / publish.NOTES
     assert (
-        pages.of_suite(title, found, pictures, notes.read_text() if notes.exists() else "") == page
+        results.of_suite(title, found, pictures, notes.read_text() if notes.exists() else "")
+        == page
     )
     assert ("## Against published numbers" in page) == (name in ("classic", "mujoco"))
 
@@ -184,13 +184,13 @@ def test_what_others_wrote_is_not_overwritten(suite, tmp_path, monkeypatch, name
 def test_pages_of_ours_are_known_as_such():
     for name in ("walker", "walker-as-printed", *SUITES):
         page = (ROOT / "results" / name / "README.md").read_text()
-        assert (pages.is_of_runs(page), pages.is_of_suite(page)) == (
+        assert (results.is_of_runs(page), results.is_of_suite(page)) == (
             name not in SUITES,
             name in SUITES,
         )
     for text in ("", "# A project", (ROOT / "README.md").read_text()):
-        assert not pages.is_of_runs(text)
-        assert not pages.is_of_suite(text)
+        assert not results.is_of_runs(text)
+        assert not results.is_of_suite(text)
 
 
 def contents(folder):

@@ -4,7 +4,7 @@ import pytest
 from agents import ALGORITHMS
 from experiments.analysis import literature
 from experiments.overview import GOALS
-from experiments.pages import results as pages
+from experiments.pages import results
 
 
 def record(env, algo, *, seed=0, last=None, final=0.0, evaluations=(), env_steps=1_000_000):
@@ -130,7 +130,7 @@ def test_the_page():
     found = [record("Ant-v5", "sac", final=5000.0, env_steps=200_000)]
     found += [record("CartPole-v1", "ppo", seed=s, last=480.0 + s, final=500.0) for s in (0, 1)]
     found += [record("CartPole-v1", "pqn")]
-    page = "\n".join(pages.against_published(found))
+    page = "\n".join(results.against_published(found))
     expected = (
         "| Ant-v5 | sac | evaluation | 5000.0 | - | 1 | 4616 | rl-zoo3, v3 | 200 k / 1 M, fewer | above |",
         "| CartPole-v1 | ppo | final | 480.5 | 480.0 to 481.0 (range) | 2 | 490 | CleanRL, v1 "
@@ -143,5 +143,5 @@ def test_the_page():
     for words in expected:
         assert words in page
     assert "Tianshou" not in page
-    assert "v5 differs" not in "\n".join(pages.against_published(found[1:]))
-    assert pages.against_published(found[-1:]) == []
+    assert "v5 differs" not in "\n".join(results.against_published(found[1:]))
+    assert results.against_published(found[-1:]) == []

@@ -3,7 +3,7 @@ import json
 import pytest
 
 import agents
-from experiments.pages import results as pages
+from experiments.pages import results
 from experiments.run import folders, records
 from tests.experiments import stub
 
@@ -141,7 +141,7 @@ def test_a_run_of_tokens_is_told_by_its_share_of_correct_responses(tmp_path):
     assert found[0]["command"] == (
         "python -m experiments.tokens --task sort --algo grpo --seed 0 --seeds 1 --kl-coefficient 0.5"
     )
-    page = pages.of_suite("Tokens", found, {})
+    page = results.of_suite("Tokens", found, {})
     assert (
         "| tokens-sort, grpo | 3 | 0.100, then 0.750 (0.500 to 1.000) | 0.400, then 1.000" in page
     )

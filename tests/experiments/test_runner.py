@@ -21,10 +21,7 @@ from agents.ppo import PPO, PPOConfig
 from experiments.console.display import Display
 from experiments.evaluation import metrics
 from experiments.evaluation.evaluator import evaluator
-from experiments.run import checkpoints, folders
-from experiments.run import command as cli
-from experiments.run import loop as runner
-from experiments.run import summary as finish
+from experiments.run import checkpoints, command, folders, loop, summary
 from experiments.run.programs import Programs
 from experiments.run.spec import Spec, initial_keys
 from tests.experiments import stub
@@ -57,13 +54,13 @@ def rows(folder):
 def train(folder, spec, resume=False):
     if not resume:
         folders.create(folder, spec.to_json())
-    return runner.train(folder, spec, spec.build(), QUIET, resume)
+    return loop.train(folder, spec, spec.build(), QUIET, resume)
 
 
 def test_every_run_of_a_seed_is_the_same_however_it_is_cut(tmp_path, monkeypatch):
     spec = stub.spec(total_steps=4 * 1234, seed=3)
     first = train(tmp_path / "a", spec)
-    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
     second = train(tmp_path / "b", spec)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
     np.testing.assert_array_equal(first.states.params, second.states.params)
@@ -91,17 +88,17 @@ def test_rows_are_those_of_the_contract(tmp_path):
 def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch, stop_after):
     spec = stub.spec(total_steps=4 * 777)
     whole = train(tmp_path / "whole", spec)
-    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
-    advance, calls = runner._Loop._advance, []
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
+    advance, calls = loop._Loop._advance, []
 
-    def stop(loop, n):
+    def stop(training, n):
         calls.append(n)
         if len(calls) == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
-        return advance(loop, n)
+        return advance(training, n)
 
-    monkeypatch.setattr(runner._Loop, "_advance", stop)
-    with pytest.raises(runner.RunInterruptedError) as stopped:
+    monkeypatch.setattr(loop._Loop, "_advance", stop)
+    with pytest.raises(loop.RunInterruptedError) as stopped:
         train(tmp_path / "cut", spec)
     assert stopped.value.signum == signal.SIGTERM
     assert sum(calls) < 777
@@ -111,8 +108,8 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch, stop_after)
 
 
 def test_a_damaged_newest_checkpoint_costs_only_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     spec = stub.spec(total_steps=4 * 20)
     train(tmp_path / "a", spec)
     before = rows(tmp_path / "a")
@@ -159,20 +156,20 @@ def test_a_long_evaluation_is_left_between_its_batches(tmp_path, monkeypatch):
     """That at the end: the iterations since the last checkpoint are done again."""
     spec = stub.spec(total_steps=400)
     whole = train(tmp_path / "whole", spec)
-    real, calls = runner._Loop._call, []
+    real, calls = loop._Loop._call, []
 
-    def call(loop, program, *arguments):
-        done = real(loop, program, *arguments)
-        if program is loop.programs.evaluate and loop.progress.iteration == loop.total:
+    def call(training, program, *arguments):
+        done = real(training, program, *arguments)
+        if program is training.programs.evaluate and training.progress.iteration == training.total:
             calls.append(program)
             os.kill(os.getpid(), signal.SIGINT)
         return done
 
-    monkeypatch.setattr(runner._Loop, "_call", call)
-    with pytest.raises(runner.RunInterruptedError):
+    monkeypatch.setattr(loop._Loop, "_call", call)
+    with pytest.raises(loop.RunInterruptedError):
         train(tmp_path / "cut", spec)
     assert len(calls) == 1
-    monkeypatch.setattr(runner._Loop, "_call", real)
+    monkeypatch.setattr(loop._Loop, "_call", real)
     resumed = train(tmp_path / "cut", spec, resume=True)
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     np.testing.assert_array_equal(whole.states.params, resumed.states.params)
@@ -214,10 +211,10 @@ def test_ppo_seeds_are_their_single_runs_after_an_iteration():
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, seeds):
-    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     spec = stub.spec(total_steps=4000, break_at=30, seed=2, seeds=seeds)
-    with pytest.raises(runner.NonFiniteError) as stopped:
+    with pytest.raises(loop.NonFiniteError) as stopped:
         train(tmp_path / "a", spec)
     assert "loss/policy is not finite at env step 124 (seed 2)" in str(stopped.value)
     assert "\n" not in str(stopped.value)
@@ -230,17 +227,17 @@ def test_summary_and_policy_of_a_finished_run(tmp_path):
     spec = stub.spec(total_steps=400, seed=1, seeds=2)
     folder = tmp_path / "a"
     finished = train(folder, spec)
-    finish.conclude(folder, spec, spec.build(), finished, True, QUIET)
-    summary = json.loads((folder / "summary.json").read_text())
+    summary.conclude(folder, spec, spec.build(), finished, True, QUIET)
+    written = json.loads((folder / "summary.json").read_text())
     wanted = (
         "env, algo, seeds, env_steps, wall_clock_s, compile_s, steps_per_second, eval_return_mean, "
         "eval_return_std, eval_episodes, survival_rate, distance_m, gait, per_seed"
     )
-    assert set(wanted.split(", ")) <= set(summary)
-    assert summary["env_steps"] == 400
-    assert summary["eval_return_mean"] == RETURN
-    assert summary["survival_rate"] == 1
-    assert [s["seed"] for s in summary["per_seed"]] == [1, 2]
+    assert set(wanted.split(", ")) <= set(written)
+    assert written["env_steps"] == 400
+    assert written["eval_return_mean"] == RETURN
+    assert written["survival_rate"] == 1
+    assert [s["seed"] for s in written["per_seed"]] == [1, 2]
     assert (folder / "curve.png").stat().st_size > 1000
     threshold = -float(finished.states.params[1, 0])
     policy = experiments.load(folder, seed_index=1)
@@ -260,7 +257,7 @@ def test_a_policy_takes_numbered_observations_as_they_are(tmp_path, algo):
     flags += {"q-learning": [], "dqn": ["--warmup-steps", "32", "--batch-size", "4"]}.get(
         algo, ["--num-steps", "8", "--num-minibatches", "2", "--num-epochs", "1"]
     )
-    assert cli.main([*flags, "--no-video", "--out", str(tmp_path / "a")]) == 0
+    assert command.main([*flags, "--no-video", "--out", str(tmp_path / "a")]) == 0
     for deterministic in (True, False):
         policy = experiments.load(tmp_path / "a", deterministic=deterministic)
         for obs in (36, np.int64(0), np.zeros(3, int), np.zeros((2, 3), int)):
@@ -317,7 +314,7 @@ def wait_for_rows(folder, n, process):
 def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     # The one that is left alone runs in this process; its programs are in the cache when the others look for them.
-    assert cli.main([*FLAGS, "--out", str(whole)]) == 0
+    assert command.main([*FLAGS, "--out", str(whole)]) == 0
     process = start(*FLAGS, "--out", str(cut))
     for n in (30, 200):
         wait_for_rows(cut, n, process)
@@ -328,9 +325,7 @@ def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path):
     assert "resumed at env step" in finish_process(process)
     assert rows(cut) == rows(whole)
     assert len(rows(whole)) == 400
-    arrays = [
-        jax.tree.leaves(runner.load_state(f, *_open(f), print)[0].params) for f in (whole, cut)
-    ]
+    arrays = [jax.tree.leaves(loop.load_state(f, *_open(f), print)[0].params) for f in (whole, cut)]
     for a, b in zip(*arrays, strict=True):
         np.testing.assert_array_equal(a, b)
 

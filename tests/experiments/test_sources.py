@@ -5,9 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.analysis import curve as curves
 from experiments.analysis import sources
-from experiments.analysis.curve import Curve
+from experiments.analysis.curve import Curve, differing
 from experiments.analysis.sources import METRIC, read
 from experiments.run import folders
 from tests.experiments.test_compare import make_run
@@ -90,13 +89,13 @@ def test_settings_in_which_curves_are_known_to_differ():
         return Curve({"env": "X", "algo": "a", **settings}, none, none, none, True, tmp / source)
 
     tmp = sources.Path("somewhere")
-    assert curves.differing([of(rate=1, seed=0), of(rate=1, seed=1)]) == {}
-    assert curves.differing([of(rate=1), of(rate=2), of(rate=1)]) == {"rate": ["1", "2"]}
-    assert curves.differing([of(rate=1), of("others.csv")]) == {}
+    assert differing([of(rate=1, seed=0), of(rate=1, seed=1)]) == {}
+    assert differing([of(rate=1), of(rate=2), of(rate=1)]) == {"rate": ["1", "2"]}
+    assert differing([of(rate=1), of("others.csv")]) == {}
     # A record is silent of defaults; what a run's value is to a silent record is not known.
     silent = of("records.json")
-    assert curves.differing([of(rate=1), silent]) == {}
-    told = curves.differing([of("records.json", rate=1), silent])
+    assert differing([of(rate=1), silent]) == {}
+    told = differing([of("records.json", rate=1), silent])
     assert told == {"rate": ["1", "the default"]}
 
 

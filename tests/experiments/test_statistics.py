@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.analysis import statistics as st
+from experiments.analysis import statistics
 
 # The file says how it was made.
 RLIABLE = json.loads((Path(__file__).parent / "fixtures" / "rliable.json").read_text())
@@ -19,18 +19,18 @@ DRAWN = {  # [runs, environments]
 def test_iqm_is_scipys_trimmed_mean(runs):
     stats = pytest.importorskip("scipy.stats")
     scores = np.random.default_rng(runs).normal(size=(runs, 7))
-    np.testing.assert_allclose(st.iqm(scores), stats.trim_mean(scores, 0.25, axis=0))
+    np.testing.assert_allclose(statistics.iqm(scores), stats.trim_mean(scores, 0.25, axis=0))
 
 
 def test_iqm_by_hand():
-    assert st.iqm(np.array([0.0, 1, 2, 3, 4, 5, 6, 100])) == 3.5
-    assert st.iqm(np.array([1.0, 2, 6])) == 3.0
+    assert statistics.iqm(np.array([0.0, 1, 2, 3, 4, 5, 6, 100])) == 3.5
+    assert statistics.iqm(np.array([1.0, 2, 6])) == 3.0
 
 
 def test_bootstrap_is_scipys_within_its_own_noise():
     stats = pytest.importorskip("scipy.stats")
     scores = np.random.default_rng(0).normal(size=20)
-    low, high = st.bootstrap([scores], resamples=20_000)
+    low, high = statistics.bootstrap([scores], resamples=20_000)
     other = stats.bootstrap(
         (scores,),
         lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
@@ -45,53 +45,55 @@ def test_intervals_cover_at_about_the_stated_rate():
     """Of the mean of 20 normal runs: the percentile bootstrap is known to be a little too narrow."""
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(20, 600))  # 600 experiments side by side
-    low, high = st.bootstrap([scores], lambda x: np.mean(x, axis=0), resamples=400)
+    low, high = statistics.bootstrap([scores], lambda x: np.mean(x, axis=0), resamples=400)
     assert 0.90 < np.mean((low < 0) & (high > 0)) < 0.96
 
 
 def test_strata_are_drawn_apart():
     """Two environments with no spread inside have none together; thrown together they would."""
-    low, high = st.bootstrap([np.zeros(5), np.ones(5)], lambda x: np.mean(x, axis=0))
+    low, high = statistics.bootstrap([np.zeros(5), np.ones(5)], lambda x: np.mean(x, axis=0))
     assert low == high == 0.5
-    low, high = st.bootstrap([np.r_[np.zeros(5), np.ones(5)]], lambda x: np.mean(x, axis=0))
+    low, high = statistics.bootstrap([np.r_[np.zeros(5), np.ones(5)]], lambda x: np.mean(x, axis=0))
     assert low < 0.4 < 0.6 < high
 
 
 def test_bootstrap_of_curves_and_repeats():
     scores = np.random.default_rng(0).normal(size=(5, 3))
-    low, high = st.bootstrap([scores])
+    low, high = statistics.bootstrap([scores])
     assert low.shape == high.shape == (3,)
-    assert (low <= st.iqm(scores)).all()
-    assert (st.iqm(scores) <= high).all()
-    np.testing.assert_array_equal(low, st.bootstrap([scores])[0])
+    assert (low <= statistics.iqm(scores)).all()
+    assert (statistics.iqm(scores) <= high).all()
+    np.testing.assert_array_equal(low, statistics.bootstrap([scores])[0])
     with pytest.raises(ValueError, match="no runs"):
-        st.bootstrap([])
+        statistics.bootstrap([])
 
 
 def test_what_never_happens_is_infinitely_late():
-    low, high = st.bootstrap([np.array([1.0, 2.0, 3.0, 4.0, np.inf])])
+    low, high = statistics.bootstrap([np.array([1.0, 2.0, 3.0, 4.0, np.inf])])
     assert 1 <= low <= 3
     assert high == np.inf
 
 
 def test_a_part_of_a_curve():
-    x, y = st.clipped(np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 0.0]), 5.0, 15.0)
+    x, y = statistics.clipped(np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 0.0]), 5.0, 15.0)
     assert (x.tolist(), y.tolist()) == ([5, 10, 15], [5, 10, 5])
 
 
 def test_by_hand():
     scores = np.array([1.0, 2.0, 3.0, 4.0])
     np.testing.assert_array_equal(
-        st.performance_profile(scores, np.array([0.0, 1.0, 2.5, 4.0])), [1, 0.75, 0.5, 0]
+        statistics.performance_profile(scores, np.array([0.0, 1.0, 2.5, 4.0])), [1, 0.75, 0.5, 0]
     )
-    assert st.probability_of_improvement(np.array([2.0, 3.0]), np.array([1.0, 3.0])) == 0.625
-    assert st.optimality_gap(scores, 3.0) == 0.75
+    assert (
+        statistics.probability_of_improvement(np.array([2.0, 3.0]), np.array([1.0, 3.0])) == 0.625
+    )
+    assert statistics.optimality_gap(scores, 3.0) == 0.75
     x, y = np.array([0.0, 1.0, 3.0]), np.array([0.0, 2.0, 2.0])
-    assert st.area_under_curve(x, y) == pytest.approx(5 / 3)
-    assert st.area_under_curve(x[:1], y[:1]) == 0.0
-    assert st.first_reached(x, y, 1.0) == 0.5
-    assert st.first_reached(x, y, 0.0) == 0.0
-    assert st.first_reached(x, y, 3.0) == np.inf
+    assert statistics.area_under_curve(x, y) == pytest.approx(5 / 3)
+    assert statistics.area_under_curve(x[:1], y[:1]) == 0.0
+    assert statistics.first_reached(x, y, 1.0) == 0.5
+    assert statistics.first_reached(x, y, 0.0) == 0.0
+    assert statistics.first_reached(x, y, 3.0) == np.inf
 
 
 def test_probability_of_improvement_is_mann_whitneys():
@@ -99,32 +101,37 @@ def test_probability_of_improvement_is_mann_whitneys():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 5, 9).astype(float), rng.integers(0, 5, 7).astype(float)
     expected = stats.mannwhitneyu(x, y).statistic / (9 * 7)
-    assert st.probability_of_improvement(x, y) == pytest.approx(expected)
+    assert statistics.probability_of_improvement(x, y) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_of_several_environments_it_is_rliables(name):
     theirs, (scores, taus) = RLIABLE[name], (DRAWN[name], np.linspace(0, 1.5, 13))
     pooled, strata = scores.ravel(), list(scores.T)
-    np.testing.assert_allclose(st.iqm(pooled), theirs["iqm"])
-    np.testing.assert_allclose(st.optimality_gap(pooled, 1.0), theirs["optimality_gap"])
-    np.testing.assert_allclose(st.performance_profile(pooled, taus), theirs["profile"])
+    np.testing.assert_allclose(statistics.iqm(pooled), theirs["iqm"])
+    np.testing.assert_allclose(statistics.optimality_gap(pooled, 1.0), theirs["optimality_gap"])
+    np.testing.assert_allclose(statistics.performance_profile(pooled, taus), theirs["profile"])
     # Intervals are drawn at random by both: within their own noise.
     for found, expected in (
-        (st.bootstrap(strata, resamples=20_000), "iqm_interval"),
+        (statistics.bootstrap(strata, resamples=20_000), "iqm_interval"),
         (
-            st.bootstrap(strata, lambda s: st.optimality_gap(s, 1.0), resamples=20_000),
+            statistics.bootstrap(
+                strata, lambda s: statistics.optimality_gap(s, 1.0), resamples=20_000
+            ),
             "optimality_gap_interval",
         ),
     ):
         np.testing.assert_allclose(found, theirs[expected], atol=0.01)
-    band = st.bootstrap(strata, lambda s: st.performance_profile(s, taus), resamples=5000)
+    band = statistics.bootstrap(
+        strata, lambda s: statistics.performance_profile(s, taus), resamples=5000
+    )
     # Of a share the quantiles are steps of one run.
     np.testing.assert_allclose(band, theirs["profile_band"], atol=1.01 / len(pooled))
 
 
 def test_improvement_over_several_environments_is_rliables():
     chances = [
-        st.probability_of_improvement(x, y) for x, y in zip(DRAWN["x"].T, DRAWN["y"].T, strict=True)
+        statistics.probability_of_improvement(x, y)
+        for x, y in zip(DRAWN["x"].T, DRAWN["y"].T, strict=True)
     ]
     np.testing.assert_allclose(np.mean(chances), RLIABLE["improvement"])

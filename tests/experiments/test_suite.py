@@ -15,12 +15,9 @@ from rich.console import Console
 
 import agents
 import envs
-from experiments import suite
+from experiments import cli, suite
 from experiments.grids import board, grid
-from experiments.run import arguments, folders, records
-from experiments.run import command as cli
-from experiments.run import loop as runner
-from experiments.run import summary as finish
+from experiments.run import arguments, folders, loop, records, summary
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -41,7 +38,7 @@ def _here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(suite, "POLL_SECONDS", 0.001)
     monkeypatch.setattr(
-        finish, "draw_curve", lambda folder, spec: folder
+        summary, "draw_curve", lambda folder, spec: folder
     )  # takes as long as all else
 
 
@@ -124,13 +121,13 @@ def test_done_is_skipped_and_seeds_accumulate(launched, capsys):
 
 
 def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
-    launch, advance = suite.launch, runner._Loop._advance
-    monkeypatch.setattr(runner, "CHUNK_SECONDS", 1e-4)
+    launch, advance = suite.launch, loop._Loop._advance
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
 
-    def stopped_soon(loop, n):
-        if loop.progress.iteration > 10:
+    def stopped_soon(training, n):
+        if training.progress.iteration > 10:
             os.kill(os.getpid(), signal.SIGTERM)
-        return advance(loop, n)
+        return advance(training, n)
 
     def stopping(*arguments):
         process = launch(*arguments)
@@ -140,7 +137,7 @@ def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
     argv = [*PROBE[:-2], "--out", "whole", "--seeds", "1"]
     assert suite.suite(argv) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(runner._Loop, "_advance", stopped_soon)
+        patched.setattr(loop._Loop, "_advance", stopped_soon)
         patched.setattr(suite, "launch", stopping)
         two = [*PROBE, "--seeds", "2", "--seeds-per-run", "1"]
         assert suite.suite(two) == 143

@@ -9,8 +9,8 @@ import pytest
 from experiments import suite
 from experiments.grids import board, grid
 from experiments.grids.grid import Cell, Run
-from experiments.run import folders as runs
 from experiments.run import records
+from experiments.run.folders import write_json
 from tests.experiments.test_records import make_run
 from tests.experiments.test_suite import _here, launched  # noqa: F401
 
@@ -107,6 +107,6 @@ def test_progress_of_damaged_metrics_is_none(tmp_path, text):
     for total in ("x", None, -1, 10.5):
         config = json.loads((folder / "config.json").read_text())
         config["config"]["total_steps"] = total
-        runs.write_json(folder / "config.json", config)
+        write_json(folder / "config.json", config)
         assert board.total_steps(tmp_path, run) == 40
     assert board.done_steps(tmp_path, run) == 0

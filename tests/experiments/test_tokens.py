@@ -13,12 +13,10 @@ from envs.tokens import make_tokens
 from envs.tokens.digits import EQUALS
 from envs.tokens.task import EOS, PAD
 from experiments import play
-from experiments.evaluation import evaluator
-from experiments.evaluation import tokens as token_evaluation
+from experiments.evaluation import evaluator, tokens
 from experiments.evaluation.tokens import Samples, pass_at
 from experiments.grids import grid
-from experiments.run import arguments, checkpoints, folders, loop, spec
-from experiments.run import command as cli
+from experiments.run import arguments, checkpoints, command, folders, loop, spec
 
 SMALL = [
     *("--task", "sort-3", "--num-responses", "16", "--imitation-responses", "16"),
@@ -28,12 +26,12 @@ SMALL = [
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(token_evaluation, "PROMPTS", 16)
+    monkeypatch.setattr(tokens, "PROMPTS", 16)
     monkeypatch.chdir(tmp_path)
 
 
-def tokens(*flags):
-    return cli.main([*SMALL, *map(str, flags)], domain="tokens")
+def train(*flags):
+    return command.main([*SMALL, *map(str, flags)], domain="tokens")
 
 
 def rows(folder, name="metrics.jsonl"):
@@ -46,7 +44,7 @@ def timeless(found):
 
 def test_one_command_from_imitation_to_summary(tmp_path, capsys):
     flags = ["--algo", "ppo", "--seeds", 2, "--total-steps", 16 * 4 * 3, "--out", "run"]
-    assert tokens(*flags) == 0
+    assert train(*flags) == 0
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     wanted = (
         "task algo seeds per_seed parameters wall_clock_s tokens_generated tokens_per_second "
@@ -70,7 +68,7 @@ def test_one_command_from_imitation_to_summary(tmp_path, capsys):
 
 
 def prepared(*flags, domain="tokens"):
-    return cli.prepare(list(map(str, flags)), None, domain)[1]
+    return command.prepare(list(map(str, flags)), None, domain)[1]
 
 
 @pytest.mark.parametrize(
@@ -120,17 +118,14 @@ def test_samples_are_drawn_at_temperature_1_however_training_samples(monkeypatch
     )
     state = jax.jit(plain.init)(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 16)
-    found = [
-        jax.jit(lambda s, k, a=a: token_evaluation.sample(a, s, k))(state, keys)
-        for a in (plain, bold)
-    ]
+    found = [jax.jit(lambda s, k, a=a: tokens.sample(a, s, k))(state, keys) for a in (plain, bold)]
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 def test_what_is_shown_of_samples_is_one_prompts(tmp_path):
     """Also where several batches are put together, with padding inside of an answer."""
     env = make_tokens("sort-2")
-    n = 2 * token_evaluation.PROMPTS
+    n = 2 * tokens.PROMPTS
     asked = env.held_out(jax.random.key(0), n)
     prompts, responses = np.asarray(asked), np.array(env.solutions(asked))
     responses[0] = [PAD, PAD, EOS]
@@ -139,13 +134,13 @@ def test_what_is_shown_of_samples_is_one_prompts(tmp_path):
     whole = Samples(correct, zeros, lengths, zeros, zeros > 0, prompts, responses)
     halves = [Samples(*(np.split(x, 2)[i] for x in whole)) for i in (0, 1)]
     algo = types.SimpleNamespace(env=env)
-    shown = token_evaluation.transcripts(algo, token_evaluation.concatenate(halves))
-    assert len(shown) == 2 * token_evaluation.SHOWN
+    shown = tokens.transcripts(algo, tokens.concatenate(halves))
+    assert len(shown) == 2 * tokens.SHOWN
     assert shown[0]["response"] == "<pad> <pad> <eos>"
     for i, row in enumerate(shown):
         assert row["prompt"] == env.decode(prompts[i])
         assert row["correct"] == (i % 2 == 1)
-    report = token_evaluation.report(algo, whole)
+    report = tokens.report(algo, whole)
     assert report["eval_prompts"] == n
     assert report["eval_prompts_distinct"] == len({tuple(p) for p in prompts.tolist()}) < n
 
@@ -162,7 +157,7 @@ def test_training_step_by_step_points_to_the_command_for_tokens(tmp_path, capsys
         (["--env", "mine.py:Mine"], "mine.py:Mine"),
         (["--env", "mine.py:make", "--algo", "grpo"], "mine.py:make --algo grpo"),
     ]:
-        assert cli.main(flags) == 2
+        assert command.main(flags) == 2
         error = capsys.readouterr().err
         assert "is a token task: train on it with python -m experiments.tokens --task" in error
         assert error.strip().endswith(hint)
@@ -190,7 +185,7 @@ def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
         "        return right.at[:-1].set(right[:-1][::-1])\n"
     )
     flags = ["--task", "mine.py:Descending", *SMALL[2:], "--total-steps", "48", "--out", "run"]
-    assert cli.main([*flags, "--algo", "sft", "--reward", "process"], domain="tokens") == 0
+    assert command.main([*flags, "--algo", "sft", "--reward", "process"], domain="tokens") == 0
     env = spec.open_run(tmp_path / "run")[1].env
     assert env.reward_kind == "process"
     assert env.decode(env.solutions(jnp.array([[3, 5, EQUALS]]))[0]) == "3 1 <eos>"
@@ -199,7 +194,7 @@ def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
 def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch):
     """Bit for bit: no prompt is repeated, none is left out."""
     flags = ["--algo", "grpo", "--total-steps", 16 * 4 * 6]
-    assert tokens(*flags, "--out", "whole") == 0
+    assert train(*flags, "--out", "whole") == 0
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     real, saved = checkpoints.save, []
 
@@ -210,10 +205,10 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoints, "save", interrupt)
-    assert tokens(*flags, "--out", "broken") == 130
+    assert train(*flags, "--out", "broken") == 130
     monkeypatch.setattr(checkpoints, "save", real)
     assert 0 < saved[-1] < 16 * 4 * 6
-    assert cli.main(["--resume", "broken"], domain="tokens") == 0
+    assert command.main(["--resume", "broken"], domain="tokens") == 0
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert timeless(rows(whole)) == timeless(rows(broken))
     assert rows(whole, "samples.jsonl") == rows(broken, "samples.jsonl")
@@ -234,7 +229,7 @@ def test_batches_of_samples_are_put_together():
     def samples(n, value):
         return Samples(*(np.full((n, 2), value) for _ in Samples._fields))
 
-    found = token_evaluation.concatenate([samples(2, 1.0), samples(3, 0.0)])
+    found = tokens.concatenate([samples(2, 1.0), samples(3, 0.0)])
     assert found.correct.shape == (5, 2)
     assert math.isclose(found.returns.mean(), 0.4)
 
@@ -258,7 +253,7 @@ def test_batches_of_samples_are_put_together():
     ],
 )
 def test_bad_input(flags, message, capsys):
-    assert cli.main(flags, domain="tokens") == 2
+    assert command.main(flags, domain="tokens") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
@@ -278,5 +273,5 @@ def test_a_run_of_control_is_none_of_tokens(tmp_path, capsys):
             "domain": "control",
         },
     )
-    assert cli.main(["--resume", "run"], domain="tokens") == 2
+    assert command.main(["--resume", "run"], domain="tokens") == 2
     assert "is a run of control, not of tokens" in capsys.readouterr().err

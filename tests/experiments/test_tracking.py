@@ -6,8 +6,8 @@ import types
 import pytest
 
 from agents.ppo import PPOConfig
-from experiments.run import folders as runs
 from experiments.run import tracking
+from experiments.run.folders import create
 from experiments.run.spec import Spec
 
 SPEC = Spec("probe-constant", {}, "ppo", PPOConfig(), seed=0, seeds=1)
@@ -63,7 +63,7 @@ def test_wandb_ids_are_unique_and_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
     folders = [tmp_path / name / "run" for name in ("a", "b")]
     for folder in folders:
-        runs.create(folder, SPEC.to_json())
+        create(folder, SPEC.to_json())
     for folder in (*folders, folders[0]):
         tracking.start("wandb", folder, SPEC)
     ids = [settings["id"] for settings in wandb.begun]
@@ -74,7 +74,7 @@ def test_wandb_ids_are_unique_and_kept(tmp_path, monkeypatch):
 
 def test_an_older_runs_wandb_id_is_its_folders_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
-    runs.create(tmp_path / "run", SPEC.to_json())
+    create(tmp_path / "run", SPEC.to_json())
     file = tmp_path / "run" / "config.json"
     config = json.loads(file.read_text())
     del config["id"]

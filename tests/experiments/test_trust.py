@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 import agents
-from experiments import envs as envs_command
 from experiments import load, play, suite
-from experiments.run import command as cli
-from experiments.run import records, spec, trust
+from experiments.envs import inspect_envs
+from experiments.run import command, records, spec, trust
 from experiments.suite import SuiteFlags
 from tests.experiments import stub
 
@@ -39,7 +38,7 @@ def _stub(monkeypatch, tmp_path):
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
-    assert cli.main(["--env", "mine.py:Mine", *FLAGS]) == 0
+    assert command.main(["--env", "mine.py:Mine", *FLAGS]) == 0
     (tmp_path / "ran").unlink()
     return tmp_path / "run"
 
@@ -72,20 +71,20 @@ def test_ones_own_run_is_played_loaded_and_resumed_without_a_word(run, capsys):
     }
     assert play.play([str(run), "--episodes", "2"]) == 0
     load(run)
-    assert cli.main(["--resume", str(run)]) == 0
+    assert command.main(["--resume", str(run)]) == 0
 
 
 def test_a_changed_file_is_not_run(run, capsys):
     file = run.parent / "mine.py"
     file.write_text(MINE + "\n# changed\n")
     refused(run, "another one than when the run began", file)
-    assert cli.main(["--resume", str(run)]) == 2
+    assert command.main(["--resume", str(run)]) == 2
     error = capsys.readouterr().err
     assert "another one than when the run began" in error
     assert error.count("\n") == 1
     assert play.play([str(run), "--episodes", "2", "--trust"]) == 0
     load(run, trust=True)
-    assert cli.main(["--resume", str(run), "--trust"]) == 0
+    assert command.main(["--resume", str(run), "--trust"]) == 0
 
 
 def test_a_file_in_a_folder_from_elsewhere_is_not_run(run, tmp_path):
@@ -127,7 +126,7 @@ def test_without_a_home_training_goes_on_and_play_asks(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "no").touch()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no"))
-    assert cli.main(["--env", "mine.py:Mine", *FLAGS]) == 0
+    assert command.main(["--env", "mine.py:Mine", *FLAGS]) == 0
     with pytest.raises(ValueError, match="not begun by you"):
         load(tmp_path / "run")
     load(tmp_path / "run", trust=True)
@@ -150,10 +149,10 @@ def test_a_module_of_gymnasium_is_found_without_importing_it(tmp_path, monkeypat
         assert list(found.values()) == [tmp_path / file]
         config = {"env": f"gym:{module}:X-v0", "env_kwargs": {}}
         with pytest.raises(ValueError, match=f"would run {tmp_path / file}, and did not"):
-            trust.require(tmp_path, config, False)
+            trust.require_trusted(tmp_path, config, False)
     assert trust.named_files("gym:X-v0", {}, ()) == {}
     assert trust.named_files("gym:nowhere:X-v0", {}, ()) == {}
-    trust.require(tmp_path, {"env": "gym:CartPole-v1", "env_kwargs": {}}, False)
+    trust.require_trusted(tmp_path, {"env": "gym:CartPole-v1", "env_kwargs": {}}, False)
 
 
 def test_files_in_options_and_imports_count(tmp_path):
@@ -167,7 +166,7 @@ def test_a_tokens_task_of_a_file_counts(tmp_path):
     (tmp_path / "task.py").touch()
     config = {"env": f"{tmp_path}/task.py:Task", "env_kwargs": {}, "domain": "tokens"}
     with pytest.raises(ValueError, match=r"would run .*task\.py, and did not"):
-        trust.require(tmp_path, config, False)
+        trust.require_trusted(tmp_path, config, False)
 
 
 def test_records_of_a_run_execute_nothing(run):
@@ -178,7 +177,7 @@ def test_records_of_a_run_execute_nothing(run):
 
 
 def test_trust_without_resume_says_what_it_is_for(capsys):
-    assert cli.main(["--env", "probe-constant", "--trust"]) == 2
+    assert command.main(["--env", "probe-constant", "--trust"]) == 2
     assert "--trust goes with --resume" in capsys.readouterr().err
 
 
@@ -193,18 +192,18 @@ envs.register("{name}", TruncationOnly)
 
 def test_an_environment_of_an_imported_file(tmp_path, capsys):
     (tmp_path / "names.py").write_text(REGISTERS.format(name="of-names-py"))
-    assert cli.main(["--env", "of-names-py", *FLAGS]) == 2
+    assert command.main(["--env", "of-names-py", *FLAGS]) == 2
     assert "unknown environment" in capsys.readouterr().err
-    assert cli.main(["--import", "names.py", "--env", "of-names-py", *FLAGS]) == 0
+    assert command.main(["--import", "names.py", "--env", "of-names-py", *FLAGS]) == 0
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     assert stored["imports"] == [f"{tmp_path}/names.py"]
     assert stored["files"].keys() == {f"{tmp_path}/names.py"}
     load("run")
-    assert cli.main(["--resume", "run"]) == 0
-    assert cli.main(["--resume", "run", "--import", "names.py"]) == 0
+    assert command.main(["--resume", "run"]) == 0
+    assert command.main(["--resume", "run", "--import", "names.py"]) == 0
     (tmp_path / "other.py").touch()
     capsys.readouterr()
-    assert cli.main(["--resume", "run", "--import", "other.py"]) == 2
+    assert command.main(["--resume", "run", "--import", "other.py"]) == 2
     assert f"--import {tmp_path}/other.py contradicts the run" in capsys.readouterr().err
     (tmp_path / "ran").unlink()
     (tmp_path / "names.py").write_text(REGISTERS.format(name="changed"))
@@ -215,7 +214,7 @@ def test_an_environment_of_an_imported_file(tmp_path, capsys):
 
 def test_the_checker_and_a_suite_take_imports(tmp_path, capsys):
     (tmp_path / "names.py").write_text(REGISTERS.format(name="of-a-suite"))
-    assert envs_command.command(["--check", "of-a-suite", "--import", "names.py"]) == 0
+    assert inspect_envs(["--check", "of-a-suite", "--import", "names.py"]) == 0
     flags = SuiteFlags(envs=("of-a-suite",), algos=("stub",), imports=("names.py",))
     (cell,) = suite._cells(flags)
     assert cell.argv()[:4] == ["--import", f"{tmp_path}/names.py", "--env", "of-a-suite"]
@@ -228,7 +227,7 @@ def test_the_checker_and_a_suite_take_imports(tmp_path, capsys):
 def test_a_file_that_cannot_be_imported_is_one_line(tmp_path, capsys, source, message):
     if source:
         (tmp_path / "names2.py").write_text(source)
-    assert cli.main(["--import", "names2.py", "--env", "walker", *FLAGS]) == 2
+    assert command.main(["--import", "names2.py", "--env", "walker", *FLAGS]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -5,10 +5,9 @@ import pytest
 
 import agents
 import envs
-from experiments import envs as envs_command
-from experiments.run import command as cli
-from experiments.run import folders, spec
-from experiments.user_envs import load as user_env
+from experiments.envs import inspect_envs, listing
+from experiments.run import command, folders, spec
+from experiments.user_envs import load
 from tests.experiments import stub
 
 ROBOT = """
@@ -87,7 +86,7 @@ BAD = [
 
 @pytest.mark.parametrize(("flags", "message"), BAD, ids=[flags for flags, _ in BAD])
 def test_bad_input_is_one_line(folder, capsys, flags, message):
-    assert cli.main(["--algo", "stub", "--env", *flags.split()]) == 2
+    assert command.main(["--algo", "stub", "--env", *flags.split()]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
@@ -96,37 +95,37 @@ def test_bad_input_is_one_line(folder, capsys, flags, message):
 
 def test_a_file_trains_and_is_resumed_and_loaded_from_any_folder(folder, monkeypatch, capsys):
     flags = "--algo stub --env robot.py:Robot --weight 2.5 --env-rate 4 --rate 0.25 --total-steps 8"
-    path, kept, algo, _, note = cli.prepare(flags.split(), None)
+    path, kept, algo, _, note = command.prepare(flags.split(), None)
     assert path.name.startswith("Robot-stub-s0-")
     assert (algo.env.weight, algo.env.rate, algo.config.rate) == (2.5, 4.0, 0.25)
     assert algo.env.max_episode_steps == 7  # of the file beside it
     assert "--rate is not the environment's: its own is --env-rate" in note
-    assert cli.main([*flags.split(), "--out", "run"]) == 0
+    assert command.main([*flags.split(), "--out", "run"]) == 0
     stored = json.loads((folder / "run" / "config.json").read_text())
     assert stored["env"] == f"{folder / 'robot.py'}:Robot"
     assert stored["env_kwargs"] == {"weight": 2.5, "rate": 4.0, "max_episode_steps": 7}
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    again = cli.prepare(["--resume", "../run", "--env", "../robot.py:Robot"], None)
+    again = command.prepare(["--resume", "../run", "--env", "../robot.py:Robot"], None)
     assert again[1] == kept
     assert type(again[2].env) is type(algo.env)
     assert spec.open_run(folder / "run")[1].env.weight == 2.5
     for flag in ("--weight 3", "--env-rate 5", "--env ../robot.py:make"):
-        assert cli.main(["--resume", "../run", *flag.split()]) == 2
+        assert command.main(["--resume", "../run", *flag.split()]) == 2
     assert "--env-rate 5.0 contradicts" in capsys.readouterr().err
 
 
 def test_defaults_that_were_not_stored_are_no_contradiction(folder):
     kept = spec.Spec("probe-truncation", {}, "stub", stub.StubConfig(total_steps=8), 0, 1)
     folders.create(folder / "run", kept.to_json())
-    resumed = cli.prepare(["--resume", "run"], None)[1]
+    resumed = command.prepare(["--resume", "run"], None)[1]
     assert resumed.env_kwargs == {"max_episode_steps": 3}
 
 
 def test_a_file_is_loaded_once_and_shadows_nothing(folder):
     (folder / "json.py").write_text("import beside\nMARK = beside.LIMIT\n")
-    module = user_env.load(folder / "json.py")
-    assert user_env.load(folder / "json.py") is module
+    module = load.load(folder / "json.py")
+    assert load.load(folder / "json.py") is module
     assert module.MARK == 7
     assert sys.modules["json"] is json
     assert module.__name__.startswith("json_")
@@ -147,7 +146,7 @@ def test_the_checkers_command_says_what_fails(folder, capsys):
         "    def transition(self, state, action, key):\n"
         "        return state if action > 0 else state[::-1]\n"
     )
-    assert envs_command.command(["--check", "bad.py:Bad"]) == 1
+    assert inspect_envs(["--check", "bad.py:Bad"]) == 1
     out = capsys.readouterr().out
     assert "initial: ok" in out
     assert "FAIL: a Python if, while, and, or, not, min or max" in out
@@ -155,13 +154,13 @@ def test_the_checkers_command_says_what_fails(folder, capsys):
     assert "wait until that is mended" in out
     for wrong in ("nothing", "bad.py:Baad", "gym:CartPole-v1"):
         with pytest.raises(ValueError, match=r"unknown|has no|lives outside"):
-            envs_command.command(["--check", wrong])
+            inspect_envs(["--check", wrong])
 
 
 def test_the_listing_has_every_environment(monkeypatch):
     few = {name: envs._FACTORIES[name] for name in ("walker", "probe-constant", "CartPole-v1")}
     monkeypatch.setattr(envs, "_FACTORIES", {**few, "gone": "envs.nowhere:Gone"})
-    table = envs_command.listing()
+    table = listing()
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     assert rows[0] == ("CartPole-v1", "4 float32", "2 choices", "500", "-")
     assert rows[3] == ("walker", "31 float32", "6 float32", "400", "native, mjx")
