@@ -56,8 +56,8 @@ from experiments.benchmarks.workloads import (
 from experiments.console import outputs
 from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
-from experiments.run.folders import provenance
 from experiments.run.presets import preset
+from experiments.run.provenance import provenance
 
 START_UP = """
 import time; begin = time.perf_counter()

@@ -113,8 +113,9 @@ FLOORS = (
     {"evaluation"},
     {"user_envs"},
     {"run"},
-    {"analysis", "grids", "benchmarks"},
+    {"analysis", "grids"},
     {"pages"},
+    {"benchmarks"},
     {"front doors"},
 )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.analysis import literature, statistics
 from experiments.analysis.curve import Curve, best, final
-from experiments.figures import plots
+from experiments.figures import comparison
 from experiments.run.spec import short_name
 
 Row = tuple[str, ...]  # of scores.csv
@@ -192,8 +192,10 @@ def draw(together: Together, told: Sequence[Row], out: Path, metric: str) -> lis
     }
     over = f"final {metric}, {len(together.ranges)} environments, nominal 95% bootstrap"
     for suffix in ("png", "svg"):
-        plots.profiles(curves, out / f"profiles.{suffix}", f"Performance profiles: {over} band")
-        plots.intervals(
+        comparison.profiles(
+            curves, out / f"profiles.{suffix}", f"Performance profiles: {over} band"
+        )
+        comparison.intervals(
             panels, out / f"aggregates.{suffix}", f"Normalised scores: {over} intervals"
         )
     return ["profiles", "aggregates"]

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.analysis import statistics
 from experiments.analysis.curve import Curve, Groups, best, ended, final
+from experiments.figures.alignment import common_range
 
 
 def scored(groups: Groups) -> Groups:
@@ -76,7 +77,7 @@ def _areas(curves: list[Curve]) -> list[float]:
     """Of each curve over the steps that all have, so that a longer one has no easier part; of none where they have no
     step in common. A seed that diverged has less than any."""
     going = [c for c in curves if not c.diverged]
-    begin, end = common(axes_of(going, "steps"))
+    begin, end = common_range(axes_of(going, "steps"))
     if going and end < begin:
         return []
     return [
@@ -103,11 +104,3 @@ def _reached(axes: list[np.ndarray], curves: list[Curve], goal: float) -> tuple[
 def axes_of(curves: list[Curve], x: str) -> list[np.ndarray]:
     """The abscissa of each curve, in steps or seconds."""
     return [c.steps if x == "steps" else c.seconds for c in curves]
-
-
-def common(axes: list[np.ndarray]) -> tuple[float, float]:
-    """Where the last begins and where the first ends; the other way round where they have no part in common."""
-    axes = [axis for axis in axes if len(axis)]
-    if not axes:
-        return 0.0, -1.0
-    return max(axis[0] for axis in axes), min(axis[-1] for axis in axes)

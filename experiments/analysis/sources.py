@@ -15,7 +15,8 @@ from experiments.analysis import events, layouts, logs, others
 from experiments.analysis.curve import NAME, Curve, cleaned, measured, same_run, same_values
 from experiments.analysis.layouts import Identity
 from experiments.run import records, schema, stored
-from experiments.run.folders import metrics_file, short_commit
+from experiments.run.folders import is_finished, is_run, metrics_file
+from experiments.run.provenance import short_commit
 
 METRIC = "eval/return"  # unless another is asked for
 _APART = ", with other values (--by env,algo,commit or NAME=PATH sets them side by side)"
@@ -114,21 +115,6 @@ def sources_in(path: Path) -> list[Path]:
     return folders + [p for p in rest if not any(p.is_relative_to(f) for f in folders)]
 
 
-def is_run(path: Path) -> bool:
-    """Tells a run of ours from other folders with a config.json: it has another file of a run beside, or says so."""
-    file = path / "config.json"
-    if not file.exists():
-        return False
-    beside = ("metrics.jsonl", "summary.json", "seed_0", "checkpoints")
-    if any((path / name).exists() for name in beside):
-        return True
-    try:
-        content = schema.parse(file)
-    except (OSError, ValueError):
-        return True  # damaged, which its reader will say
-    return isinstance(content, dict) and bool(content.keys() & {"algo", "env_kwargs", "seeds"})
-
-
 def fields(of: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a curve but the seed, from a config.json or a record. An option of the environment that is called like
     a setting has the prefix of its flag."""
@@ -188,7 +174,7 @@ def _read(source: Path, wanted: Wanted) -> Found:
 
 def _of_run(folder: Path, wanted: Wanted) -> Found:
     config = stored.read_config(folder)
-    finished = (folder / "summary.json").exists()
+    finished = is_finished(folder)
     if finished:
         stored.read_summary(folder, config)
     metric = _ours(wanted.metric)

@@ -13,7 +13,8 @@ from typing import Any
 from experiments.console import outputs
 from experiments.console.display import Display
 from experiments.console.exits import run_main
-from experiments.run.folders import short_commit
+from experiments.pages.markdown import table
+from experiments.run.provenance import short_commit
 
 FOLDER = Path(__file__).parents[2] / "results" / "bench"
 
@@ -85,31 +86,27 @@ def _tasks(files: list[Figures]) -> str:
         "envpool": "EnvPool",
         "gymnax": "gymnax",
     }
-    lines = [
-        "| task | ours, steps/s | " + " | ".join(f"of {x}" for x in rivals.values()) + " |",
-        "|---" * (2 + len(rivals)) + "|",
-    ]
+    rows = []
     for figures in files:
         for task in (key.partition("/")[0] for key in figures if key.endswith("/here")):
             ratios = [figures.get(f"{task}/of_{name}") for name in rivals]
             shown = ["-" if x is None else f"{x:.2f}" for x in ratios]
-            lines.append(f"| {task} | {figures[f'{task}/here']:,.0f} | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
+            rows.append([task, f"{figures[f'{task}/here']:,.0f}", *shown])
+    head = ["task", "ours, steps/s", *(f"of {name}" for name in rivals.values())]
+    return "\n".join(table(head, rows, str))
 
 
 def _learners(figures: Figures) -> str:
-    lines = [
-        "| task | algorithm | ours, steps/s | rival | theirs | ours is faster by |",
-        "|---" * 6 + "|",
-    ]
+    rows = []
     for key, ratio in figures.items():
         pair, _, rival = key.rpartition("/of_")
         if not pair.startswith("learn/") or rival == "here":
             continue
         _, task, algo = pair.split("/")
         here, theirs = figures[f"{pair}/here"], figures[f"{pair}/{rival}"]
-        lines.append(f"| {task} | {algo} | {here:,.0f} | {rival} | {theirs:,.0f} | {ratio:.2f} |")
-    return "\n".join(lines)
+        rows.append([task, algo, f"{here:,.0f}", rival, f"{theirs:,.0f}", f"{ratio:.2f}"])
+    head = ("task", "algorithm", "ours, steps/s", "rival", "theirs", "ours is faster by")
+    return "\n".join(table(head, rows, str))
 
 
 def _tokens(figures: Figures) -> str:
@@ -120,8 +117,8 @@ def _tokens(figures: Figures) -> str:
         "training, GRPO": "grpo",
         "training, PPO": "ppo",
     }
-    lines = [f"| {what} | {figures[f'tokens/{key}']:,.0f} |" for what, key in rows.items()]
-    return "\n".join(["| | tokens/s |", "|---|---|", *lines])
+    speeds = [(what, f"{figures[f'tokens/{key}']:,.0f}") for what, key in rows.items()]
+    return "\n".join(table(("", "tokens/s"), speeds, str))
 
 
 def _made_by(figures: Figures) -> str:

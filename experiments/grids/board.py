@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from experiments.console.display import duration, si
-from experiments.grids.grid import Run, finished
+from experiments.grids.grid import PlannedRun
 from experiments.run import folders
 
 PLAIN_SECONDS = 30.0  # between lines where there is no terminal
@@ -23,7 +23,7 @@ _TAIL_BYTES = 16_384  # holds a row of metrics with room to spare
 class Board:
     """Progress of many runs, in environment steps of all their seeds. `with Board(...)`, then `update` often."""
 
-    def __init__(self, out: Path, planned: list[Run], console: Console | None = None):
+    def __init__(self, out: Path, planned: list[PlannedRun], console: Console | None = None):
         self.out = out
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.total = {run: total_steps(out, run) for run in planned}
@@ -49,7 +49,7 @@ class Board:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def update(self, active: list[Run]) -> None:
+    def update(self, active: list[PlannedRun]) -> None:
         now = time.monotonic()
         if not active or now - self.looked_at < LOOK_SECONDS:
             return
@@ -64,13 +64,13 @@ class Board:
             self.printed_at = now
             self.say("  ".join(self._texts(active).values()))
 
-    def finished(self, run: Run) -> None:
+    def finished(self, run: PlannedRun) -> None:
         self.done[run] = self.total[run] = total_steps(self.out, run)
-        summary = json.loads((self.out / run.folder / "summary.json").read_text())
+        summary = json.loads((self.out / run.folder / folders.SUMMARY).read_text())
         figures = f"return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"
         self.say(f"{run.folder}: {figures} in {duration(summary['wall_clock_s'])}")
 
-    def dropped(self, run: Run, line: str) -> None:
+    def dropped(self, run: PlannedRun, line: str) -> None:
         """The run will not go on."""
         for steps in (self.total, self.done, self.before):
             del steps[run]
@@ -84,8 +84,8 @@ class Board:
             return None
         return (time.monotonic() - self.start) * (total - done) / (done - before)
 
-    def _texts(self, active: list[Run]) -> dict[str, Any]:
-        finished_runs = sum(finished(self.out / run.folder) for run in self.total)
+    def _texts(self, active: list[PlannedRun]) -> dict[str, Any]:
+        finished_runs = sum(folders.is_finished(self.out / run.folder) for run in self.total)
         total, done, left = sum(self.total.values()), sum(self.done.values()), self.time_left()
         now = ", ".join(
             f"{run.cell.folder} {self.done[run] / self.total[run]:.0%}" for run in active
@@ -98,7 +98,7 @@ class Board:
         }
 
 
-def total_steps(out: Path, run: Run) -> int:
+def total_steps(out: Path, run: PlannedRun) -> int:
     """Of all seeds; as soon as the run has begun, its own word."""
     try:
         each = folders.read_config(out / run.folder)["config"].get("total_steps")
@@ -107,7 +107,7 @@ def total_steps(out: Path, run: Run) -> int:
     return (each if type(each) is int and each > 0 else run.cell.steps()) * run.seeds
 
 
-def done_steps(out: Path, run: Run) -> int:
+def done_steps(out: Path, run: PlannedRun) -> int:
     """Of all seeds, by the last row of metrics: seeds are in step."""
     folder = out / run.folder
     row = last_row(folders.metrics_file(folder, run.seeds, 0))

@@ -21,8 +21,9 @@ from typing import Any
 
 from experiments.console import options, outputs
 from experiments.console.suggest import suggestion
-from experiments.run import checkpoints, stored
+from experiments.run import stored
 from experiments.run.arguments import RESERVED, as_flags, environment_flag, parse_run
+from experiments.run.folders import has_begun, is_finished
 from experiments.run.names import short_names
 from experiments.run.presets import preset
 from experiments.run.spec import (
@@ -89,7 +90,7 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One process: some seeds of a cell, side by side."""
 
     cell: Cell
@@ -153,31 +154,33 @@ def check(cells: list[Cell]) -> None:
         _check_flags(cell, what)
 
 
-def pending(cell: Cell, out: Path, seeds_per_run: int | None = None) -> tuple[list[Run], list[Run]]:
+def pending(
+    cell: Cell, out: Path, seeds_per_run: int | None = None
+) -> tuple[list[PlannedRun], list[PlannedRun]]:
     """The runs of a cell that `out` holds already, finished or not, and those that its other seeds need."""
     there = existing(cell, out)
     covered = {seed for run in there for seed in range(run.first, run.first + run.seeds)}
     asked = range(cell.first_seed, cell.first_seed + cell.seeds)
     missing = [seed for seed in asked if seed not in covered]
     most = seeds_per_run or len(asked)
-    new: list[Run] = []
+    new: list[PlannedRun] = []
     for seed in missing:
         last = new[-1] if new else None
         if last and last.first + last.seeds == seed and last.seeds < most:
             new[-1] = dataclasses.replace(last, seeds=last.seeds + 1)
         else:
-            new.append(Run(cell, seed, 1))
+            new.append(PlannedRun(cell, seed, 1))
     wanted = [run for run in there if set(asked) & set(range(run.first, run.first + run.seeds))]
     return wanted, new
 
 
-def existing(cell: Cell, out: Path) -> list[Run]:
+def existing(cell: Cell, out: Path) -> list[PlannedRun]:
     """The cell's runs that are finished or have a checkpoint to go on from. Raises ValueError where one is not of
     this cell, DamagedRunError where one does not say of which it is."""
     found = []
     for path in (out / cell.folder).glob("seeds_*-*"):
         numbers = re.fullmatch(r"seeds_(\d+)-(\d+)", path.name)
-        if not numbers or not (begun(path) or finished(path)):
+        if not numbers or not (has_begun(path) or is_finished(path)):
             continue
         try:
             config = stored.read_config(path)
@@ -188,17 +191,8 @@ def existing(cell: Cell, out: Path) -> list[Run]:
                 f"{path} is a run of {config['algo']} on {config['env']}: choose another --out"
             )
         first, last = map(int, numbers.groups())
-        found.append(Run(cell, first, last - first + 1))
+        found.append(PlannedRun(cell, first, last - first + 1))
     return sorted(found, key=lambda run: run.first)
-
-
-def begun(folder: Path) -> bool:
-    """Whether a run got as far as its first checkpoint; before that there is nothing to resume."""
-    return (folder / "config.json").exists() and checkpoints.begun(folder / "checkpoints")
-
-
-def finished(folder: Path) -> bool:
-    return (folder / "summary.json").exists()
 
 
 def _cells(block: dict[str, Any], path: Path) -> list[Cell]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.analysis import profiles, statistics
 from experiments.analysis.curve import Groups, ended, final
+from experiments.analysis.groups import band, smoothed
+from experiments.console import outputs
+from experiments.figures import comparison
 from experiments.pages.markdown import inert, item, picture, table
 
 HEADER = ("env", "algo", "metric", "iqm", "mean", "ci_low", "ci_high", "seeds")
@@ -72,6 +76,41 @@ def page(
     if notes:
         lines += ["Left out, or to be kept in mind:", "", *map(item, notes), ""]
     return "\n".join(lines)
+
+
+def draw(
+    groups: Groups, called: Mapping[str, str], out: Path, metric: str, x: str, smooth: int
+) -> dict[str, str]:
+    """Draws the curves of each environment, as PNG and SVG in `out`. Returns the figures' names, without suffix, by the
+    environments' names; an environment without a band has none.
+
+    Args:
+      called: how environments are called.
+      metric: the name of the ordinate; x: "steps" or "seconds".
+      smooth: evaluations of the moving average, 0 for none.
+    """
+    files = outputs.file_names(called.values())
+    pictures = {}
+    for env, name in called.items():
+        of_env = {label: curves for (e, label), curves in groups.items() if e == env}
+        bands = {
+            f"{label} (n={len(curves)})": found_band
+            for label, curves in of_env.items()
+            if (found_band := band([smoothed(c, smooth) for c in curves], x))
+        }
+        if not bands:
+            continue
+        pictures[name] = f"curves-{files[name]}"
+        what = f"IQM and nominal 95% bootstrap band, mean dashed; {_smoothing(smooth)}"
+        labels = {f"{label} (n={len(curves)})": label for label, curves in of_env.items()}
+        for suffix in ("png", "svg"):
+            path = out / f"{pictures[name]}.{suffix}"
+            comparison.interval_bands(bands, path, f"{name}\n{what}", x, metric, labels)
+    return pictures
+
+
+def _smoothing(n: int) -> str:
+    return f"moving average of {n} evaluations" if n > 1 else "not smoothed"
 
 
 def _together(together: profiles.Together, called: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what spreadsheets take for one
@@ -25,11 +25,16 @@ def item(text: object) -> str:
     return f"- \\{line}" if re.match(r"[#+\-=]|\d+[.)]\s", line) else f"- {line}"
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
-    """The lines of a table, each cell inert."""
-    lines = [head, *rows]
-    marked = ["| " + " | ".join(map(inert, line)) + " |" for line in lines]
-    return [marked[0], "|---" * len(head) + "|", *marked[1:]]
+def table(
+    head: Sequence[object], rows: Iterable[Sequence[object]], cell: Callable[[object], str] = inert
+) -> list[str]:
+    """Returns the lines of a table. `cell`: how a value becomes a cell; `str` where values are Markdown already."""
+
+    def line(values: Sequence[object]) -> str:
+        return "| " + " | ".join(map(cell, values)) + " |"
+
+    corner = line(head).replace("|  |", "| |", 1)  # a table of rows against columns has none
+    return [corner, "|---" * len(head) + "|", *map(line, rows)]
 
 
 def picture(name: str, file: str) -> str:

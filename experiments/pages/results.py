@@ -14,8 +14,8 @@ from experiments.console.display import duration, si
 from experiments.evaluation import control
 from experiments.pages import markdown
 from experiments.pages.against_literature import against_published, figure
-from experiments.run.folders import short_commit
 from experiments.run.names import short_names
+from experiments.run.provenance import short_commit
 from experiments.run.records import wall_clocks
 
 Record = dict[str, Any]

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.metadata
 import itertools
 import json
 import math
 import os
-import platform
 import shlex
 import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from envs.cores import usable_cores
 from experiments.console import locks
-from experiments.run import schema
+from experiments.run import checkpoints, schema
+from experiments.run.provenance import provenance
 from experiments.run.schema import Flag, ListOf, Maybe, TableOf, Whole
 
 RUNS = Path("results/runs")
+CONFIG, SUMMARY = "config.json", "summary.json"
 _CONFIG = schema.Table(
     {
         "env": schema.NAME,
@@ -51,11 +49,36 @@ _CONFIG = schema.Table(
 )
 # What makes it the run that it is.
 _IDENTITY = (*_CONFIG.needed, "domain", "imports")
-_PACKAGES = ("stride-rl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "mujoco")
 
 
 class LostRowsError(Exception):
     """A run cannot go on for want of metrics that it has written once."""
+
+
+def is_run(folder: Path) -> bool:
+    """Tells a run's folder from others with a config.json: another file of a run lies beside it, or it names the run's
+    settings."""
+    file = folder / CONFIG
+    if not file.exists():
+        return False
+    beside = ("metrics.jsonl", SUMMARY, "seed_0", "checkpoints")
+    if any((folder / name).exists() for name in beside):
+        return True
+    try:
+        content = schema.parse(file)
+    except (OSError, ValueError):
+        return True  # damaged, which its reader will say
+    return isinstance(content, dict) and bool(content.keys() & {"algo", "env_kwargs", "seeds"})
+
+
+def has_begun(folder: Path) -> bool:
+    """Tells that a run got as far as its first checkpoint; before that there is nothing to resume."""
+    return (folder / CONFIG).exists() and checkpoints.begun(folder / "checkpoints")
+
+
+def is_finished(folder: Path) -> bool:
+    """Tells that a run has its summary, which is written last."""
+    return (folder / SUMMARY).exists()
 
 
 def default_folder(env: str, algo: str, seed: int) -> Path:
@@ -85,7 +108,7 @@ def refuse_taken(folder: Path, config: dict[str, Any]) -> None:
     elif not os.path.lexists(folder):
         return
     hint = ": choose another --out"
-    if (folder / "config.json").exists() and _same_run(folder, config):
+    if (folder / CONFIG).exists() and _same_run(folder, config):
         hint = f"; --resume {quoted(folder)} goes on with it"
     raise FileExistsError(f"{folder} exists already and is not overwritten{hint}")
 
@@ -95,7 +118,7 @@ def create(folder: Path, config: dict[str, Any]) -> None:
     refuse_taken(folder, config)
     for i in range(config["seeds"]):
         metrics_file(folder, config["seeds"], i).parent.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {**config, "id": uuid.uuid4().hex, **provenance()})
+    write_json(folder / CONFIG, {**config, "id": uuid.uuid4().hex, **provenance()})
 
 
 def discard(folder: Path, seeds: int) -> None:
@@ -109,7 +132,7 @@ def discard(folder: Path, seeds: int) -> None:
         if file.parent != folder:
             with contextlib.suppress(OSError):
                 file.parent.rmdir()
-    for name in ("config.json", "config.tmp"):
+    for name in (CONFIG, "config.tmp"):
         (folder / name).unlink(missing_ok=True)
     locks.remove(folder)
     with contextlib.suppress(OSError):  # not empty
@@ -128,11 +151,11 @@ def _same_run(folder: Path, config: dict[str, Any]) -> bool:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a run. Raises ValueError with one line where there is none, or what is there cannot be one."""
-    file = folder / "config.json"
+    file = folder / CONFIG
     try:
         config = schema.parse(file)
     except FileNotFoundError:
-        raise ValueError(f"{folder} is not a run: it has no config.json") from None
+        raise ValueError(f"{folder} is not a run: it has no {CONFIG}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file} has no settings in it: {config!r:.60}")
     schema.require(config, _CONFIG, file)
@@ -266,68 +289,3 @@ def plain(x: Any) -> Any:
         return str(x)
     x = x.item() if hasattr(x, "item") else x
     return x if not isinstance(x, float) or math.isfinite(x) else None
-
-
-def provenance() -> dict[str, Any]:
-    """What produced the run: commit, versions and the kind of machine (not which machine)."""
-    import jax
-
-    return {
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {
-            "cpu": _cpu_model(),
-            "cores": usable_cores(),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "device": jax.devices()[0].device_kind,
-            "devices": jax.device_count(),
-        },
-    }
-
-
-def short_commit(commit: str | None) -> str:
-    """For a page: twelve digits, and whether files were changed since."""
-    if commit is None:
-        return "unknown"
-    digits, dirty, _ = commit.partition("-dirty")
-    return digits[:12] + dirty
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def _commit() -> str | None:
-    """The commit of this source, with "-dirty" where it was changed since; None outside git."""
-    here = Path(__file__).resolve()
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(here.parent), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # Installed into a folder that lies in someone else's repository, that commit says nothing of us.
-    if git("ls-files", "--error-unmatch", here.name) is None:
-        return None
-    commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return f"{commit}-dirty" if commit and changed else commit
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

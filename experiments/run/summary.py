@@ -61,7 +61,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         **(_of_token_run(spec, algo, finished, per_seed) if spec.domain == "tokens" else {}),
         "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],
     }
-    folders.write_json(folder / "summary.json", summary)
+    folders.write_json(folder / folders.SUMMARY, summary)
     return summary
 
 
@@ -90,13 +90,13 @@ def _of_token_run(
 
 
 def draw_curve(folder: Path, spec: Spec) -> Path:
-    from experiments.figures import plots
+    from experiments.figures import training
 
     rows = [
         folders.read_rows(folders.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)
     ]
     title = f"{short_name(spec.env)}, {spec.algo}"
-    draw = plots.pass_curve if spec.domain == "tokens" else plots.learning_curve
+    draw = training.pass_curve if spec.domain == "tokens" else training.learning_curve
     with folders.naming(folder / "curve.png"):
         return draw(rows, folder / "curve.png", title)
 

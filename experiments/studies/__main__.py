@@ -28,6 +28,7 @@ from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
 from experiments.pages import markdown
 from experiments.run import folders, schema
+from experiments.run.provenance import provenance
 from experiments.studies import bandit, cliff, kl, variance
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}
@@ -65,7 +66,7 @@ def studies(argv: Sequence[str]) -> int:
     say = Display().say
     numbers = folders.plain(rounded(study.run(flags.quick, say)))
     command = f"{_COMMAND} {flags.name}" + (" --quick" if flags.quick else "")
-    record = {"command": command, **folders.provenance(), "numbers": numbers}
+    record = {"command": command, **provenance(), "numbers": numbers}
     with outputs.staged(out, ours) as fresh:
         outputs.write(fresh / json_file, compact(record))
         study.draw(numbers, fresh / figure)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from agents.tabular.bandits import play, upper_confidence
 from envs.tabular.bandit import Bandit, draw_means
+from experiments.figures.canvas import BLUE, GOLD, GREY, RED, SKY
 from experiments.studies import figures
 
 TITLE = "Exploration and exploitation: the ten-armed testbed"
@@ -27,11 +28,11 @@ _LINES = dict(
     zip(
         _WAYS,
         (
-            (figures.GREY, "-"),
-            (figures.SKY, "-"),
-            (figures.BLUE, "-"),
-            (figures.GOLD, "-"),
-            (figures.RED, "-"),
+            (GREY, "-"),
+            (SKY, "-"),
+            (BLUE, "-"),
+            (GOLD, "-"),
+            (RED, "-"),
         ),
         strict=True,
     )
@@ -51,7 +52,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
-    figure = figures.canvas(11.5, 4.4)
+    figure = figures.empty(11.5, 4.4)
     left, right = figure.subplots(1, 2)
     for name, curve in numbers["ways"].items():
         color, line = _LINES[name]

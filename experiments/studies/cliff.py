@@ -16,6 +16,7 @@ import numpy as np
 from agents.tabular.dynamic_programming import epsilon_soft, evaluate_policy, value_iteration
 from agents.tabular.q_learning import SARSA, ExpectedSARSA, QLearning, TabularConfig
 from envs.tabular.toy_text import Grid, make_cliff_walking
+from experiments.figures.canvas import BLUE, GOLD, RED
 from experiments.studies import figures
 
 TITLE = "On-policy and off-policy: the cliff"
@@ -24,9 +25,9 @@ _NUM_STEPS = 100  # of one iteration
 _LEARNERS = {"Q-learning": QLearning, "SARSA": SARSA, "expected SARSA": ExpectedSARSA}
 _PICTURED = ("Q-learning", "SARSA")
 _LINES = {
-    "Q-learning": (figures.RED, "-"),
-    "SARSA": (figures.BLUE, "-"),
-    "expected SARSA": (figures.GOLD, "--"),
+    "Q-learning": (RED, "-"),
+    "SARSA": (BLUE, "-"),
+    "expected SARSA": (GOLD, "--"),
 }
 
 
@@ -68,7 +69,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
-    figure = figures.canvas(11.5, 4.6)
+    figure = figures.empty(11.5, 4.6)
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 1])
     ax = figure.add_subplot(grid[:, 0])
     for name, curve in numbers["learning"].items():

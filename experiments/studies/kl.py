@@ -16,11 +16,12 @@ from jaxtyping import Array, Float
 
 from agents.core import kl
 from agents.core.policy_losses import importance_ratio
+from experiments.figures.canvas import BLUE, GOLD, GREY, RED
 from experiments.studies import figures
 
 TITLE = "KL estimates and importance sampling"
 _ESTIMATES: dict[str, Callable[..., Array]] = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
-_COLORS = {"k1": figures.GOLD, "k2": figures.BLUE, "k3": figures.RED}
+_COLORS = {"k1": GOLD, "k2": BLUE, "k3": RED}
 _CLIP = 0.2
 
 
@@ -39,17 +40,17 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
-    figure = figures.canvas(13.5, 4.2)
+    figure = figures.empty(13.5, 4.2)
     left, middle, right = figure.subplots(1, 3)
     for name, color in _COLORS.items():
         found = numbers["estimates"][name]
         left.plot(numbers["kl"], found["std"], color=color, linewidth=1.5, label=f"{name}, spread")
         left.plot(numbers["kl"], np.abs(found["bias"]), "--", color=color, linewidth=1.1)
         middle.plot(numbers["kl"], found["gradient"], color=color, linewidth=1.5, label=name)
-    left.plot([], [], "--", color=figures.GREY, label="bias (k1, k3: none)")
+    left.plot([], [], "--", color=GREY, label="bias (k1, k3: none)")
     for name, label, color in (
-        ("ratio", "ratio", figures.BLUE),
-        ("clipped", f"clipped at 1 ± {_CLIP}", figures.RED),
+        ("ratio", "ratio", BLUE),
+        ("clipped", f"clipped at 1 ± {_CLIP}", RED),
     ):
         found = numbers["importance"][name]
         right.plot(

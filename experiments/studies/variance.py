@@ -15,6 +15,8 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from agents.core.value_losses import explained_variance
 from agents.reinforce import Reinforce, ReinforceConfig, ReinforceState, targets
 from envs.base import Env
+from experiments.figures.canvas import BLUE, GOLD, RED
+from experiments.pages.markdown import table
 from experiments.run.spec import make_env
 from experiments.studies import figures
 from experiments.studies.gradient_noise import VARIANTS, first_episodes, gradient_noise
@@ -25,9 +27,9 @@ _CONFIG = ReinforceConfig(
     num_envs=8, num_steps=64, learning_rate=1e-3, learning_rate_schedule="constant"
 )
 _LINES = (
-    (figures.GOLD, "o", "-"),
-    (figures.RED, "s", "-"),
-    (figures.BLUE, "^", "-"),
+    (GOLD, "o", "-"),
+    (RED, "s", "-"),
+    (BLUE, "^", "-"),
 )
 
 Measured = dict[
@@ -64,7 +66,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
-    figure = figures.canvas(8, 5)
+    figure = figures.empty(8, 5)
     ax = figure.subplots()
     places = np.arange(len(VARIANTS))
     for stage, (color, marker, line) in zip(numbers["stages"], _LINES, strict=False):
@@ -94,11 +96,8 @@ def words(numbers: dict[str, Any]) -> list[str]:
         f"error is as long as the gradient itself. CartPole, {numbers['seeds']} seeds (median; lowest to highest), "
         f"{numbers['episodes']} fresh episodes each, the same for every estimator.",
         "",
-        "| environment steps | length of an episode | the value explains | "
-        + " | ".join(VARIANTS)
-        + " |",
-        "|---" * (3 + len(VARIANTS)) + "|",
     ]
+    rows = []
     for stage in numbers["stages"]:
         length, explained = (
             np.mean([seed[name] for seed in stage["seeds"]]) for name in ("length", "explained")
@@ -106,11 +105,11 @@ def words(numbers: dict[str, Any]) -> list[str]:
         cells = [
             f"{np.median(x):.1f} ({np.min(x):.1f} to {np.max(x):.1f})" for x in _by_seed(stage).T
         ]
-        lines.append(
-            f"| {stage['env_steps']} | {length:.0f} | {explained:.0%} | {' | '.join(cells)} |"
-        )
+        rows.append([stage["env_steps"], f"{length:.0f}", f"{explained:.0%}", *cells])
+    head = ["environment steps", "length of an episode", "the value explains", *VARIANTS]
     return [
         *lines,
+        *table(head, rows, str),
         "",
         "Each estimator but the discounted one has the expectation of the one before it (but for what stands for the "
         "unknown rest of a return at the time limit). The discount changes the question: it shortens the gradient "

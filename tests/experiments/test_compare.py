@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.analysis.groups import band, smoothed
 from experiments.analysis.sources import read
-from experiments.compare import band, compare, smoothed
+from experiments.compare import compare
 from experiments.run import folders
 
 RESULTS = Path(__file__).parents[2] / "results"

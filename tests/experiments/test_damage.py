@@ -7,11 +7,13 @@ import random
 import pytest
 
 import agents
-from experiments import overview, publish, report
+from experiments import publish, report
 from experiments.analysis import sources
 from experiments.compare import compare
-from experiments.figures import plots
+from experiments.figures import comparison
+from experiments.pages import explorer, readme, results
 from experiments.run import folders, records, stored
+from experiments.run.names import label_runs
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -140,13 +142,13 @@ def readers(folder):
     def read_all():
         run = stored.read_run(folder)
         found = records.record(folder)
-        publish.pages.of_runs("T", publish.label_runs([run.config]), [run.config], [run.summary])
-        publish.pages.of_suite("T", found, {r["env"]: "x.png" for r in found})
+        results.of_runs("T", label_runs([run.config]), [run.config], [run.summary])
+        results.of_suite("T", found, {r["env"]: "x.png" for r in found})
         json.dumps(folders.plain(found), allow_nan=False)
 
     return (
         read_all,
-        lambda: report.page(report.gather([folder], ["env", "algo"], "eval/return")),
+        lambda: explorer.page(explorer.gather([folder], ["env", "algo"], "eval/return")),
         lambda: sources.read([folder], "train/return"),
     )
 
@@ -165,7 +167,7 @@ def test_thousands_of_damaged_runs(whole, name):
 
 
 def test_thousands_of_damaged_records(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(overview, "fits", lambda env, algo: True)  # builds each learner
+    monkeypatch.setattr(readme, "fits", lambda env, algo: True)  # builds each learner
     _, _, found = whole
     path = tmp_path / "kept/records.json"
     path.parent.mkdir()
@@ -174,11 +176,11 @@ def test_thousands_of_damaged_records(whole, tmp_path, monkeypatch):
 
     def read_all():
         title, read = records.read(path)
-        publish.pages.of_suite(title, read, {r["env"]: "x.png" for r in read})
-        overview.text(read)
+        results.of_suite(title, read, {r["env"]: "x.png" for r in read})
+        readme.text(read)
 
     def gather():
-        report.page(report.gather([path], ["env", "algo"], "eval/return"))
+        explorer.page(explorer.gather([path], ["env", "algo"], "eval/return"))
 
     for _ in range(tries):
         write(path, path.name, mutated(good, rng), rng)
@@ -190,8 +192,8 @@ def test_thousands_of_damaged_records(whole, tmp_path, monkeypatch):
 
 def test_damaged_files_through_the_commands(whole, tmp_path, monkeypatch):
     """Nothing is written where a command refuses its input."""
-    for figure in ("comparison", "bands", "interval_bands", "profiles", "intervals"):
-        monkeypatch.setattr(plots, figure, lambda *arguments: None)
+    for figure in ("mean_curves", "quartile_bands", "interval_bands", "profiles", "intervals"):
+        monkeypatch.setattr(comparison, figure, lambda *arguments: None)
     folder, files, found = whole
     kept = tmp_path / "kept/records.json"
     kept.parent.mkdir()

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments import report
 from experiments.analysis import layouts
 from experiments.analysis.sources import METRIC, read
 from experiments.compare import compare
+from experiments.pages import explorer
 from tests.experiments.test_compare import make_run, series, table
 
 tensorboardx = pytest.importorskip("tensorboardX")
@@ -377,7 +377,7 @@ def test_a_seed_that_diverged_or_stopped_short_is_marked_and_not_scored(tmp_path
 
 def test_scores_alone_are_on_the_page_too(tmp_path):
     (tmp_path / "a.json").write_text('{"A": [[1, 2], [3, 4]]}')
-    content = report.gather([tmp_path / "a.json"], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path / "a.json"], ["env", "algo"], METRIC)
     assert content["envs"][0]["groups"][0]["final"]["iqm"] == 2
     assert content["runs"] == []
 

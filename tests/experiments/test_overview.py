@@ -1,5 +1,6 @@
 from experiments import overview
 from experiments.overview import BEGIN, END, ROOT
+from experiments.pages.readme import text
 
 
 def record(env, algo, final, best, minutes=1.0, seeds=1):
@@ -18,13 +19,13 @@ def record(env, algo, final, best, minutes=1.0, seeds=1):
 
 def test_readme_shows_what_is_published():
     shown = (ROOT / "README.md").read_text().split(BEGIN)[1].split(END)[0]
-    assert shown.strip() == overview.text(overview.all_records())
+    assert shown.strip() == text(overview.all_records())
 
 
 def test_medians_goals_and_what_is_missing():
     found = [record("Acrobot-v1", "dqn", x, 0.0) for x in (-70.0, -85.0, -90.0)]
     found += [record("Hopper-v5", "ppo", 100.0, 3000.0), record("CartPole-v1", "ppo", 500.0, 500.0)]
-    lines = overview.text(found).splitlines()
+    lines = text(found).splitlines()
     head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:13]]
     cells = {(row[0], algo): cell for row in rows for algo, cell in zip(head, row, strict=True)}
     assert cells["Acrobot", "`dqn`"] == "-85.0 (3)"
@@ -44,13 +45,11 @@ def test_medians_goals_and_what_is_missing():
 
 
 def test_one_that_does_not_walk_is_named():
-    line = overview.text(
-        [record("walker", "dqn", 190.0, 190.0), record("walker", "sac", 206.0, 206.0)]
-    )
+    line = text([record("walker", "dqn", 190.0, 190.0), record("walker", "sac", 206.0, 206.0)])
     assert "Below what was asked: dqn on walker does not walk." in line
 
 
 def test_one_that_takes_too_long_is_named():
     found = [record("walker", "ppo", 230.0, 230.0, minutes=24, seeds=2)] * 2  # two seeds, one run
     found += [record("walker", "sac", 206.0, 206.0, minutes=19)]
-    assert overview.text(found).endswith("wall clock of a run by its seeds: ppo 12.")
+    assert text(found).endswith("wall clock of a run by its seeds: ppo 12.")

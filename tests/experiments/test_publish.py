@@ -6,9 +6,12 @@ import pytest
 
 import agents
 from experiments import publish
-from experiments.figures import plots
-from experiments.pages import results
+from experiments.figures import comparison
+from experiments.figures.alignment import quartiles
+from experiments.figures.canvas import CONTROL, looks
+from experiments.pages import publication, results
 from experiments.run import command, folders, records
+from experiments.run.provenance import provenance
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
 
@@ -87,7 +90,7 @@ def test_the_suites_pages_are_made_of_their_records(name):
     title, found = records.read(folder / "records.json")
     pictures = {r["env"]: f"curves-{r['env']}.png" for r in found}
     page = (folder / "README.md").read_text()
-    notes = folder / publish.NOTES
+    notes = folder / publication.NOTES
     assert (
         results.of_suite(title, found, pictures, notes.read_text() if notes.exists() else "")
         == page
@@ -110,7 +113,7 @@ def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
     assert f"| 0 min 12 s | {twice} |" in section(page, "Wall clock")
     made = section(page, "How they were made")
     assert "--env probe-constant --algo stub --seed 3 --seeds 2 --total-steps 40" in made
-    assert f"jax {folders.provenance()['versions']['jax']}" in made
+    assert f"jax {provenance()['versions']['jax']}" in made
     pictures = ["curves-probe-action.png", "curves-probe-constant.png"]
     assert sorted(p.name for p in out.glob("*.png")) == pictures
     assert all(f"]({picture})" in page for picture in pictures)
@@ -124,7 +127,7 @@ def test_what_a_person_has_to_say_stays_on_the_page(suite, tmp_path):
     out = tmp_path / "out"
     publish.publish([str(suite), "--out", str(out)])
     assert "## Notes" not in (out / "README.md").read_text()
-    (out / publish.NOTES).write_text("The probe of constants is easy.\n")
+    (out / publication.NOTES).write_text("The probe of constants is easy.\n")
     publish.publish([str(out / "records.json"), "--out", str(out)])
     found = section((out / "README.md").read_text(), "Notes")
     assert found.strip() == "The probe of constants is easy."
@@ -232,7 +235,7 @@ def test_a_publish_that_fails_keeps_the_records_there_are(suite, tmp_path, monke
     def fails(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(plots, "bands", fails)
+    monkeypatch.setattr(comparison, "quartile_bands", fails)
     with pytest.raises(OSError, match="disk full"):
         publish.publish([str(suite / "probe-action"), "--out", str(out)])
     assert contents(out) == before
@@ -315,7 +318,7 @@ def test_quartiles_go_as_far_as_all_curves():
     curves = [(steps, steps * k) for k in (1, 2, 3, 4)] + [
         (np.array([5.0, 15.0]), np.array([25.0, 75.0]))
     ]
-    x, (low, middle, high) = plots.quartiles(curves)
+    x, (low, middle, high) = quartiles(curves)
     np.testing.assert_allclose(x, [5, 10, 15])
     np.testing.assert_allclose(low, 2 * x)
     np.testing.assert_allclose(middle, 3 * x)
@@ -323,9 +326,9 @@ def test_quartiles_go_as_far_as_all_curves():
 
 
 def test_an_algorithm_looks_the_same_in_every_figure():
-    alone, beside = plots.looks(["sac"]), plots.looks(["mine", "sac", "ppo", "yours"])
+    alone, beside = looks(["sac"]), looks(["mine", "sac", "ppo", "yours"])
     assert alone["sac"] == beside["sac"]
-    assert plots.looks(["ppo"])["ppo"] == beside["ppo"]
+    assert looks(["ppo"])["ppo"] == beside["ppo"]
     assert len(set(beside.values())) == 4
-    assert len(set(plots.looks(plots.CONTROL).values())) == len(plots.CONTROL)
-    assert list(agents.ALGORITHMS)[: len(plots.CONTROL)] == list(plots.CONTROL)  # then tabular
+    assert len(set(looks(CONTROL).values())) == len(CONTROL)
+    assert list(agents.ALGORITHMS)[: len(CONTROL)] == list(CONTROL)  # then tabular

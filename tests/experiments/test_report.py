@@ -8,9 +8,12 @@ import urllib.request
 import numpy as np
 import pytest
 
-from experiments import compare, report
+from experiments import report
+from experiments.analysis.groups import band, grouped
+from experiments.analysis.scores import scores
 from experiments.analysis.sources import read
-from experiments.figures import plots
+from experiments.figures.canvas import CONTROL
+from experiments.pages import explorer
 from experiments.run import folders
 from tests.experiments.test_compare import summary
 
@@ -55,16 +58,16 @@ def of(content, env, label):
 
 def test_figures_are_those_of_compare(tmp_path):
     some_runs(tmp_path)
-    content = report.gather([tmp_path], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path], ["env", "algo"], METRIC)
     curves = [c for c in read([tmp_path], METRIC).curves if c.fields["algo"] == "ppo"]
     group = of(content, "CartPole-v1", "ppo")
     for x in ("steps", "seconds"):
-        grid, iqm, _, low, high = compare.band(curves, x)
-        band = group["band"][x]
+        grid, iqm, _, low, high = band(curves, x)
+        drawn = group["band"][x]
         for name, expected in {"x": grid, "iqm": iqm, "low": low, "high": high}.items():
-            np.testing.assert_allclose(band[name], expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(drawn[name], expected, rtol=1e-4, atol=1e-4)
     assert (group["final"]["iqm"], group["best"]["iqm"]) == (30, 70)
-    rows = compare.scores(compare.grouped(curves, ["env", "algo"]), None)
+    rows = scores(grouped(curves, ["env", "algo"]), None)
     (low, high) = next((row[5], row[6]) for row in rows if row[2] == "final")
     assert (group["final"]["low"], group["final"]["high"]) == (float(low), float(high))
     assert [(s["seed"], s["steps"], s["seconds"], s["y"]) for s in group["seeds"]][2] == (
@@ -78,8 +81,8 @@ def test_figures_are_those_of_compare(tmp_path):
 
 def test_configurations_and_videos(tmp_path):
     some_runs(tmp_path)
-    (tmp_path / "d/video.gif").write_bytes(b"0" * (report.VIDEO_BYTES + 1))
-    content = report.gather([tmp_path], ["env", "algo"], METRIC)
+    (tmp_path / "d/video.gif").write_bytes(b"0" * (explorer.VIDEO_BYTES + 1))
+    content = explorer.gather([tmp_path], ["env", "algo"], METRIC)
     told = {run["name"]: run for run in content["runs"]}
     assert set(told) == {"a0", "a1", "a2", "d", "wicked"}
     first = told["a0"]
@@ -96,25 +99,25 @@ def test_configurations_and_videos(tmp_path):
 def test_an_algorithm_has_the_colour_it_has_in_figures(tmp_path):
     for algo in ("sac", "mine", "ppo"):
         make_run(tmp_path / algo, algo=algo)
-    content = report.gather([tmp_path], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path], ["env", "algo"], METRIC)
     assert content["labels"] == ["mine", "ppo", "sac"]
-    assert content["places"] == [1, plots.CONTROL.index("ppo"), plots.CONTROL.index("sac")]
+    assert content["places"] == [1, CONTROL.index("ppo"), CONTROL.index("sac")]
 
 
 def test_where_the_runs_lie_is_not_told(tmp_path):
     make_run(tmp_path / "runs/a")
     make_run(tmp_path / "runs/b", seed=1, values=())
-    content = report.gather([tmp_path / "runs"], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path / "runs"], ["env", "algo"], METRIC)
     assert content["notes"] == ["runs/b, seed 1: no eval/return yet"]
-    assert str(tmp_path) not in report.page(content)
+    assert str(tmp_path) not in explorer.page(content)
 
 
 def test_all_videos_together_have_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "ALL_VIDEOS_BYTES", 50)
+    monkeypatch.setattr(explorer, "ALL_VIDEOS_BYTES", 50)
     for i in range(3):
         make_run(tmp_path / f"r{i}", seed=i)
         (tmp_path / f"r{i}/video.mp4").write_bytes(TINY_VIDEO)
-    content = report.gather([tmp_path], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path], ["env", "algo"], METRIC)
     assert [run["video"] is not None for run in content["runs"]] == [True, False, False]
     assert sum("is left out" in note for note in content["notes"]) == 2
 
@@ -122,7 +125,7 @@ def test_all_videos_together_have_a_limit(tmp_path, monkeypatch):
 def test_settings_tell_runs_apart(tmp_path):
     make_run(tmp_path / "a", learning_rate=0.1)
     make_run(tmp_path / "b", algo="dqn", batch_size=32)
-    content = report.gather([tmp_path], ["env", "learning-rate"], METRIC)
+    content = explorer.gather([tmp_path], ["env", "learning-rate"], METRIC)
     assert content["labels"] == ["learning_rate 0.1", "learning_rate None"]
     assert content["places"] == [0, 1]
     assert [run["labels"] for run in content["runs"]] == [[0], [1]]
@@ -135,7 +138,7 @@ def test_seeds_of_a_record_are_one_run(tmp_path):
     }  # fmt: skip
     together = [{**shared, "seed": s} for s in (3, 4, 5)]
     (tmp_path / "records.json").write_text(json.dumps({"title": None, "records": together}))
-    content = report.gather([tmp_path], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path], ["env", "algo"], METRIC)
     (run,) = content["runs"]
     assert (run["name"], run["seeds"], run["complete"]) == ("X, a", "3 to 5", False)
     assert run["config"]["gamma"] == "0.9"
@@ -145,23 +148,23 @@ def test_seeds_of_a_record_are_one_run(tmp_path):
 def test_unknown_wall_clock_and_long_curves(tmp_path):
     lines = ["env,algo,seed,env_steps,value"] + [f"X,theirs,1,{t},{t}" for t in range(1000)]
     (tmp_path / "theirs.csv").write_text("\n".join(lines))
-    content = report.gather([tmp_path / "theirs.csv"], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path / "theirs.csv"], ["env", "algo"], METRIC)
     group = of(content, "X", "theirs")
     assert group["band"]["seconds"] is None
     assert (group["seeds"][0]["steps"][0], group["seeds"][0]["steps"][-1]) == (0, 999)
-    assert len(group["seeds"][0]["y"]) == report.SEED_POINTS
+    assert len(group["seeds"][0]["y"]) == explorer.SEED_POINTS
     assert content["runs"] == []
     assert "400 of their up to 1000 points" in content["notes"][0]
 
 
 def test_what_json_lacks_is_left_out(tmp_path):
     (tmp_path / "n.csv").write_text("env,algo,seed,env_steps,value\nX,a,1,0,1\nX,a,1,9,nan\n")
-    content = report.gather([tmp_path / "n.csv"], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path / "n.csv"], ["env", "algo"], METRIC)
     assert of(content, "X", "a")["seeds"][0]["y"] == [1]
     assert of(content, "X", "a")["final"]["iqm"] is None
     assert "1 of 2 points are not finite" in content["notes"][0]
     assert "it diverged after step 0" in content["notes"][1]
-    report.page(content)
+    explorer.page(content)
 
 
 def test_a_run_that_is_there_twice_is_shown_once(tmp_path):
@@ -174,7 +177,7 @@ def test_a_run_that_is_there_twice_is_shown_once(tmp_path):
     }  # fmt: skip
     both = [{**shared, "seed": seed} for seed in (0, 1)]
     (tmp_path / "runs/records.json").write_text(json.dumps({"title": None, "records": both}))
-    content = report.gather([tmp_path / "runs"], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path / "runs"], ["env", "algo"], METRIC)
     assert [(run["name"], run["seeds"]) for run in content["runs"]] == [
         ("a", "0"),
         ("CartPole-v1, ppo", "1"),
@@ -189,9 +192,9 @@ def test_runs_of_different_tasks_are_told_of(tmp_path):
         folder = make_run(tmp_path / f"r{seed}", seed=seed)
         config = json.loads((folder / "config.json").read_text())
         folders.write_json(folder / "config.json", {**config, "env_kwargs": {"gravity": gravity}})
-    (note,) = report.gather([tmp_path], ["env", "algo"], METRIC)["notes"]
+    (note,) = explorer.gather([tmp_path], ["env", "algo"], METRIC)["notes"]
     assert "(gravity 9.8, 1.6); --by env,algo,gravity tells them apart" in note
-    content = report.gather([tmp_path], ["env", "algo", "gravity"], METRIC)
+    content = explorer.gather([tmp_path], ["env", "algo", "gravity"], METRIC)
     assert content["labels"] == ["ppo, gravity 9.8", "ppo, gravity 1.6"]
     assert [run["labels"] for run in content["runs"]] == [[0], [1]]
     assert content["notes"] == []
@@ -201,7 +204,7 @@ def test_curves_without_common_steps_have_no_band(tmp_path):
     points = ((0, 0), (0, 10), (1, 20), (1, 30))
     lines = [f"X,a,{seed},{step},1" for seed, step in points]
     (tmp_path / "x.csv").write_text("\n".join(["env,algo,seed,env_steps,value", *lines]))
-    content = report.gather([tmp_path / "x.csv"], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path / "x.csv"], ["env", "algo"], METRIC)
     assert of(content, "X", "a")["band"]["steps"] is None
     assert content["notes"] == [
         "X, a: stopped short, and not scored: seed 0 (at step 10)",
@@ -212,7 +215,7 @@ def test_curves_without_common_steps_have_no_band(tmp_path):
 def test_environments_of_one_short_name_have_longer_ones(tmp_path):
     make_run(tmp_path / "a", env="gym:A/Maze-v0")
     make_run(tmp_path / "b", env="gym:B/Maze-v0")
-    content = report.gather([tmp_path], ["env", "algo"], METRIC)
+    content = explorer.gather([tmp_path], ["env", "algo"], METRIC)
     assert [e["name"] for e in content["envs"]] == ["A/Maze-v0", "B/Maze-v0"]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.run import folders
+from experiments.run.provenance import short_commit
 
 CONFIG = {"env": "e", "env_kwargs": {}, "algo": "a", "config": {}, "seed": 0, "seeds": 1}
 
@@ -68,9 +69,9 @@ def test_config_says_what_made_the_run_but_not_on_whose_machine(tmp_path):
 
 
 def test_a_page_says_that_files_were_changed_since_the_commit():
-    assert folders.short_commit("0123456789abcdef0123-dirty") == "0123456789ab-dirty"
-    assert folders.short_commit("0123456789abcdef0123") == "0123456789ab"
-    assert folders.short_commit(None) == "unknown"
+    assert short_commit("0123456789abcdef0123-dirty") == "0123456789ab-dirty"
+    assert short_commit("0123456789abcdef0123") == "0123456789ab"
+    assert short_commit(None) == "unknown"
 
 
 def test_reading_what_is_no_run_is_one_line(tmp_path):

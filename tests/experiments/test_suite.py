@@ -16,7 +16,7 @@ from rich.console import Console
 import agents
 import envs
 from experiments import cli, suite
-from experiments.grids import board, grid
+from experiments.grids import board, grid, launch
 from experiments.run import arguments, folders, loop, records, summary
 from tests.experiments import stub
 from tests.experiments.test_records import make_run
@@ -36,7 +36,7 @@ def _here(monkeypatch, tmp_path):
     monkeypatch.setitem(agents.ALGORITHMS, "stub", stub.Stub)
     monkeypatch.setitem(agents.ALGORITHMS, "refusing", Refusing)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(suite, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(launch, "POLL_SECONDS", 0.001)
     monkeypatch.setattr(
         summary, "draw_curve", lambda folder, spec: folder
     )  # takes as long as all else
@@ -60,13 +60,13 @@ def launched(monkeypatch):
     """Arguments of the runs started, each within this process."""
     found = []
 
-    def launch(command, log, lock):
+    def start_process(command, log, lock):
         assert command[:3] == [sys.executable, "-m", "experiments.train"]
         found.append(command[3:])
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             return Ended(cli.main(command[3:]))
 
-    monkeypatch.setattr(suite, "launch", launch)
+    monkeypatch.setattr(launch, "start_process", start_process)
     return found
 
 
@@ -86,7 +86,7 @@ def scripted(monkeypatch):
         def send_signal(self, number):
             self.signals.append(number)
 
-    monkeypatch.setattr(suite, "launch", lambda command, log, lock: Process(command))
+    monkeypatch.setattr(launch, "start_process", lambda command, log, lock: Process(command))
     return found
 
 
@@ -121,7 +121,7 @@ def test_done_is_skipped_and_seeds_accumulate(launched, capsys):
 
 
 def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
-    launch, advance = suite.launch, loop._Loop._advance
+    start_process, advance = launch.start_process, loop._Loop._advance
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
 
     def stopped_soon(training, n):
@@ -130,7 +130,7 @@ def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
         return advance(training, n)
 
     def stopping(*arguments):
-        process = launch(*arguments)
+        process = start_process(*arguments)
         os.kill(os.getpid(), signal.SIGTERM)  # now to the suite
         return process
 
@@ -138,7 +138,7 @@ def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
     assert suite.suite(argv) == 0
     with monkeypatch.context() as patched:
         patched.setattr(loop._Loop, "_advance", stopped_soon)
-        patched.setattr(suite, "launch", stopping)
+        patched.setattr(launch, "start_process", stopping)
         two = [*PROBE, "--seeds", "2", "--seeds-per-run", "1"]
         assert suite.suite(two) == 143
     assert len(launched) == 2  # the second seed was not begun
@@ -225,7 +225,7 @@ def test_jobs_run_side_by_side_and_signals_go_to_each_once(scripted, monkeypatch
             for p in rest:
                 p.code = 137
 
-    monkeypatch.setattr(suite, "time", SimpleNamespace(sleep=step))
+    monkeypatch.setattr(launch, "time", SimpleNamespace(sleep=step))
     argv = ["--envs", "probe-delayed", "probe-constant", "probe-action", "probe-truncation"]
     argv += ["--algos", "stub", "--seeds", "1", "--jobs", "2", "--out", "out"]
     assert suite.suite(argv) == 130
@@ -235,7 +235,7 @@ def test_jobs_run_side_by_side_and_signals_go_to_each_once(scripted, monkeypatch
 
 def test_a_run_ended_by_a_signal_of_its_own_is_a_failure(scripted, monkeypatch, capsys):
     killed = SimpleNamespace(sleep=lambda _: setattr(scripted[0], "code", -9))
-    monkeypatch.setattr(suite, "time", killed)
+    monkeypatch.setattr(launch, "time", killed)
     assert suite.suite([*PROBE, "--seeds", "1"]) == 1
     assert "failed, ended by SIGKILL: it said nothing" in capsys.readouterr().out
 
@@ -243,10 +243,10 @@ def test_a_run_ended_by_a_signal_of_its_own_is_a_failure(scripted, monkeypatch, 
 def test_the_last_line_is_the_last_starts_error():
     log = Path("run.log")
     log.write_text("$ first\nerror: long ago\n$ second\nTraceback\n\nKeyError: 'x'\n")
-    assert suite.last_line(log) == "KeyError: 'x'"
+    assert launch.last_line(log) == "KeyError: 'x'"
     with log.open("a") as f:
         f.write("error: no room\nwarning: on leaving\n")
-    assert suite.last_line(log) == "no room"
+    assert launch.last_line(log) == "no room"
 
 
 def test_two_suites_do_not_share_a_folder(launched):
@@ -333,7 +333,7 @@ def test_the_board_tells_how_far_and_how_long(monkeypatch):
     clock, text = [100.0], io.StringIO()
     monkeypatch.setattr(board.time, "monotonic", lambda: clock[0])
     cell = grid.Cell("probe-constant", "stub", total_steps=1000)
-    early, late = grid.Run(cell, 0, 2), grid.Run(cell, 2, 1)
+    early, late = grid.PlannedRun(cell, 0, 2), grid.PlannedRun(cell, 2, 1)
     folder = Path("out") / early.folder
     (folder / "seed_0").mkdir(parents=True)
     file = folder / "seed_0" / "metrics.jsonl"
@@ -356,7 +356,7 @@ def test_the_board_tells_how_far_and_how_long(monkeypatch):
 def test_on_a_terminal_there_is_one_live_line():
     text = io.StringIO()
     cell = grid.Cell("probe-constant", "stub", total_steps=1000)
-    run = grid.Run(cell, 0, 1)
+    run = grid.PlannedRun(cell, 0, 1)
     console = Console(file=text, force_terminal=True, width=160)
     with board.Board(Path("out"), [run], console) as shown:
         shown.looked_at = -1e9

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import suite
 from experiments.grids import board, grid
-from experiments.grids.grid import Cell, Run
+from experiments.grids.grid import Cell, PlannedRun
 from experiments.run import records
 from experiments.run.folders import write_json
 from tests.experiments.test_records import make_run
@@ -101,7 +101,7 @@ def test_a_folder_of_somebody_else_is_not_cleared(launched, tmp_path, capsys):
 
 @pytest.mark.parametrize("text", ["[]\n", '"x"\n', '{"env_steps": "x"}\n', "[" * 10**5 + "\n", ""])
 def test_progress_of_damaged_metrics_is_none(tmp_path, text):
-    run = Run(Cell("probe-constant", "stub", total_steps=40), 0, 1)
+    run = PlannedRun(Cell("probe-constant", "stub", total_steps=40), 0, 1)
     folder = make_run(tmp_path / run.folder, seeds=1)
     (folder / "metrics.jsonl").write_text(text)
     for total in ("x", None, -1, 10.5):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import agents
-from experiments import load, play, suite
+from experiments import load, play
 from experiments.envs import inspect_envs
+from experiments.grids.plan import choose_cells
 from experiments.run import command, records, spec, trust
 from experiments.suite import SuiteFlags
 from tests.experiments import stub
@@ -216,7 +217,7 @@ def test_the_checker_and_a_suite_take_imports(tmp_path, capsys):
     (tmp_path / "names.py").write_text(REGISTERS.format(name="of-a-suite"))
     assert inspect_envs(["--check", "of-a-suite", "--import", "names.py"]) == 0
     flags = SuiteFlags(envs=("of-a-suite",), algos=("stub",), imports=("names.py",))
-    (cell,) = suite._cells(flags)
+    (cell,) = choose_cells(flags)
     assert cell.argv()[:4] == ["--import", f"{tmp_path}/names.py", "--env", "of-a-suite"]
 
 

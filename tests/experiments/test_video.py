@@ -11,7 +11,7 @@ from PIL import Image
 import envs
 from envs import probes
 from experiments.evaluation import frame_rate, video
-from experiments.figures import plots
+from experiments.figures import comparison, training
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +160,8 @@ def test_curves_with_gaps_and_without_any_episode_can_be_drawn(tmp_path):
 
     full = [row(i * 1000, None if i % 3 else float(i)) for i in range(20)]
     for seeds in ([full], [full, full[:10]], [[row(1, None)]], [[]]):
-        assert plots.learning_curve(seeds, tmp_path / "curve.png", "title").stat().st_size > 1000
-    assert plots.comparison({"a": [full], "b": [full, full]}, tmp_path / "c.png").exists()
+        assert training.learning_curve(seeds, tmp_path / "curve.png", "title").stat().st_size > 1000
+    assert comparison.mean_curves({"a": [full], "b": [full, full]}, tmp_path / "c.png").exists()
 
 
 def test_curves_of_unequal_length_with_a_start_at_zero_and_empty_ones_can_be_drawn(tmp_path):
@@ -169,7 +169,9 @@ def test_curves_of_unequal_length_with_a_start_at_zero_and_empty_ones_can_be_dra
     nothing = np.zeros(0)
     for seeds in ([(short, short)], [(short, short), (long, long)], [(nothing, nothing)]):
         curves = {"sac": seeds[:1], "ppo": seeds[1:]}
-        assert plots.bands(curves, tmp_path / "bands.png", "title").stat().st_size > 1000
+        assert (
+            comparison.quartile_bands(curves, tmp_path / "bands.png", "title").stat().st_size > 1000
+        )
 
 
 @flax.struct.dataclass

@@ -1,0 +1,122 @@
+"""Pages of finished runs on record, with their figures and their data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.console import outputs
+from experiments.figures import comparison
+from experiments.figures.alignment import Line
+from experiments.pages import results
+from experiments.run import records, stored
+from experiments.run.folders import is_run, plain
+from experiments.run.names import label_runs, short_names
+
+NOTES = "notes.md"  # in the folder of a page, by hand
+RUNS = "runs.json"
+
+
+def publish_runs(folders: Sequence[Path], out: Path, title: str | None) -> None:
+    """Writes page, curves and record of single runs into `out`: README.md, curves.png, runs.json. Raises ValueError for
+    runs that are not finished or cannot be read, before anything in `out` has changed."""
+    found = [stored.read_run(folder) for folder in folders]
+    configs, summaries = [run.config for run in found], [run.summary for run in found]
+    labels = label_runs(configs)
+    curves = {label: run.rows for label, run in zip(labels, found, strict=True)}
+    of_tokens = all("task" in summary for summary in summaries)
+    metric = ("eval/pass_at_1", "pass@1, held-out prompts") if of_tokens else ()
+    record = [
+        {
+            "label": label,
+            "config": run.config,
+            "summary": run.summary,
+            "evaluations": _evaluations(run.rows),
+        }
+        for label, run in zip(labels, found, strict=True)
+    ]
+    page = results.of_runs(title or "Results", labels, configs, summaries)
+    ours = {outputs.PAGE: results.is_of_runs, RUNS: _is_runs_record}
+    with outputs.staged(out, ours) as fresh:
+        comparison.mean_curves(curves, fresh / "curves.png", *metric)
+        outputs.write(fresh / RUNS, json.dumps(plain(record), indent=1) + "\n")
+        outputs.write(fresh / outputs.PAGE, page)
+
+
+def publish_suite(paths: Sequence[Path], out: Path, title: str | None) -> None:
+    """Writes page, curves and records of suites into `out`: README.md, a figure for each environment, records.json.
+    `paths`: their folders or records.json. Raises ValueError as `publish_runs` does."""
+    recorded, found = _records(paths)
+    title = title or recorded or "Results"
+    called = short_names(r["env"] for r in found)
+    files = outputs.file_names(called.values())
+    pictures = {env: f"curves-{files[name]}.png" for env, name in called.items()}
+    text = _notes(out / NOTES)
+    page = results.of_suite(title, found, pictures, text)
+    ours = {outputs.PAGE: results.is_of_suite, "records.json": records.is_ours}
+    with outputs.staged(out, ours) as fresh:
+        for env, name in called.items():
+            comparison.quartile_bands(_curves(found, env), fresh / pictures[env], name)
+        records.write(fresh / "records.json", found, title)
+        outputs.write(fresh / outputs.PAGE, page)
+
+
+def _curves(found: list[dict[str, Any]], env: str) -> dict[str, list[Line]]:
+    """Evaluations of each algorithm's seeds on one environment."""
+    curves: dict[str, list[Line]] = {}
+    for r in found:
+        if r["env"] == env:
+            known = [e[:2] for e in r["evaluations"] if e[1] is not None]
+            points = np.array(known, float).reshape(-1, 2)
+            curves.setdefault(r["algo"], []).append((points[:, 0], points[:, 1]))
+    return curves
+
+
+def _notes(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} cannot be read: it is not text in UTF-8") from None
+
+
+def _is_runs_record(text: str) -> bool:
+    return text.startswith('[\n {\n  "label": ')
+
+
+def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:
+    """The first title there is, and all records. Raises ValueError where a seed is there twice, or none at all."""
+    title, found = None, []
+    for path in paths:
+        if path.is_file():
+            named, more = records.read(path)
+            title = title or named
+        else:
+            more = records.record(path) if is_run(path) else records.collect(path)
+        if not more:
+            raise ValueError(f"there is no finished run in {path}")
+        found += more
+    seen = set()
+    for r in found:
+        what = (r["env"], r["algo"], r["seed"])
+        if what in seen:
+            raise ValueError("{} with {}, seed {}, is there twice".format(*what))
+        seen.add(what)
+    return title, records.ordered(found)
+
+
+def _evaluations(seeds: list[list[dict[str, Any]]]) -> list[list[tuple[int, float]]]:
+    """(environment steps, return) of each seed's evaluations."""
+    return [
+        [
+            (row["env_steps"], round(row["eval/return"], 2))
+            for row in rows
+            if row.get("eval/return") is not None
+        ]
+        for rows in seeds
+    ]
