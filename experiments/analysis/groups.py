@@ -60,16 +60,22 @@ def _told(curve: Curve, name: str) -> str:
 
 
 def band(curves: list[Curve], x: str) -> tuple[np.ndarray, ...] | None:
-    """Abscissa, IQM, mean, and the ends of the interval, as far as all seeds go; None where that is nowhere or at a
-    single point. The ends are NaN where there is a single seed, which tells nothing of the spread."""
+    """Returns abscissa, IQM, mean and the ends of the interval over seeds, each [points], as far as all seeds go.
+
+    [1] where all seeds go is a single point; None where the seeds have no part of the axis in common, and of scores
+    without steps. The ends are NaN where there is a single seed, which tells nothing of the spread.
+
+    Args:
+      x: "steps" or "seconds". Raises ValueError for "seconds" where not every curve knows its wall clock.
+    """
     curves = [c for c in curves if len(c.steps)]
     axes = axes_of(curves, x)
     if any(np.isnan(axis).any() for axis in axes):
         raise ValueError("--x seconds: not every curve knows its wall clock")
     begin, end = common_range(axes)
-    if end <= begin:
+    if end < begin or any(c.alone for c in curves):
         return None
-    grid = np.linspace(begin, end, POINTS)
+    grid = np.linspace(begin, end, POINTS if end > begin else 1)
     values = interpolate([(axis, c.value) for axis, c in zip(axes, curves, strict=True)], grid)
     nothing = np.full(len(grid), np.nan)
     low, high = statistics.interval([values]) or (nothing, nothing)

@@ -82,7 +82,7 @@ def draw(
     groups: Groups, called: Mapping[str, str], out: Path, metric: str, x: str, smooth: int
 ) -> dict[str, str]:
     """Draws the curves of each environment, as PNG and SVG in `out`. Returns the figures' names, without suffix, by the
-    environments' names; an environment without a band has none.
+    environments' names; an environment without a curve has none.
 
     Args:
       called: how environments are called.
@@ -97,6 +97,7 @@ def draw(
             f"{label} (n={len(curves)})": found_band
             for label, curves in of_env.items()
             if (found_band := band([smoothed(c, smooth) for c in curves], x))
+            and len(found_band[0]) > 1  # a point alone is no curve
         }
         if not bands:
             continue

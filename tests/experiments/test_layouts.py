@@ -379,6 +379,7 @@ def test_scores_alone_are_on_the_page_too(tmp_path):
     (tmp_path / "a.json").write_text('{"A": [[1, 2], [3, 4]]}')
     content = explorer.gather([tmp_path / "a.json"], ["env", "algo"], METRIC)
     assert content["envs"][0]["groups"][0]["final"]["iqm"] == 2
+    assert content["envs"][0]["groups"][0]["band"]["steps"] is None
     assert content["runs"] == []
 
 

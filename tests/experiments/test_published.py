@@ -3,8 +3,8 @@ import pytest
 
 from agents import ALGORITHMS
 from experiments.analysis import literature
-from experiments.overview import GOALS
 from experiments.pages import results
+from experiments.pages.readme import GOALS
 
 
 def record(env, algo, *, seed=0, last=None, final=0.0, evaluations=(), env_steps=1_000_000):

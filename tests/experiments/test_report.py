@@ -212,6 +212,13 @@ def test_curves_without_common_steps_have_no_band(tmp_path):
     ]
 
 
+def test_a_curve_of_one_point_is_a_point(tmp_path):
+    (tmp_path / "one.csv").write_text("env,algo,seed,env_steps,value\nX,a,1,100,7\nX,a,2,100,9\n")
+    content = explorer.gather([tmp_path / "one.csv"], ["env", "algo"], METRIC)
+    band = of(content, "X", "a")["band"]["steps"]
+    assert (band["x"], band["iqm"]) == ([100], [8])
+
+
 def test_environments_of_one_short_name_have_longer_ones(tmp_path):
     make_run(tmp_path / "a", env="gym:A/Maze-v0")
     make_run(tmp_path / "b", env="gym:B/Maze-v0")
