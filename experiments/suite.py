@@ -24,7 +24,7 @@ import tyro
 from experiments.console import outputs
 from experiments.console.exits import run_main
 from experiments.console.flags import ImportFlag, parse_flags
-from experiments.console.locks import alone
+from experiments.console.locks import exclusive_lock
 from experiments.grids.board import Board
 from experiments.grids.launch import Launcher, Signals
 from experiments.grids.plan import choose_cells, is_settings, plan, settings
@@ -87,7 +87,7 @@ def suite(argv: Sequence[str]) -> int:
     ]
     flags_of_runs = settings(out, [*done, *todo])
     board = Board(out, [*done, *todo])
-    with alone(out, _ANOTHER) as lock, Signals() as signals, board:
+    with exclusive_lock(out, _ANOTHER) as lock, Signals() as signals, board:
         board.say(f"{len(done)} runs finished already, {len(todo)} to do, in {out}")
         outputs.write(out / "suite.json", json.dumps(flags_of_runs, indent=2) + "\n")
         records.refresh(out)

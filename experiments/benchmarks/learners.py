@@ -34,7 +34,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import envs
 from agents import ALGORITHMS
@@ -42,7 +42,7 @@ from agents.dqn import DQNConfig
 from agents.off_policy import OffPolicyConfig
 from agents.ppo import PPOConfig
 from agents.td3 import TD3Config
-from experiments.benchmarks.rivals import Rival, report, start, take_turns
+from experiments.benchmarks.rivals import Rival, print_ratios, start, take_turns
 from experiments.benchmarks.workloads import ITERATIONS, rate, training
 from experiments.run.presets import preset
 
@@ -51,7 +51,9 @@ SLICE = 512  # environment steps of one call of an off-policy rival's `learn`
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Matchup:
+    """An algorithm on a task, ours against theirs."""
+
     task: str
     algo: str
     rivals: tuple[str, ...]
@@ -60,26 +62,28 @@ class Comparison:
 
     @property
     def key(self) -> str:
+        """The prefix of its figures."""
         return f"learn/{self.task}/{self.algo}"
 
     @property
     def config(self) -> Any:
+        """Our Config: the preset with `changes`."""
         learner: Any = ALGORITHMS[self.algo]
         default = preset(self.task, self.algo, learner.Config)
         return dataclasses.replace(default, **self.changes)
 
 
-COMPARISONS = (
-    Comparison("HalfCheetah-v5", "ppo", ("sbx", "sb3")),
-    Comparison("HalfCheetah-v5", "sac", ("sbx",)),
-    Comparison("HalfCheetah-v5", "td3", ("sbx",)),
-    Comparison(
+MATCHUPS = (
+    Matchup("HalfCheetah-v5", "ppo", ("sbx", "sb3")),
+    Matchup("HalfCheetah-v5", "sac", ("sbx",)),
+    Matchup("HalfCheetah-v5", "td3", ("sbx",)),
+    Matchup(
         "CartPole-v1",
         "dqn",
         ("sbx",),
         {"double": False, "loss": "huber", "n_step": 1, "update_ratio": 0.5},
     ),
-    Comparison("CartPole-v1", "ppo", ("rejax",)),
+    Matchup("CartPole-v1", "ppo", ("rejax",)),
 )
 
 
@@ -88,93 +92,114 @@ def bench_learners(
     rounds: int,
     seconds: float,
     save: Callable[[dict[str, float]], None] = lambda _: None,
-    comparisons: tuple[Comparison, ...] = COMPARISONS,
+    matchups: tuple[Matchup, ...] = MATCHUPS,
 ) -> dict[str, float]:
-    """Rates and ratios; `save` is called after each comparison, with all so far."""
+    """Returns steps per second and ratios of all `matchups`; calls `save` after each of them, with all so far."""
     figures: dict[str, float] = {}
-    for comparison in comparisons:
-        figures |= against_learners(comparison, python, rounds, seconds)
+    for matchup in matchups:
+        figures |= against_learners(matchup, python, rounds, seconds)
         save(figures)
     return figures
 
 
 def against_learners(
-    comparison: Comparison, python: Path | None, rounds: int, seconds: float
+    matchup: Matchup, python: Path | None, rounds: int, seconds: float
 ) -> dict[str, float]:
-    """Rates of training, and how many times faster than each rival ours is (median over rounds)."""
-    task, config = comparison.task, comparison.config
+    """Returns environment steps per second of training, and how many times as fast as each rival ours is (medians over
+    rounds)."""
+    task, config = matchup.task, matchup.config
     rivals: dict[str, Rival] = {}
     try:
-        for name in comparison.rivals:
-            settings = json.dumps(rival_settings(name, comparison.algo, config))
+        for name in matchup.rivals:
+            settings = json.dumps(rival_settings(name, matchup.algo, config))
             start(rivals, python, name, task, settings, WORKER)
-        here = training(ALGORITHMS[comparison.algo](config, envs.make(task)))
+        here = training(ALGORITHMS[matchup.algo](config, envs.make(task)))
         measures: dict[str, Callable[[], float]] = {"here": partial(rate, here, seconds)}
         measures |= {name: partial(rival.measure, seconds) for name, rival in rivals.items()}
         rates = take_turns(measures, rounds)
     finally:
         for rival in rivals.values():
             rival.close()
-    return report(comparison.key, rates, "training")
+    return print_ratios(matchup.key, rates, "training")
 
 
 def rival_settings(rival: str, algo: str, config: Any) -> dict[str, Any]:
-    """What `rival_learner.py` is to do: the algorithm's class, its keyword arguments, how many environment steps to
-    warm up with, and how many to do at a time. Raises ValueError where the rival cannot do the same as ours."""
+    """Returns the settings of workers/rival_learner.py: the algorithm's class, its keyword arguments, environment steps
+    to warm up with (`warm_up`), and environment steps of one measurement (`slice`). Raises ValueError where the rival
+    cannot do the same as ours."""
     if rival == "rejax":
         return {"algo": algo.upper(), "arguments": _rejax(config)}
-    default = "tanh" if isinstance(config, PPOConfig) else "relu"
-    if config.activation != default:
-        raise ValueError(f"{rival}'s {algo} has activation {default}, ours {config.activation}")
-    if isinstance(config, PPOConfig):
-        arguments, slice_steps = _on_policy(config), config.num_envs * config.num_steps
-        warm_up = slice_steps
-    else:
-        arguments, slice_steps = _off_policy(config), SLICE
-        warm_up = config.warmup_steps + SLICE
-    arguments["policy_kwargs"] = {"net_arch": list(config.hidden_sizes)}
+    activation, arguments_of = _THEIRS[algo]
+    if config.activation != activation:
+        raise ValueError(f"{rival}'s {algo} has activation {activation}, ours {config.activation}")
+    theirs = arguments_of(config)
+    theirs.arguments["policy_kwargs"] = {"net_arch": list(config.hidden_sizes)}
     return {
         "algo": algo.upper(),
-        "arguments": arguments,
-        "warm_up": warm_up,
-        "slice": slice_steps,
+        "arguments": theirs.arguments,
+        "warm_up": theirs.warm_up,
+        "slice": theirs.slice_steps,
     }
 
 
-def _on_policy(config: PPOConfig) -> dict[str, Any]:
+class _Theirs(NamedTuple):
+    arguments: dict[str, Any]  # of the rival's class
+    warm_up: int  # environment steps
+    slice_steps: int  # environment steps
+
+
+def _ppo(config: PPOConfig) -> _Theirs:
     """The same number of steps in one environment, hence minibatches of the same size and number."""
     steps = config.num_envs * config.num_steps
-    return {
+    arguments = {
         "n_steps": steps,
         "batch_size": steps // config.num_minibatches,
         "n_epochs": config.num_epochs,
     }
+    return _Theirs(arguments, steps, steps)
 
 
-def _off_policy(config: OffPolicyConfig) -> dict[str, Any]:
+def _sac(config: OffPolicyConfig) -> _Theirs:
     """`gradient_steps` after every `train_freq` steps of one environment are our `update_ratio` in lowest terms."""
     ratio = Fraction(config.update_ratio).limit_denominator(1000)
-    arguments: dict[str, Any] = {
+    arguments = {
         "train_freq": ratio.denominator,
         "gradient_steps": ratio.numerator,
         "batch_size": config.batch_size,
         "buffer_size": config.buffer_size,
         "learning_starts": config.warmup_steps,
     }
-    if isinstance(config, TD3Config):
-        arguments["policy_delay"] = config.policy_delay
-    if isinstance(config, DQNConfig):
-        # SBX counts environment steps between its copies, we count gradient steps.
-        arguments["target_update_interval"] = round(config.target_period / config.update_ratio)
-        if len(set(config.hidden_sizes)) != 1 or len(config.hidden_sizes) != 2:
-            raise ValueError(f"sbx's dqn has two layers of one width, ours {config.hidden_sizes}")
-        extras = config.double or config.dueling or config.prioritized or config.layer_norm
-        if extras or config.n_step > 1 or config.loss != "huber":
-            raise ValueError(
-                "sbx's dqn has one-step targets, Huber's loss and a plain network, and is neither double, dueling nor "
-                "prioritized"
-            )
-    return arguments
+    return _Theirs(arguments, config.warmup_steps + SLICE, SLICE)
+
+
+def _td3(config: TD3Config) -> _Theirs:
+    theirs = _sac(config)
+    theirs.arguments["policy_delay"] = config.policy_delay
+    return theirs
+
+
+def _dqn(config: DQNConfig) -> _Theirs:
+    theirs = _sac(config)
+    # SBX counts environment steps between its copies, we count gradient steps.
+    theirs.arguments["target_update_interval"] = round(config.target_period / config.update_ratio)
+    if len(set(config.hidden_sizes)) != 1 or len(config.hidden_sizes) != 2:
+        raise ValueError(f"sbx's dqn has two layers of one width, ours {config.hidden_sizes}")
+    extras = config.double or config.dueling or config.prioritized or config.layer_norm
+    if extras or config.n_step > 1 or config.loss != "huber":
+        raise ValueError(
+            "sbx's dqn has one-step targets, Huber's loss and a plain network, and is neither double, dueling nor "
+            "prioritized"
+        )
+    return theirs
+
+
+# Of Stable-Baselines3 and SBX: the activation they are left with, and our settings in their words.
+_THEIRS: dict[str, tuple[str, Callable[[Any], _Theirs]]] = {
+    "ppo": ("tanh", _ppo),
+    "sac": ("relu", _sac),
+    "td3": ("relu", _td3),
+    "dqn": ("relu", _dqn),
+}
 
 
 def _rejax(config: PPOConfig) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def against_rivals(
     finally:
         for rival in rivals.values():
             rival.close()
-    return report(task, rates, f"{num_envs} environments")
+    return print_ratios(task, rates, f"{num_envs} environments")
 
 
 def take_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -119,8 +119,8 @@ def take_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[st
     return rates
 
 
-def report(key: str, rates: dict[str, list[float]], what: str) -> dict[str, float]:
-    """Prints and returns the median rates, and how many times as fast as each "here" is."""
+def print_ratios(key: str, rates: dict[str, list[float]], what: str) -> dict[str, float]:
+    """Prints and returns the median rates, and how many times as fast as each rate the one called "here" is."""
     figures = {}
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(rates["here"], values, strict=True)]

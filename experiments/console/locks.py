@@ -26,7 +26,7 @@ class FolderBusyError(ValueError):
 
 
 @contextlib.contextmanager
-def alone(folder: Path, who: str) -> Iterator[IO]:
+def exclusive_lock(folder: Path, who: str) -> Iterator[IO]:
     """Holds `folder`, which is made where it is missing, until the end, or until the last process ends that inherited
     the lock (on Windows nobody does).
 

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from experiments.console.display import Display
 from experiments.console.exits import FAILED, INTERRUPTED, OF_HOST, fail, fail_host, leave
-from experiments.console.locks import alone
+from experiments.console.locks import exclusive_lock
 from experiments.run import checkpoints, folders, kinds, limits, schema, token_runs, tracking, trust
 from experiments.run.arguments import (
     RunFlags,
@@ -78,7 +78,7 @@ def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack)
     Raises ValueError and OSError where it cannot be had; then nothing is left behind.
     """
     if flags.resume:
-        held.enter_context(alone(folder, "another process"))
+        held.enter_context(exclusive_lock(folder, "another process"))
         return folder
     config = {**spec.to_json(), "video": flags.video, "track": flags.track}
     config |= trust.record(config)
@@ -86,7 +86,7 @@ def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack)
         folders.refuse_taken(folder, config)
     else:
         folder = folders.reserve(folder)
-    held.enter_context(alone(folder, "another process"))
+    held.enter_context(exclusive_lock(folder, "another process"))
     try:
         folders.create(folder, config)
     except FileExistsError:

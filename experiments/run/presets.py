@@ -298,8 +298,8 @@ TASK_PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(env: str, algo: str, config_type: type) -> Any:
-    """Returns `config_type` with the settings of the environment, else of its family, else its own defaults; for a token
-    learner those of the task and learner, else of the task, whatever the task's size."""
+    """Returns `config_type` with the settings of the environment, else of its family, else its own defaults; for a
+    token learner with those of the task and learner, else of the task, whatever the task's size."""
     if issubclass(config_type, TokenConfig):
         task, _ = sized_name(env.removeprefix(TOKENS_PREFIX))
         return config_type(**TOKEN_PRESETS.get((task, algo), TASK_PRESETS.get(task, {})))

@@ -21,24 +21,22 @@ from envs.base import Env
 from envs.tokens import TokenEnv
 from experiments.evaluation import control
 from experiments.evaluation.frame_rate import frame_rate
-from experiments.user_envs.check_spaces import action_bounds, run_within_bounds, spaces
+from experiments.user_envs.check_spaces import action_bounds, spaces
 from experiments.user_envs.check_tools import (
     Note,
     Problem,
-    Run,
-    anew,
     explained,
-    is_bad,
     key_of,
     leaf_name,
     random_action,
-    random_run,
     require_equal,
     require_same_shapes,
     shape_of,
     shapes,
+    untraced,
 )
 from experiments.user_envs.load import not_an_env
+from experiments.user_envs.random_run import ends, finite_run, random_run, run_within_bounds
 from experiments.user_envs.token_checks import TOKEN_CHECKS
 
 Check = tuple[str, Callable[..., None], bool]
@@ -181,7 +179,7 @@ def _info(env: Env) -> None:
                 raise Problem(f"info[{name!r}] is a {type(x).__name__}: give one number")
         return shown
 
-    found = [jax.eval_shape(anew(info), state, action, state) for _ in range(2)]
+    found = [jax.eval_shape(untraced(info), state, action, state) for _ in range(2)]
     if found[0].keys() != found[1].keys():
         raise Problem(
             f"info's keys change from call to call ({', '.join(found[0].keys() ^ found[1].keys())}): always give all"
@@ -270,52 +268,6 @@ def _starts(env: Env) -> None:
         )
 
 
-def finite_run(env: Env, run: Run) -> None:
-    if run()["broken"].any():
-        t, n = np.argwhere(run()["broken"])[0]
-        before, action, key = jax.tree.map(lambda x: x[n], run()["before"])
-        for path, x in jax.tree_util.tree_leaves_with_path(before):
-            if is_bad(x):
-                raise Problem(f"state{leaf_name(path)} is not finite as initial gives it")
-        after = env.transition(before, action, key)
-        said = [
-            f"state{leaf_name(p)}"
-            for p, x in jax.tree_util.tree_leaves_with_path(after)
-            if is_bad(x)
-        ]
-        said += ["reward"] if not said else []
-        raise Problem(f"{', '.join(said)} is not finite after {t + 1} steps of random actions")
-    if run()["unstarted"].any():
-        raise Problem(
-            "observation is not finite after a reset: mend what initial or observation gives"
-        )
-    if run()["unseen"].any():
-        t, _ = np.argwhere(run()["unseen"])[0]
-        raise Problem(
-            f"observation is not finite after {t + 1} steps of random actions, though the state is"
-        )
-
-
-def _ends(env: Env, run: Run) -> None:
-    ended = run()["t"][run()["terminated"]]
-    if len(ended) > 3 and np.all(ended == env.max_episode_steps):
-        raise Problem(
-            "every episode is terminated in exactly max_episode_steps: leave the time limit to max_episode_steps, "
-            "terminal would teach that the future ends there"
-        )
-    if len(ended) > 3 and np.all(ended == 1):
-        raise Note("under random actions every episode ends with its first step")
-    if len(ended) > 3 and np.all(ended == ended[0]):
-        raise Note(
-            f"every episode is terminated after exactly {ended[0]} steps; a time limit belongs in max_episode_steps"
-        )
-    if not len(ended):
-        raise Note(
-            f"no episode terminated in {len(run()['t'])} steps of random actions; only the limit of "
-            f"{env.max_episode_steps} steps ends them"
-        )
-
-
 def _render(env: Env) -> None:
     if env.render_fps is None:
         raise Note("render_fps is None: there will be no videos")
@@ -335,7 +287,7 @@ def _render(env: Env) -> None:
         )
 
 
-_OF_A_RUN = (finite_run, run_within_bounds, _ends)
+_OF_A_RUN = (finite_run, run_within_bounds, ends)
 
 # What is looked at, by which function, and whether the checks after it stand on it.
 CHECKS: tuple[Check, ...] = (
@@ -356,6 +308,6 @@ CHECKS: tuple[Check, ...] = (
     ("no episode is over at its start", _starts, False),
     ("finite under random actions", finite_run, True),
     ("observations stay within bounds", run_within_bounds, False),
-    ("how episodes end", _ends, False),
+    ("how episodes end", ends, False),
     ("pictures", _render, False),
 )

@@ -1,4 +1,4 @@
-"""Checks of spaces: their kinds, whether observations stay within theirs, and what the bounds of actions say."""
+"""Checks of spaces: their kinds, and the bounds of actions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from agents.spaces import has_range
 from envs.base import Env
-from experiments.user_envs.check_tools import Note, Problem, Run
+from experiments.user_envs.check_tools import Note, Problem
 
 _NARROWEST = 1e-6  # a range below this share of its distance from 0 is lost in float32
 
@@ -52,34 +52,6 @@ def action_bounds(env: Env) -> None:
         raise Note(
             f"action_space has {_first(narrow, low, high)}: all but a single value, there is nothing to choose"
         )
-
-
-def run_within_bounds(env: Env, run: Run) -> None:
-    """Raises Problem where an observation of the random run lies outside its space."""
-    seen = run()["low"], run()["high"]
-    slack = 1e-5 * np.issubdtype(seen[0].dtype, np.floating)  # a cosine may come out above 1
-    # In double precision, NumPy's: the ends of single precision have no room for the slack.
-    low, high, lowest, highest = (
-        np.asarray(x, np.float64) for x in (*seen, *_ends_of(env.observation_space))
-    )
-    outside = (low < lowest - slack * (1 + abs(lowest))) | (
-        high > highest + slack * (1 + abs(highest))
-    )
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        at = f"[{', '.join(map(str, index))}]" if index else ""
-        raise Problem(
-            f"observation{at} goes from {low[index]:.4g} to {high[index]:.4g} under random actions, but the space "
-            f"ends at {lowest[index]:.4g} and {highest[index]:.4g}"
-        )
-
-
-def _ends_of(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest observation of a Box, or a Discrete one."""
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return np.asarray(space.start), np.asarray(space.start + space.n - 1)
-    assert isinstance(space, gymnasium.spaces.Box)
-    return space.low, space.high
 
 
 def _first(wrong: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:

@@ -21,8 +21,8 @@ from envs.mujoco_env import MujocoEnv
 from experiments.evaluation import nonfinite
 from experiments.evaluation.frame_rate import frame_rate
 from experiments.user_envs import check
-from experiments.user_envs.check_spaces import run_within_bounds
-from experiments.user_envs.check_tools import Note, Problem, random_run
+from experiments.user_envs.check_tools import Note, Problem
+from experiments.user_envs.random_run import finite_run, random_run, run_within_bounds
 
 STEPS = 32  # random ones, of each of some environments in JAX
 HOST_STEPS = 8  # of one environment on the host
@@ -89,7 +89,7 @@ def _first_steps(env: Env) -> None:
     found = random_run(env, STEPS)
     bad = found["bad"]
     if np.all(bad != 0) or found["unstarted"].any():
-        check.finite_run(env, lambda: found)
+        finite_run(env, lambda: found)
     run_within_bounds(env, lambda: found)
     if np.any(bad):
         share = nonfinite.percent(np.mean(bad != 0))

@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.tokens import Task, TokenEnv
 from envs.tokens.task import FIRST, PAD, SPECIAL, Verdict, require_splits, token_rewards
-from experiments.user_envs.check_tools import Note, Problem, anew, key_of, shape_of
+from experiments.user_envs.check_tools import Note, Problem, key_of, shape_of, untraced
 
 SAMPLES = 256  # prompts, and responses to them, that are looked at
 
@@ -228,13 +228,13 @@ def drawn(task: Task) -> np.ndarray:
 
 def _drawn_anew(task: Task) -> np.ndarray:
     keys = jax.random.split(key_of(0), SAMPLES)
-    return np.asarray(jax.jit(anew(jax.vmap(task.sample)))(keys))
+    return np.asarray(jax.jit(untraced(jax.vmap(task.sample)))(keys))
 
 
 @functools.lru_cache(4)
 def solved(task: Task) -> np.ndarray:
     """The expert's responses to these, [SAMPLES, R]."""
-    return np.asarray(jax.jit(anew(jax.vmap(task.solution)))(drawn(task)))
+    return np.asarray(jax.jit(untraced(jax.vmap(task.solution)))(drawn(task)))
 
 
 def judged(task: Task, prompts: np.ndarray, responses: np.ndarray, length: np.ndarray) -> Verdict:
@@ -244,7 +244,7 @@ def judged(task: Task, prompts: np.ndarray, responses: np.ndarray, length: np.nd
 
 @functools.lru_cache(4)
 def _verifier(task: Task) -> Any:
-    return jax.jit(anew(jax.vmap(task.verify)))
+    return jax.jit(untraced(jax.vmap(task.verify)))
 
 
 def lengths(task: Task, responses: np.ndarray) -> np.ndarray:

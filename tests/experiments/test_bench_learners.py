@@ -14,21 +14,21 @@ from agents import ALGORITHMS
 from experiments import bench
 from experiments.benchmarks import learners
 from experiments.benchmarks.learners import (
-    COMPARISONS,
-    Comparison,
+    MATCHUPS,
+    Matchup,
     against_learners,
     rival_settings,
 )
 from experiments.benchmarks.workloads import ITERATIONS
 from experiments.console import exits
 
-SMALL = Comparison(
+SMALL = Matchup(
     "CartPole-v1",
     "ppo",
     ("sb3", "sbx"),
     {"num_envs": 2, "num_steps": 4, "num_epochs": 1, "num_minibatches": 1},
 )
-PAIRS = [(c, rival) for c in COMPARISONS for rival in c.rivals]
+PAIRS = [(c, rival) for c in MATCHUPS for rival in c.rivals]
 
 
 def interpreter(tmp_path: Path, script: str) -> Path:
@@ -71,7 +71,7 @@ def test_both_sides_learn_as_much(comparison, rival):
 
 
 def test_the_table_is_what_was_asked_for():
-    found = {c.key: ours(c.config) for c in COMPARISONS}
+    found = {c.key: ours(c.config) for c in MATCHUPS}
     assert found == {
         "learn/HalfCheetah-v5/ppo": (10 / 64, 64),
         "learn/HalfCheetah-v5/sac": (1.0, 256),
@@ -79,9 +79,9 @@ def test_the_table_is_what_was_asked_for():
         "learn/CartPole-v1/dqn": (0.5, 128),
         "learn/CartPole-v1/ppo": (10 * 32 / 4096, 128),
     }
-    sizes = [c.config.hidden_sizes for c in COMPARISONS]
+    sizes = [c.config.hidden_sizes for c in MATCHUPS]
     assert sizes == [(64, 64), (256, 256), (256, 256), (128, 128), (64, 64)]
-    td3 = next(c for c in COMPARISONS if c.algo == "td3")
+    td3 = next(c for c in MATCHUPS if c.algo == "td3")
     assert rival_settings("sbx", "td3", td3.config)["arguments"]["policy_delay"] == 2
 
 
@@ -100,7 +100,7 @@ def test_slices_are_whole():
 def test_our_iterations_take_as_many_gradient_steps_as_is_said():
     # CartPole stands in for HalfCheetah: the ratio is the learner's business, not the task's.
     small = {"buffer_size": 500, "warmup_steps": 8, "batch_size": 4, "hidden_sizes": (4, 4)}
-    dqn = next(c for c in COMPARISONS if c.algo == "dqn")
+    dqn = next(c for c in MATCHUPS if c.algo == "dqn")
     for config in (
         dataclasses.replace(dqn.config, **small),
         dataclasses.replace(dqn.config, **small, num_envs=1, num_steps=1, update_ratio=1.0),
@@ -119,7 +119,7 @@ def test_our_iterations_take_as_many_gradient_steps_as_is_said():
 
 
 def test_what_a_rival_cannot_do_is_refused():
-    ppo, dqn = COMPARISONS[0].config, COMPARISONS[3].config
+    ppo, dqn = MATCHUPS[0].config, MATCHUPS[3].config
     with pytest.raises(ValueError, match="sbx's ppo has activation tanh, ours relu"):
         rival_settings("sbx", "ppo", dataclasses.replace(ppo, activation="relu"))
     with pytest.raises(ValueError, match="two layers of one width"):

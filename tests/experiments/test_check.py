@@ -11,7 +11,7 @@ import pytest
 
 from envs.base import Env
 from envs.callback import host_call
-from experiments.user_envs import check, check_tools
+from experiments.user_envs import check, random_run
 
 
 @flax.struct.dataclass
@@ -258,7 +258,7 @@ NOTES = [
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """The looks at random steps compile once for each environment: no more of them than needed."""
-    monkeypatch.setattr(check_tools, "STEPS", 120)
+    monkeypatch.setattr(random_run, "STEPS", 120)
 
 
 def only(env, name):

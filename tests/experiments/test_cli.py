@@ -10,7 +10,7 @@ import agents
 from envs.biped.walker import Walker
 from experiments import compare, play
 from experiments.console import flags
-from experiments.console.locks import alone
+from experiments.console.locks import exclusive_lock
 from experiments.evaluation import evaluator
 from experiments.grids import grid
 from experiments.run import command, folders, summary
@@ -105,7 +105,7 @@ def test_a_run_without_a_usable_checkpoint_is_one_line(tmp_path, capsys):
 
 def test_two_processes_do_not_share_a_run(tmp_path, capsys):
     folders.create(tmp_path / "run", stub.spec().to_json())
-    with alone(tmp_path / "run", "another process"):
+    with exclusive_lock(tmp_path / "run", "another process"):
         assert command.main(["--resume", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert error == f"error: another process is at work in {tmp_path / 'run'}\n"

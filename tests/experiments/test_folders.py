@@ -17,7 +17,7 @@ import pytest
 import agents
 from experiments import cli, load, play
 from experiments.console import locks
-from experiments.console.locks import FolderBusyError, alone
+from experiments.console.locks import FolderBusyError, exclusive_lock
 from experiments.evaluation import evaluator
 from experiments.run import checkpoints, folders, loop, schema, summary, tracking
 from experiments.run.whole import write_whole
@@ -139,7 +139,7 @@ def test_same_second_default_folders_are_two(monkeypatch):
 
 def test_same_second_same_out_leaves_the_others_files_alone(capsys, monkeypatch):
     """The second comes when the first has locked the folder and written nothing yet, then when it has."""
-    with alone(Path("run"), "another process"):
+    with exclusive_lock(Path("run"), "another process"):
         assert cli.main([*FLAGS, "--out", "run", "--rate", "0.1"]) == 2
         error = capsys.readouterr().err
         assert error == "error: another process is at work in run\n"
@@ -172,12 +172,12 @@ def test_the_lock_without_fcntl(tmp_path, monkeypatch, missing):
     for name in missing:
         monkeypatch.setattr(locks, name, None)
     with (
-        alone(tmp_path / "run", "another process"),
+        exclusive_lock(tmp_path / "run", "another process"),
         pytest.raises(FolderBusyError, match="another process is at work in"),
-        alone(tmp_path / "run", "another process"),
+        exclusive_lock(tmp_path / "run", "another process"),
     ):
         pass
-    with alone(tmp_path / "run", "another process"):
+    with exclusive_lock(tmp_path / "run", "another process"):
         folders.create(tmp_path / "run", stub.spec().to_json())
         with pytest.raises(FileExistsError):
             folders.refuse_taken(tmp_path / "run", {})
@@ -193,7 +193,7 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeyp
         return take(lock, path)
 
     monkeypatch.setattr(locks, "_take", taken)
-    with alone(tmp_path, "another process") as lock:
+    with exclusive_lock(tmp_path, "another process") as lock:
         assert os.path.samestat(path.stat(), os.fstat(lock.fileno()))
 
 
