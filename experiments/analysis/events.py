@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from experiments.console.suggest import nearest
 
 PREFIX = "events.out.tfevents."
 Point = tuple[float, float, float]  # step, seconds, value
@@ -67,9 +68,9 @@ def read(folder: Path, tags: Sequence[str]) -> Series:
             raise ValueError(
                 f"{folder} holds {tag}, but not as single numbers of type float or double"
             )
-    near = difflib.get_close_matches(tags[0], there, n=3, cutoff=0.3) or sorted(there)[:5]
-    told = f"there is {', '.join(near)}" if near else "its event files hold no metric at all"
-    raise ValueError(f"{folder} has no metric {tags[0]}; {told}")
+    near = nearest(tags[0], there)
+    known = f"there is {near}" if near else "its event files hold no metric at all"
+    raise ValueError(f"{folder} has no metric {tags[0]}; {known}")
 
 
 def _restarts(event: Any) -> bool:

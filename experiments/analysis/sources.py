@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from experiments.analysis import events, layouts, logs, others
 from experiments.analysis.curve import NAME, Curve, cleaned, measured, same_run, same_values
 from experiments.analysis.layouts import Identity
+from experiments.console.suggest import nearest
 from experiments.run import records, schema, stored
 from experiments.run.folders import is_finished, is_run, metrics_file
 from experiments.run.provenance import short_commit
@@ -199,8 +199,7 @@ def _of_run(folder: Path, wanted: Wanted) -> Found:
         curve = measured({**shared, "seed": config["seed"] + i}, points, finished, folder)
         found.curves.append(dataclasses.replace(curve, planned=planned))
     if known and metric not in known:
-        near = difflib.get_close_matches(metric, known, n=3, cutoff=0.3) or sorted(known)[:5]
-        raise ValueError(f"{folder} has no metric {metric}; there is {', '.join(near)}")
+        raise ValueError(f"{folder} has no metric {metric}; there is {nearest(metric, known)}")
     if not finished and found.curves:
         found.notes.append(f"{folder} is not finished: its curves end early, and are not scored")
     return found

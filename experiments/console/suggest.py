@@ -1,4 +1,4 @@
-"""What to say to somebody who has mistyped a name, or brings one from elsewhere."""
+"""Suggestions for names that are mistyped, or come from another library."""
 
 from __future__ import annotations
 
@@ -79,14 +79,21 @@ _ELSEWHERE = {
 
 
 def suggestion(name: str, valid: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest valid one, or all of them."""
+    """Returns the end of a sentence about an unknown name: the nearest valid one, or all of them."""
     valid = sorted(valid)
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"choose from {', '.join(valid)}"
 
 
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Returns the three valid names nearest to an unknown one, or the first five where none is near, with commas; ""
+    where there is none."""
+    valid = sorted(valid)
+    return ", ".join(difflib.get_close_matches(name, valid, n=3, cutoff=0.3) or valid[:5])
+
+
 def flag_suggestion(flag: str, valid: Collection[str]) -> str:
-    """The same about an unknown flag. Names that other libraries have are known where they make sense here."""
+    """Returns the end of a sentence about an unknown flag; knows what other libraries call the flags in `valid`."""
     bare = flag.lstrip("-").replace("_", "-").lower()
     meant = [f"--{ours}" for ours, theirs in _ELSEWHERE.items() if bare in theirs.split()]
     near = [ours for ours in meant if ours in valid] or difflib.get_close_matches(flag, valid, n=1)
@@ -94,5 +101,5 @@ def flag_suggestion(flag: str, valid: Collection[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """What somebody has given, in quotes for a message, shortened where it is very long."""
+    """Returns a given text in quotes for a message, shortened where it is very long."""
     return repr(shortened(text))

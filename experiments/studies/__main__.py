@@ -11,7 +11,6 @@ The page shows every study whose numbers are in the folder.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from experiments.console import outputs
 from experiments.console.display import Display
 from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
+from experiments.console.suggest import suggestion
 from experiments.pages import markdown
 from experiments.run import folders, schema
 from experiments.run.provenance import provenance
@@ -140,9 +140,7 @@ def _study(name: str | None) -> ModuleType:
     if name is None:
         raise ValueError(f"which study? choose from {known}")
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {known}"
-        raise ValueError(f"unknown study {name!r}: {hint}")
+        raise ValueError(f"unknown study {name!r}: {suggestion(name, STUDIES)}")
     return STUDIES[name]
 
 
