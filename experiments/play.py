@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from envs.mujoco_env import MujocoEnv
 from experiments.console.display import Display
 from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
-from experiments.evaluation import control, nonfinite, video
+from experiments.evaluation import control, nonfinite, video, viewer
 from experiments.evaluation.frame_rate import frame_rate
 from experiments.run import spec
 from experiments.run.whole import write_whole
@@ -32,15 +31,15 @@ class PlayFlags:
     run: tyro.conf.Positional[Path]
     """folder of the run"""
     seed_index: int = 0
-    """which of the run's seeds"""
+    """index of the seed among the run's seeds, from 0"""
     episodes: int = 16
-    """played at once; the one of median return is shown"""
+    """number of episodes played at once; the one of median return is shown"""
     out: Path | None = None
     """the video, without its suffix; None: "play" in the run's folder"""
     viewer: bool = False
     """show it in MuJoCo's viewer, on a screen, instead of writing a video"""
     trust: bool = False
-    """run the files that the run names, though they changed or somebody else began the run"""
+    """execute the files that the run names, even if they changed or another user began the run"""
 
 
 def main() -> None:
@@ -48,6 +47,7 @@ def main() -> None:
 
 
 def play(argv: Sequence[str]) -> int:
+    """Plays the run that `argv` names. Returns 0; raises ValueError for bad input."""
     flags = parse_flags(PlayFlags, argv, None, "Replays the policy of a run, deterministically.")
     if flags.viewer and not (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
         raise ValueError(
@@ -94,7 +94,7 @@ def play(argv: Sequence[str]) -> int:
     if flags.viewer:
         bodies = video.coordinates(algo.env, states)
         assert bodies is not None  # or it was refused above
-        _view(*bodies, 1 / (frame_rate(algo.env) or 1.0))
+        viewer.show(*bodies, 1 / (frame_rate(algo.env) or 1.0))
     else:
         stem = flags.out or flags.run / "play"
         for path in _write(algo.env, states, rewards, stem, display):
@@ -103,7 +103,8 @@ def play(argv: Sequence[str]) -> int:
 
 
 def _write(env: Any, states: Any, rewards: np.ndarray, stem: Path, display: Display) -> list[Path]:
-    """The video's files, whole. Raises ValueError in one line where drawing fails: it may be anybody's."""
+    """Writes the video's files, whole, and returns their paths. Raises ValueError with one line where drawing fails,
+    which may be a user's own code."""
     try:
         return write_whole(
             lambda fresh: video.write(env, states, rewards, fresh, display.say), stem
@@ -112,23 +113,6 @@ def _write(env: Any, states: Any, rewards: np.ndarray, stem: Path, display: Disp
         raise  # of the disk
     except Exception as error:
         raise ValueError(f"no video: {located(error, Path.cwd())}") from error
-
-
-def _view(model: Any, qpos: np.ndarray, period: float) -> None:
-    """The episode again and again in real time, until the window is closed."""
-    import mujoco
-    import mujoco.viewer
-
-    data = mujoco.MjData(model)
-    with mujoco.viewer.launch_passive(model, data) as viewer:
-        while viewer.is_running():
-            for q in qpos:
-                data.qpos[:] = q
-                mujoco.mj_forward(model, data)
-                viewer.sync()
-                time.sleep(period)
-                if not viewer.is_running():
-                    return
 
 
 if __name__ == "__main__":
