@@ -22,7 +22,7 @@ except importlib.metadata.PackageNotFoundError:  # run from a clone, without an 
 def load(
     run: str | Path, seed_index: int = 0, deterministic: bool = True, trust: bool = False
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The policy of a run on disk, from its newest checkpoint: `policy(obs) -> action`, NumPy in and out.
+    """Loads the policy of a run on disk, from its newest checkpoint, as `policy(obs) -> action`, NumPy in and out.
 
     An action is an element of the environment's own action space, as in training. `obs` may be single or have leading
     batch axes. With `deterministic=False` actions are samples, each call from the next key. The run of an environment
@@ -65,7 +65,8 @@ def load(
 
 
 def _observed(space: Any, obs: np.ndarray) -> np.ndarray:
-    """`obs` as the learner saw it. Raises ValueError where a shape or a number would pass for another one."""
+    """Returns `obs` with the learner's dtype. Raises ValueError where a shape or a number would pass for another
+    one."""
     obs, events = np.asarray(obs), len(space.shape)
     if obs.ndim < events or obs.shape[obs.ndim - events :] != space.shape:
         raise ValueError(

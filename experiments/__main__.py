@@ -14,7 +14,7 @@ COMMANDS = {
     "walker": "teach the two-legged robot to walk",
     "train": "train on any environment",
     "tokens": "train a small language model by reinforcement",
-    "play": "show what a run has learned, as a video or in a window",
+    "play": "show a trained policy, as a video or in a window",
     "envs": "list the environments, or check one of your own",
     "suite": "train a grid of environments, algorithms and seeds",
     "compare": "compare learning curves: scores, intervals, figures",

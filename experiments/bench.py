@@ -53,6 +53,8 @@ MODES = ("tasks", "learners", "tokens", "gpu")  # flags that each ask for anothe
 
 @dataclasses.dataclass(frozen=True)
 class BenchFlags:
+    """Flags of `python -m experiments.bench`."""
+
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """also write the figures to this file"""
     num_envs: tuple[int, ...] = (128, 512)

@@ -33,27 +33,29 @@ SCORES = "scores.csv"
 
 @dataclasses.dataclass(frozen=True)
 class CompareFlags:
+    """Flags of `python -m experiments.compare`."""
+
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """folders of runs, folders that hold some, records.json, CSV or other libraries' logs; NAME=PATH gives a name"""
     by: str = "env,algo"
-    """what tells curves apart: env, algo, commit, and settings such as learning_rate, with commas"""
+    """fields by which curves are grouped, with commas: env, algo, commit, and settings such as learning_rate"""
     envs: tuple[str, ...] = ()
-    """only these environments of what is found"""
+    """only these environments"""
     algos: tuple[str, ...] = ()
     """only these algorithms"""
     metric: str = sources.METRIC
-    """a column of metrics.jsonl, or a tag of event files; eval/return also finds what others call it"""
+    """a column of metrics.jsonl, or a tag of event files; eval/return also finds its names in other libraries"""
     x: Literal["steps", "seconds"] = "steps"
-    """against environment steps or wall clock"""
+    """the horizontal axis: environment steps or wall clock"""
     threshold: float | None = None
-    """adds the time at which it is first reached, and by how much runs fall short of it in the end"""
+    """value of the metric; adds the time at which it is first reached, and the final shortfall"""
     smooth: int = 0
-    """curves in figures are a moving average of so many evaluations; 0: as measured. Scores never are"""
+    """number of evaluations in the moving average of figures; 0: none. Scores are never averaged"""
     normalize: Path | None = None
-    """CSV with env, low and high: returns that count as 0 and as 1 in what is over all environments; those that it
-    lacks count from random actions to the best published number"""
+    """CSV with env, low and high: the returns that count as 0 and as 1 in scores over all environments; missing
+    environments count from random actions to the best published number"""
     out: Path = Path("comparison")
-    """folder of figures, scores.csv and README.md"""
+    """folder for figures, scores.csv and README.md"""
 
 
 def main() -> None:
@@ -61,7 +63,8 @@ def main() -> None:
 
 
 def compare(argv: Sequence[str]) -> int:
-    """Raises ValueError for bad input."""
+    """Compares the runs that `argv` names and writes scores, figures and a page. Returns 0; raises ValueError for bad
+    input."""
     flags = parse_flags(CompareFlags, argv, None, "Compares learning curves.")
     if not flags.paths:
         raise ValueError("which runs? give their folders")
@@ -96,7 +99,7 @@ def compare(argv: Sequence[str]) -> int:
 
 
 def _inert(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The row with names that no spreadsheet takes for formulas."""
+    """Returns the row with names that no spreadsheet takes for formulas."""
     return (*map(csv_cell, row[:3]), *row[3:])
 
 

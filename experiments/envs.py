@@ -1,4 +1,4 @@
-"""The environments there are, and whether one keeps the contract.
+"""Lists the environments, or checks that one keeps the contract.
 
 python -m experiments.envs
 python -m experiments.envs --check walker
@@ -27,10 +27,12 @@ from experiments.user_envs import check, load
 
 @dataclasses.dataclass(frozen=True)
 class EnvsFlags:
+    """Flags of `python -m experiments.envs`."""
+
     check: str | None = None
-    """check this environment: a name, or FILE.py:NAME; None: list all"""
+    """the environment to check: a name, or FILE.py:NAME; None: list all environments"""
     imports: ImportFlag = ()
-    """a Python file that is executed first, and registers environments; may be given several times"""
+    """a Python file to execute first, which registers environments; may be given several times"""
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
 
 
 def inspect_envs(argv: Sequence[str]) -> int:
-    """0, or 1 where a check failed; raises ValueError for bad input."""
+    """Lists the environments, or checks one. Returns 0, or 1 where a check failed; raises ValueError for bad input."""
     flags = parse_flags(EnvsFlags, argv, EnvsFlags(), "Lists the environments, or checks one.")
     execute(flags.imports)
     console = Console(highlight=False, soft_wrap=True)
@@ -50,7 +52,7 @@ def inspect_envs(argv: Sequence[str]) -> int:
 
 
 def listing() -> Table:
-    """Every registered environment, one a row."""
+    """Returns a table of every registered environment, one a row."""
     table = Table("name", "observation", "actions", "limit", "engines")
     for name in envs.names():
         table.add_row(name, *_row(name))
@@ -69,7 +71,7 @@ def _row(name: str) -> tuple[str, ...]:
 
 
 def space_text(space: gymnasium.Space) -> str:
-    """A space in few words."""
+    """Returns a space in few words."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return f"{space.n} choices"
     if isinstance(space, gymnasium.spaces.Box):

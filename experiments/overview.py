@@ -25,6 +25,7 @@ def main() -> None:
 
 
 def overview() -> int:
+    """Writes the table into README.md and returns 0. Raises ValueError where README lacks the marks."""
     if sys.argv[1:]:
         raise ValueError("python -m experiments.overview takes no arguments")
     path = ROOT / "README.md"
@@ -39,7 +40,7 @@ def overview() -> int:
 
 
 def all_records() -> list[dict[str, Any]]:
-    """All records under results/."""
+    """Returns all records under results/."""
     return [
         r for name in PUBLISHED for r in records.read(ROOT / "results" / name / "records.json")[1]
     ]

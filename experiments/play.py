@@ -1,4 +1,4 @@
-"""Shows what a run has learned: python -m experiments.play DIR [--viewer]"""
+"""Shows the trained policy of a run: python -m experiments.play DIR [--viewer]"""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from experiments.user_envs.load import located
 
 @dataclasses.dataclass(frozen=True)
 class PlayFlags:
+    """Flags of `python -m experiments.play`."""
+
     run: tyro.conf.Positional[Path]
     """folder of the run"""
     seed_index: int = 0

@@ -28,12 +28,14 @@ from experiments.run.folders import is_run
 
 @dataclasses.dataclass(frozen=True)
 class PublishFlags:
+    """Flags of `python -m experiments.publish`."""
+
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """folders of finished runs; or folders of suites, or their records.json"""
     out: Path = Path("results/published")
-    """where the tables, the curves and the data go"""
+    """folder for tables, curves and data"""
     title: str | None = None
-    """heading of the page; None: as in records.json, or Results"""
+    """heading of the page; None: the title in records.json, or Results"""
 
 
 def main() -> None:

@@ -23,14 +23,16 @@ from experiments.pages.explorer import gather, is_page, page
 
 @dataclasses.dataclass(frozen=True)
 class ReportFlags:
+    """Flags of `python -m experiments.report`."""
+
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """folders of runs, folders that hold some, records.json, CSV or other libraries' logs; NAME=PATH gives a name"""
     by: str = "env,algo"
-    """what tells curves apart: env, algo, commit, and settings such as learning_rate, with commas"""
+    """fields by which curves are grouped, with commas: env, algo, commit, and settings such as learning_rate"""
     metric: str = sources.METRIC
     """a column of metrics.jsonl, or a tag of event files"""
     out: Path = Path("report.html")
-    """the page"""
+    """the file of the page"""
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
 
 
 def report(argv: Sequence[str]) -> int:
-    """Raises ValueError for bad input."""
+    """Writes the page that `argv` asks for. Returns 0; raises ValueError for bad input."""
     flags = parse_flags(ReportFlags, argv, None, "Writes a page of learning curves to explore.")
     if not flags.paths:
         raise ValueError("which runs? give their folders")

@@ -4,9 +4,9 @@
     python -m experiments.suite classic
     python -m experiments.suite my_grid.toml --jobs 2
 
-A run lies in OUT/<env>/<algo>/seeds_<first>-<last>, what its process said beside it in seeds_<first>-<last>.log, and
-the compact records of all finished runs in OUT/records.json. Called again, the command does what is left to do:
-finished runs stay, stopped ones go on, and of more seeds only the new ones are trained.
+A run lies in OUT/<env>/<algo>/seeds_<first>-<last>, the output of its process in seeds_<first>-<last>.log beside it,
+and the compact records of all finished runs in OUT/records.json. Called again, the command does the rest: finished runs
+stay, stopped ones resume, and of more seeds only the new ones are trained.
 """
 
 from __future__ import annotations
@@ -35,28 +35,30 @@ _ANOTHER = "another suite, or a run that one left behind,"
 
 @dataclasses.dataclass(frozen=True)
 class SuiteFlags:
+    """Flags of `python -m experiments.suite`."""
+
     grid: tyro.conf.Positional[str | None] = None
     """a shipped grid (classic, mujoco, walker, tokens) or a .toml file; None: --envs times --algos"""
     envs: tuple[str, ...] = ()
-    """environments; beside a grid: only these of it"""
+    """environments; with a grid: only these of its environments"""
     algos: tuple[str, ...] = ()
-    """algorithms; beside a grid: only these of it"""
+    """algorithms; with a grid: only these of its algorithms"""
     seeds: int | None = None
-    """seeds of each pair; None: as the grid says, or 5"""
+    """number of seeds of each pair; None: the grid's number, or 5"""
     first_seed: int | None = None
-    """the first of them; None: as the grid says, or 0"""
+    """the first seed; None: the grid's, or 0"""
     total_steps: int | None = None
-    """environment steps of each seed; None: as the grid says, or what suits environment and algorithm"""
+    """environment steps of each seed; None: the grid's number, or the preset of environment and algorithm"""
     seeds_per_run: int | None = None
-    """at most so many seeds side by side in one process; None: all"""
+    """largest number of seeds in one process; None: all"""
     jobs: int = 1
-    """processes at a time"""
+    """number of processes at a time"""
     out: Path | None = None
     """the suite's folder; None: results/runs/suite, or named after the grid"""
     imports: ImportFlag = ()
-    """a Python file that each run executes first, and registers environments; may be given several times"""
+    """a Python file that each run executes first, which registers environments; may be given several times"""
     smoke: bool = False
-    """try everything out with two seeds and a few iterations each, in a folder of its own"""
+    """try the grid with two seeds and a few iterations of each pair, in a folder of its own"""
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def main() -> None:
 
 
 def suite(argv: Sequence[str]) -> int:
-    """Runs what is left of the grid. Returns 0; 1 where a run failed; 128 + the signal's number when stopped.
+    """Runs the unfinished part of the grid. Returns 0; 1 where a run failed; 128 + the signal's number when stopped.
 
     Raises ValueError for bad input, before anything has run.
     """

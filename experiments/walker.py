@@ -1,4 +1,4 @@
-"""Teaches the two-legged robot to walk: python -m experiments.walker --algo ppo"""
+"""Trains the two-legged robot to walk: python -m experiments.walker --algo ppo"""
 
 import sys
 

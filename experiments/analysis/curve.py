@@ -1,4 +1,4 @@
-"""A learning curve, in good order, and what tells it from another."""
+"""A learning curve in good order, and how two of them differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEAR = 0.95  # of the steps of the longest seed, with which another counts as ha
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One seed's."""
+    """The learning curve of one seed."""
 
     fields: dict[str, Any]  # env, algo, seed; settings and the environment's options where known
     steps: np.ndarray  # [n] environment steps, ascending
@@ -32,15 +32,17 @@ class Curve:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """All fields but the seed."""
         return {name: value for name, value in self.fields.items() if name != "seed"}
 
     @property
     def name(self) -> str:
+        """Environment, algorithm and seed, for messages."""
         return "{env}, {algo}, seed {seed}".format(**self.fields)
 
     @property
     def brief(self) -> bool:
-        """From a record, which lacks settings at their defaults."""
+        """True for a curve from a record, which lacks settings at their defaults."""
         return self.source.suffix == ".json" and not self.alone
 
 
@@ -50,14 +52,15 @@ Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) t
 def measured(
     fields: dict[str, Any], points: Sequence[tuple[float, ...]], finished: bool, source: Path
 ) -> Curve:
-    """`points`: (steps, seconds, value), as they were written."""
+    """Returns the curve of `points`, (steps, seconds, value) each, in the order in which they were written."""
     steps, seconds, value = np.array(points, float).reshape(-1, 3).T
     return Curve(fields, steps, seconds, value, finished, source)
 
 
 def cleaned(curve: Curve) -> tuple[Curve | None, list[str]]:
-    """In the order of steps, each of them once and with finite values; None where no point is left, and none was lost
-    to a value that was not finite. Where such a one is the last, the curve has diverged."""
+    """Returns the curve in the order of steps, each step once and with finite values, and notes on what was dropped.
+    The curve is None where no point is left and none was lost to a value that is not finite; it has diverged where such
+    a value is the last."""
     finite_value = np.abs(curve.value) <= LARGEST  # NaN is not
     finite = np.flatnonzero(np.isfinite(curve.steps) & finite_value)
     order = finite[np.argsort(curve.steps[finite], kind="stable")]
@@ -87,7 +90,7 @@ def cleaned(curve: Curve) -> tuple[Curve | None, list[str]]:
 
 
 def ended(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
-    """The seeds of a group that can be scored, and those that stopped short.
+    """Returns the seeds of a group that can be scored, and the seeds that stopped short.
 
     A seed stopped short where its run is not finished or, where nothing is known of that, where it has less than NEAR
     of the steps that the longest of the group has. A seed that diverged can be scored: as worse than any.
@@ -104,28 +107,29 @@ def _is_whole(curve: Curve, longest: float) -> bool:
 
 
 def final(curve: Curve) -> float:
-    """The last value; of a seed that diverged, less than any."""
+    """Returns the last value; -inf for a seed that diverged."""
     return -np.inf if curve.diverged else float(curve.value[-1])
 
 
 def best(curve: Curve) -> float:
-    """The highest value; of a seed that diverged, less than any."""
+    """Returns the highest value; -inf for a seed that diverged."""
     return -np.inf if curve.diverged else float(curve.value.max())
 
 
 def same_run(a: Curve, b: Curve) -> bool:
+    """Tells that two curves have equal seeds and no known setting in which they differ."""
     return str(a.fields["seed"]) == str(b.fields["seed"]) and not _apart(a, b)
 
 
 def same_values(a: Curve, b: Curve) -> bool:
-    """As far as records tell, which keep five digits."""
+    """Tells that two curves agree to the five digits that records keep."""
     return len(a.steps) == len(b.steps) and np.allclose(
         [a.steps, a.value], [b.steps, b.value], rtol=1e-4, atol=0
     )
 
 
 def differing(curves: Sequence[Curve]) -> dict[str, list[str]]:
-    """Settings in which curves are known to differ, and their values."""
+    """Returns the settings in which curves are known to differ, each with its values as texts."""
     unlike: list[Curve] = []
     for curve in curves:
         if not any((curve.settings, curve.brief) == (c.settings, c.brief) for c in unlike):

@@ -18,7 +18,7 @@ _FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}  # TensorFlow's Data
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """The points of a tag."""
+    """The points of a tag in event files."""
 
     tag: str
     points: list[Point]
@@ -28,7 +28,7 @@ class Series:
 
 @dataclasses.dataclass
 class _Tag:
-    """What has been read of a tag so far."""
+    """The points of a tag read so far."""
 
     points: list[Point] = dataclasses.field(default_factory=list)
     others: int = 0  # points that are no single number
@@ -37,7 +37,7 @@ class _Tag:
 
 
 def read(folder: Path, tags: Sequence[str]) -> Series:
-    """The points of the first of `tags` that the event files of a folder hold.
+    """Reads the points of the first of `tags` that the event files of a folder hold.
 
     A run that was taken up again leaves several files: they come in the order in which they were begun, and seconds
     count from the first. Points at or behind the step from which it went on are expired, as TensorBoard has it: that
@@ -119,7 +119,8 @@ def _events(path: Path) -> Iterator[Any]:
 
 
 def framed(content: bytes) -> Iterator[bytes]:
-    """TFRecord: length, its checksum, payload, its checksum; a last one may be half written."""
+    """Yields the payloads of TFRecords: length, its checksum, payload, its checksum; the last record may be half
+    written."""
     at = 0
     while at + 12 <= len(content):
         (size,) = struct.unpack_from("<Q", content, at)
@@ -130,7 +131,8 @@ def framed(content: bytes) -> Iterator[bytes]:
 
 
 def _scalar(value: Any) -> float | None:
-    """TensorFlow 2 writes scalars as tensors of no dimension. None for images, histograms and the like."""
+    """Returns a scalar, which TensorFlow 2 writes as a tensor of no dimension; None for images, histograms and the
+    like."""
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return value.simple_value

@@ -18,8 +18,8 @@ _NAMED = 3  # seeds in a note
 
 
 def chosen(curves: list[Curve], **wanted: Sequence[str]) -> list[Curve]:
-    """Those of the environments and algorithms that are named; of all where none is. Raises ValueError where there is
-    no such curve."""
+    """Returns the curves of the named environments and algorithms; a field without names chooses all. Raises ValueError
+    where a name has no curve."""
     for name, values in wanted.items():
         there = {str(c.fields[name]) for c in curves}
         for value in values:
@@ -30,7 +30,8 @@ def chosen(curves: list[Curve], **wanted: Sequence[str]) -> list[Curve]:
 
 
 def grouped(curves: list[Curve], by: Sequence[str]) -> Groups:
-    """Curves by environment and by a label of the rest of `by`; names that were given to sources are a part of it.
+    """Groups curves by environment and by a label made of the other fields of `by`; names given to sources are part of
+    the label.
 
     Raises ValueError where environments would be mixed, or `by` names what no curve has.
     """
@@ -83,7 +84,8 @@ def band(curves: list[Curve], x: str) -> tuple[np.ndarray, ...] | None:
 
 
 def smoothed(curve: Curve, n: int) -> Curve:
-    """Each value the mean of the last `n` up to it, fewer at the beginning; 0 leaves the curve as it is."""
+    """Returns the curve as a moving average: each value the mean of the last `n` up to it, of fewer at the beginning.
+    `n` below 2 leaves the curve as it is."""
     if n < 2:
         return curve
     total, end = np.cumsum([0.0, *curve.value]), np.arange(1, len(curve.value) + 1)
@@ -92,7 +94,8 @@ def smoothed(curve: Curve, n: int) -> Curve:
 
 
 def mixed(groups: Groups, by: Sequence[str]) -> list[str]:
-    """Which groups are of more than seeds. Different lengths are another note's."""
+    """Returns a note for each group whose curves differ in more than their seeds. Different lengths are the subject of
+    `short`."""
     notes = []
     for (env, label), curves in groups.items():
         found = {n: values for n, values in differing(curves).items() if n != "total_steps"}
@@ -108,7 +111,7 @@ def mixed(groups: Groups, by: Sequence[str]) -> list[str]:
 
 
 def short(groups: Groups) -> list[str]:
-    """Notes on seeds of unequal length: which of them stopped short, and how far bands go."""
+    """Returns notes on seeds of unequal length: which seeds stopped short, and how far bands go."""
     notes = []
     for (env, label), curves in groups.items():
         _, early = ended(curves)
@@ -129,6 +132,7 @@ def short(groups: Groups) -> list[str]:
 
 
 def disjoint(groups: Groups, x: str) -> list[str]:
+    """Returns a note for each group whose curves have no part of the axis `x` ("steps" or "seconds") in common."""
     notes = []
     for (env, label), curves in groups.items():
         begin, end = common_range(axes_of(curves, x))

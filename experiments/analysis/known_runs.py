@@ -22,7 +22,7 @@ from experiments.run.spec import short_name
 
 @dataclasses.dataclass(frozen=True)
 class KnownRun:
-    """What is known of a run besides its curves."""
+    """A run's configuration and state, beside its curves."""
 
     name: str
     fields: dict[str, Any]  # as those of its curves
@@ -33,7 +33,7 @@ class KnownRun:
 
 
 def known_runs(curves: Iterable[Curve]) -> Iterator[KnownRun]:
-    """The runs of curves whose configuration is known: those from run folders and from records.json."""
+    """Yields the runs of curves whose configuration is known: from run folders and from records.json."""
     found: dict[Path, list[Curve]] = {}
     for curve in curves:
         found.setdefault(curve.source.resolve(), []).append(curve)
@@ -48,7 +48,7 @@ def known_runs(curves: Iterable[Curve]) -> Iterator[KnownRun]:
 
 
 def _given(curve: Curve) -> dict[str, Any]:
-    """Fields that come from how its source was given."""
+    """Returns the fields that come from how a curve's source was given."""
     return {name: curve.fields[name] for name in (NAME, "commit") if name in curve.fields}
 
 
@@ -65,8 +65,8 @@ def _of_folder(folder: Path, name: str, curve: Curve) -> KnownRun:
 
 
 def _of_records(path: Path, counted: list[Curve]) -> Iterator[KnownRun]:
-    """The seeds of a run have a record each, which agree in all that is told here. `counted`: the curves that are not
-    there from elsewhere already."""
+    """Yields the runs of a records.json, in which each seed of a run has a record and all of them agree in the
+    settings. `counted`: the curves that no other source has."""
     together: dict[str, list[dict[str, Any]]] = {}
     known = [{k: v for k, v in c.fields.items() if k not in _given(c)} for c in counted]
     for r in records.ordered(stored.read_records(path, whole=False)[1]):
@@ -87,7 +87,7 @@ def _of_records(path: Path, counted: list[Curve]) -> Iterator[KnownRun]:
 
 
 def labelled(told: list[KnownRun], by: Sequence[str]) -> Iterator[tuple[KnownRun, str, list[str]]]:
-    """Each run with its environment and the labels of its seeds, as `grouped` labels curves."""
+    """Yields each run with its environment and the labels of its seeds, as `grouped` labels curves."""
     none = np.zeros(0)
     seeds = [
         [Curve({**r.fields, "seed": s}, none, none, none, True) for s in r.seeds] for r in told
@@ -106,7 +106,7 @@ def _flat(settings: dict[str, Any], of: dict[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """As one would write it; 1.0 and 1 are the same."""
+    """Returns a value as one would write it; 1.0 and 1 are the same."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

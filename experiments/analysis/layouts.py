@@ -42,6 +42,8 @@ _GENERAL = {
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
+    """The environment, algorithm and seed of a log, and a note where they are a guess."""
+
     env: str
     algo: str
     seed: str
@@ -49,31 +51,34 @@ class Identity:
 
     @property
     def fields(self) -> dict[str, str]:
+        """The fields of a curve."""
         return {"env": self.env, "algo": self.algo, "seed": self.seed}
 
 
 def tags(metric: str) -> tuple[str, ...]:
-    """Names under which a metric may be found, in order of preference: an evaluation's return stands for itself, and a
-    return in training for it where there is no other."""
+    """Returns the names under which a metric may be logged, in order of preference; a return in training comes last,
+    where there is no evaluation."""
     if metric in EVALUATION:
         return tuple(dict.fromkeys((metric, *EVALUATION, *TRAINING)))
     return tuple(dict.fromkeys((metric, *TRAINING))) if metric in TRAINING else (metric,)
 
 
 def by_name(name: str) -> Identity | None:
-    """From the name of a run as CleanRL and the Open RL Benchmark give it; None for any other."""
+    """Reads an identity from the name of a run as CleanRL and the Open RL Benchmark write it; None for any other
+    name."""
     found = _CLEANRL.fullmatch(name)
     return Identity(found["env"], found["algo"], found["seed"]) if found else None
 
 
 def given(name: str) -> Identity | None:
-    """From ENV/ALGO/SEED as somebody typed it; None for any other text."""
+    """Reads an identity from ENV/ALGO/SEED as a user typed it; None for any other text."""
     parts = name.rsplit("/", 2)
     return Identity(*parts) if len(parts) == 3 and all(part.strip() for part in parts) else None
 
 
 def of_folder(folder: Path, from_sb3: bool = False) -> Identity:
-    """From the names of a folder and of those above it.
+    """Reads an identity from the names of a folder and of those above it. `from_sb3`: its files are
+    Stable-Baselines3's, which numbers folders of any name. Raises ValueError with one line where they follow no layout.
 
     `from_sb3`: its files are Stable-Baselines3's, which numbers folders of any name. Raises ValueError, in one line,
     where they follow no layout.

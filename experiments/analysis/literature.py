@@ -34,6 +34,8 @@ SOURCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
+    """One published number."""
+
     task: str  # without its version
     algo: str
     metric: Metric
@@ -45,7 +47,7 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Ours of one environment, algorithm and metric, beside the best published number."""
+    """Our figure beside a published number."""
 
     env: str
     algo: str
@@ -59,7 +61,8 @@ class Comparison:
 
     @property
     def budget(self) -> Literal["fewer", "as many", "more"]:
-        """Of our steps beside theirs; a whole number of iterations is never exactly a round number."""
+        """Our steps beside theirs: "fewer", "as many" or "more"; a whole number of iterations is never exactly a round
+        number."""
         ratio = self.steps / self.best.budget
         if abs(ratio - 1) <= 0.02:
             return "as many"
@@ -69,7 +72,7 @@ class Comparison:
 def _rows(
     metric: Metric, source: str, values: dict[tuple[str, str, int], dict[str, float]]
 ) -> list[Published]:
-    """`values`: by task, version and budget those of algorithms."""
+    """Returns rows of TABLE from `values`: (task, version, budget) to the numbers of algorithms."""
     return [
         Published(task, algo, metric, value, source, version, budget)
         for (task, version, budget), of in values.items()
@@ -184,7 +187,8 @@ RANDOM: dict[str, float] = {
 
 
 def task(env: str) -> tuple[str, str]:
-    """An environment's name and version: gym:Hopper-v5 is ("Hopper", "v5"); ("", "") where it has no version."""
+    """Returns an environment's name and version: ("Hopper", "v5") for gym:Hopper-v5, ("", "") for names without a
+    version."""
     name, _, number = short_name(env).rpartition("-v")
     return (name, f"v{number}") if number.isdigit() else ("", "")
 
@@ -198,7 +202,8 @@ def reference(env: str) -> tuple[float, float] | None:
 
 
 def against(found: Iterable[Record]) -> tuple[list[Comparison], list[tuple[str, str]]]:
-    """Each (environment, algorithm) by each metric of which there is a published number; and those that have none."""
+    """Returns comparisons for each (environment, algorithm) by each metric that has a published number, and the pairs
+    that have none."""
     cells: dict[tuple[str, str], list[Record]] = {}
     for r in found:
         cells.setdefault((r["env"], r["algo"]), []).append(r)
@@ -214,19 +219,19 @@ def against(found: Iterable[Record]) -> tuple[list[Comparison], list[tuple[str, 
 
 
 def peak(scores: np.ndarray) -> np.ndarray:
-    """Highest IQM over seeds (axis 0) of any point (last axis)."""
+    """Returns the highest IQM over seeds (axis 0) of any point (last axis)."""
     return statistics.iqm(scores).max(axis=-1)
 
 
 def best_of(seeds: list[Record]) -> float:
-    """The "max" of METRICS; NaN where nothing was evaluated."""
+    """Returns the "max" of METRICS; NaN where nothing was evaluated."""
     scores = _curves(seeds)
     return float(peak(scores)) if scores.size else float("nan")
 
 
 def interval(scores: np.ndarray) -> tuple[float, float]:
-    """Of the peak of `scores` [seeds, points]: a bootstrap interval of three seeds or more; of fewer, which resampling
-    says nothing of, the range at the peak. The bootstrap of a maximum is biased upward."""
+    """Returns the interval of the peak of `scores` [seeds, points]: a bootstrap interval for three seeds or more; for
+    fewer, whose spread resampling cannot show, the range at the peak. The bootstrap of a maximum is biased upward."""
     if len(scores) < 3:
         there = scores[:, int(np.argmax(statistics.iqm(scores)))]
         return float(there.min()), float(there.max())
@@ -235,14 +240,14 @@ def interval(scores: np.ndarray) -> tuple[float, float]:
 
 
 def judge(published: float, low: float, high: float) -> Verdict:
-    """Of ours, whose interval is `low` to `high`."""
+    """Returns the verdict on our interval, `low` to `high`, beside a published number: "above", "within" or "below"."""
     if published < low:
         return "above"
     return "below" if published > high else "within"
 
 
 def _compared(seeds: list[Record], rows: list[Published]) -> Comparison | None:
-    """With the best of `rows`, which are of one metric."""
+    """Compares seeds with the best of `rows`, all of one metric."""
     if not rows:
         return None
     best = max(rows, key=lambda row: row.value)
@@ -264,7 +269,8 @@ def _compared(seeds: list[Record], rows: list[Published]) -> Comparison | None:
 
 
 def _figures(seeds: list[Record], metric: Metric) -> np.ndarray:
-    """[seeds, 1]; seeds that lack it are left out, those that diverged count as worse than any."""
+    """Returns figures [seeds, 1]; seeds that lack the metric are left out, seeds that diverged count as worse than
+    any."""
     values = [
         -np.inf
         if diverged(r)
@@ -282,8 +288,8 @@ def diverged(r: Record) -> bool:
 
 
 def _curves(seeds: list[Record]) -> np.ndarray:
-    """[seeds, points]: evaluations, where runs differ in when they evaluated interpolated at the first one's steps.
-    From where a seed's were not finite on, they count as worse than any."""
+    """Returns evaluations [seeds, points], interpolated at the first run's steps where runs were evaluated at different
+    ones. From its first value that is not finite on, a seed counts as worse than any."""
     curves = [_known(r) for r in seeds]
     curves = [(x, y, lost) for x, y, lost in curves if len(x)]
     if not curves:

@@ -23,6 +23,8 @@ _EPISODES = "rollout/ep_rew_mean"  # what a monitor's returns are
 
 @dataclasses.dataclass(frozen=True)
 class View:
+    """The points of a tag, whatever wrote them."""
+
     points: others.Points
     tag: str
     notes: list[str]
@@ -31,7 +33,7 @@ class View:
 
 
 def read(folder: Path, tags: Sequence[str], identity: Identity | None) -> tuple[Identity, View]:
-    """What the logs in a folder are of, and the points of the first of `tags` that they hold.
+    """Returns the identity of the logs in a folder, and the points of the first of `tags` that they hold.
 
     `identity`: what somebody said it is of. Raises ValueError, in one line, where the folder's names do not say it, or
     no file has the metric.
@@ -49,7 +51,7 @@ def read(folder: Path, tags: Sequence[str], identity: Identity | None) -> tuple[
 
 
 def read_events(folder: Path, tags: Sequence[str]) -> View:
-    """As `events.read`."""
+    """Reads event files as `events.read` does."""
     series = events.read(folder, tags)
     from_sb3 = any(tag in series.others for tag in _OF_SB3)
     return View(series.points, series.tag, series.notes, from_sb3=from_sb3)

@@ -42,7 +42,7 @@ NO_STEPS = 0.0  # of a score that has none
 
 
 def of_progress(path: Path, tags: Sequence[str]) -> tuple[Points, str]:
-    """Of SB3's logger: the first of `tags` that there is, and its name. Raises ValueError."""
+    """Reads SB3's logger: the points of the first of `tags` that it has. Raises ValueError."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         names, rows = list(reader.fieldnames or ()), list(reader)
@@ -63,15 +63,17 @@ class Series:
 
 
 def is_monitor(path: Path) -> bool:
+    """Tells a file of SB3's Monitor by its name."""
     return path.name == "monitor.csv" or path.name.endswith(".monitor.csv")
 
 
 def is_of_sb3(path: Path) -> bool:
+    """Tells a log of Stable-Baselines3 by its name."""
     return path.name in ("progress.csv", "evaluations.npz") or is_monitor(path)
 
 
 def of_evaluations(path: Path) -> tuple[Points, str]:
-    """Of SB3's EvalCallback: the mean return of each evaluation's episodes. Raises ValueError."""
+    """Reads SB3's EvalCallback: the mean return of each evaluation's episodes. Raises ValueError."""
     try:
         with np.load(path, allow_pickle=False) as content:
             steps, results = np.asarray(content["timesteps"]), np.asarray(content["results"])
@@ -107,7 +109,8 @@ def of_monitors(paths: Sequence[Path]) -> tuple[Points, str | None]:
 
 
 def of_csv(path: Path, tags: Sequence[str], identity: Identity | None) -> list[Series]:
-    """All series of a CSV that holds one of `tags`, or scores. `identity`: what somebody said the file is of.
+    """Reads all series of a CSV that holds one of `tags`, or scores. `identity`: as given by the user. Raises
+    ValueError with one line for any other table.
 
     Raises ValueError, in one line, for a table that is none of these.
     """
@@ -140,7 +143,7 @@ def of_csv(path: Path, tags: Sequence[str], identity: Identity | None) -> list[S
 
 
 def of_scores(path: Path, content: Any) -> list[Series]:
-    """rliable's scores from JSON. Raises ValueError where it is of another form."""
+    """Reads rliable's scores from JSON. Raises ValueError where the content has another form."""
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} holds neither records nor scores {{ALGORITHM: [runs][tasks]}}")
     if all(isinstance(x, list) and x and not isinstance(x[0], list) for x in content.values()):
@@ -174,7 +177,8 @@ def _of_chart(
     columns: list[tuple[str, re.Match[str]]],
     tags: Sequence[str],
 ) -> list[Series]:
-    """Of Weights & Biases: cells are empty where a run was not logged; `__MIN` and `__MAX` are of groups of points."""
+    """Reads a chart of Weights & Biases: cells are empty where a run was not logged; `__MIN` and `__MAX` are of groups
+    of points."""
     if steps not in STEPS:
         raise ValueError(
             f"{path}: its first column is {steps!r}, where steps are wanted: {', '.join(STEPS)}"
@@ -248,7 +252,7 @@ def _of_runs(
 def _of_scores(
     path: Path, rows: list[dict[str, str]], env: str, algo: str, seed: str | None, value: str
 ) -> list[Series]:
-    """A row for each score."""
+    """Reads a table with a row for each score."""
     count: dict[tuple[str, str], int] = {}
     found = []
     for number, row in enumerate(rows, 2):
@@ -262,7 +266,7 @@ def _of_scores(
 def _of_matrix(
     path: Path, names: list[str], rows: list[dict[str, str]], identity: Identity | None
 ) -> list[Series]:
-    """A run a row and a task a column; the file is called after the algorithm."""
+    """Reads a table with a run a row and a task a column; the file is called after the algorithm."""
     algo = identity.algo if identity else path.stem
     label = names[0] if names[0] in ("", *_SEED) else None
     found = []

@@ -34,7 +34,7 @@ _POINTS = 201  # of a profile
 
 @dataclasses.dataclass(frozen=True)
 class Together:
-    """What is compared over all of `ranges`' environments, in the same order."""
+    """The groups that are compared over all environments of `ranges`, in the same order."""
 
     ranges: dict[str, Range]
     curves: dict[str, list[list[Curve]]]  # label to seeds of each environment
@@ -43,8 +43,8 @@ class Together:
 def together(
     groups: Mapping[tuple[str, str], list[Curve]], own: Mapping[str, Range], metric: str
 ) -> tuple[Together | None, list[str]]:
-    """What `groups`, (environment, label) to seeds, have in common, and notes on what is left out. `own` ranges count
-    before the published ones.
+    """Returns the part of `groups`, (environment, label) to seeds, that can be compared over environments, and notes on
+    what is left out. `own` ranges come before the published ones.
 
     Only labels that all have the same environments can be compared over them: of the common environments of any two
     labels those are taken that keep the most groups. None where fewer than two environments are left.
@@ -80,7 +80,8 @@ def together(
 
 
 def unused(own: Mapping[str, Range], envs: Iterable[str]) -> list[str]:
-    """A note on ranges of environments that are not compared: a misspelt one would count for nothing unseen."""
+    """Returns a note on ranges of environments that are not compared: a misspelt one would silently count for
+    nothing."""
     envs = sorted(set(envs))
     rest = [env for env in own if env not in envs]
     return (
@@ -89,7 +90,7 @@ def unused(own: Mapping[str, Range], envs: Iterable[str]) -> list[str]:
 
 
 def read_ranges(path: Path) -> dict[str, Range]:
-    """From CSV with the columns env, low, high. Raises ValueError with one line."""
+    """Reads ranges from a CSV with the columns env, low, high. Raises ValueError with one line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f)
@@ -125,8 +126,8 @@ def normalised(
 
 
 def rows(together: Together) -> list[Row]:
-    """Env "all", in which each environment weighs the same; the optimality gap is that of final scores below 1, and a
-    mean by nature. No interval where an environment has a single seed."""
+    """Returns rows of scores.csv for env "all", in which each environment weighs the same. The optimality gap is of
+    final scores below 1, and a mean. There is no interval where an environment has a single seed."""
     found: list[Row] = []
     for name, measure in MEASURES.items():
         for label, strata in normalised(together, measure).items():
@@ -152,7 +153,7 @@ def _count(together: Together, label: str) -> str:
 
 
 def improvements(together: Together) -> dict[tuple[str, str], float]:
-    """P(a run of the first ends higher than one of the second), mean over environments."""
+    """Returns P(a run of the first label ends higher than one of the second), the mean over environments."""
     scores = normalised(together, MEASURES["normalised_final"])
 
     def chance(a: str, b: str) -> float:
@@ -163,7 +164,7 @@ def improvements(together: Together) -> dict[tuple[str, str], float]:
 
 
 def draw(together: Together, told: Sequence[Row], out: Path, metric: str) -> list[str]:
-    """Writes the figures, PNG and SVG, and returns their names without suffix. `told`: its rows."""
+    """Writes the figures, PNG and SVG, and returns their names without suffix. `told`: the rows of scores.csv."""
     scores = normalised(together, MEASURES["normalised_final"])
     top = max(1.0, *(float(s.max()) for strata in scores.values() for s in strata))
     thresholds = np.linspace(0, 1.05 * top, _POINTS)

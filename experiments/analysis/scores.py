@@ -15,13 +15,13 @@ from experiments.figures.alignment import common_range
 
 
 def scored(groups: Groups) -> Groups:
-    """The groups with those of their seeds that can be scored; without groups that have none."""
+    """Returns the groups with those of their seeds that can be scored, without groups that have none."""
     whole = {at: ended(curves)[0] for at, curves in groups.items()}
     return {at: curves for at, curves in whole.items() if curves}
 
 
 def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
-    """Rows of scores.csv."""
+    """Returns rows of scores.csv: env, label, metric, IQM, mean, ends of the interval, seeds."""
     rows: list[tuple[Any, ...]] = []
     for (env, label), every in groups.items():
         curves, _ = ended(every)
@@ -55,13 +55,13 @@ def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
 
 
 def _count(scored: int, there: int, diverged: int) -> str:
-    """How many seeds a score is of, and of how many if not of all."""
+    """Returns the number of scored seeds, and of all where that is another."""
     count = str(scored) if scored == there else f"{scored} of {there}"
     return f"{count}, {diverged} diverged" if diverged else count
 
 
 def _figures(each: np.ndarray, statistic: statistics.Statistic = statistics.iqm) -> tuple[str, ...]:
-    """The statistic, the mean, and the statistic's interval, which a single seed does not have; nothing of nothing."""
+    """Returns the statistic, the mean, and the interval of the statistic as texts; "" where there is none."""
     if not len(each):
         return ("",) * 4
     found = statistics.interval([each], statistic)
@@ -74,8 +74,8 @@ def _mean(scores: np.ndarray) -> np.ndarray:
 
 
 def _areas(curves: list[Curve]) -> list[float]:
-    """Of each curve over the steps that all have, so that a longer one has no easier part; of none where they have no
-    step in common. A seed that diverged has less than any."""
+    """Returns the area under each curve over the steps that all have, so that a longer one has no easier part; -inf for
+    a seed that diverged, and nothing where the curves have no step in common."""
     going = [c for c in curves if not c.diverged]
     begin, end = common_range(axes_of(going, "steps"))
     if going and end < begin:
@@ -89,8 +89,8 @@ def _areas(curves: list[Curve]) -> list[float]:
 
 
 def _reached(axes: list[np.ndarray], curves: list[Curve], goal: float) -> tuple[Any, ...]:
-    """When the threshold is reached, by how many of those whose clock is known. Seeds that do not reach it count as
-    infinite: without them the worse learner, of which only lucky seeds arrive, would look the faster."""
+    """Returns when the threshold is reached, over the seeds whose clock is known. Seeds that do not reach it count as
+    infinite: without them the worse learner, whose lucky seeds alone arrive, would look the faster."""
     each = np.array(
         [
             statistics.first_reached(axis, c.value, goal)
@@ -102,5 +102,5 @@ def _reached(axes: list[np.ndarray], curves: list[Curve], goal: float) -> tuple[
 
 
 def axes_of(curves: list[Curve], x: str) -> list[np.ndarray]:
-    """The abscissa of each curve, in steps or seconds."""
+    """Returns the abscissa of each curve, in "steps" or "seconds"."""
     return [c.steps if x == "steps" else c.seconds for c in curves]

@@ -26,13 +26,15 @@ _OF_RECORDS = {"eval/return": "evaluations", "train/return": "train_curve"}
 
 @dataclasses.dataclass(frozen=True)
 class Found:
+    """Curves that were read, and notes on what was not."""
+
     curves: list[Curve]
     notes: list[str]  # what was left out, and why
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What is read of each source."""
+    """The metric and the fields to read from each source."""
 
     metric: str
     by_commit: bool = False  # curves of other commits are other curves
@@ -41,7 +43,7 @@ class Wanted:
 
     @property
     def identity(self) -> Identity | None:
-        """What somebody said the source is of."""
+        """The identity that the user gave the source."""
         return layouts.given(self.name) if self.name else None
 
     def fields(self, of: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +54,7 @@ class Wanted:
 
 
 def read(paths: Iterable[Path], metric: str, by: Sequence[str] = ()) -> Found:
-    """All curves under `paths`, each once, in order and finite. A path may have a name: NAME=PATH.
+    """Reads all curves under `paths`, each once, in order and finite. A path may have a name: NAME=PATH.
 
     `by`: what curves are told apart by; of two with equal settings both count only where a name or, if it is in `by`,
     the commit tells them apart. Raises ValueError, in one line, where there are none or where what is named itself
@@ -90,7 +92,8 @@ def read(paths: Iterable[Path], metric: str, by: Sequence[str] = ()) -> Found:
 
 
 def located(path: Path) -> tuple[str | None, Path]:
-    """The name that somebody gave to a path, as NAME=PATH, and the path. Raises ValueError where there is none."""
+    """Returns the name that the user gave a path, as NAME=PATH, and the path. Raises ValueError where there is no such
+    path."""
     name, equals, rest = str(path).partition("=")
     if path.exists():
         return None, path
@@ -100,8 +103,8 @@ def located(path: Path) -> tuple[str | None, Path]:
 
 
 def sources_in(path: Path) -> list[Path]:
-    """Run folders, folders of other libraries' logs, records.json and CSV. What lies in a run's folder belongs to the
-    run."""
+    """Returns run folders, folders of other libraries' logs, records.json and CSV under a path. Everything inside a
+    run's folder belongs to the run."""
     if path.is_file():
         is_log = path.name.startswith(events.PREFIX) or others.is_of_sb3(path)
         return [path.parent if is_log else path]
@@ -116,8 +119,8 @@ def sources_in(path: Path) -> list[Path]:
 
 
 def fields(of: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a curve but the seed, from a config.json or a record. An option of the environment that is called like
-    a setting has the prefix of its flag."""
+    """Returns the fields of a curve but the seed, from a config.json or a record. An option of the environment that is
+    called like a setting has the prefix of its flag."""
     options = {
         f"env_{name}" if name in settings else name: value
         for name, value in (of.get("env_kwargs") or {}).items()
@@ -206,7 +209,7 @@ def _of_run(folder: Path, wanted: Wanted) -> Found:
 
 
 def _ours(metric: str) -> str:
-    """How our runs call a metric that others call otherwise."""
+    """Returns our name for a metric that other libraries call otherwise."""
     if metric in layouts.EVALUATION:
         return "eval/return"
     return "train/return" if metric in layouts.TRAINING else metric
@@ -287,7 +290,7 @@ def _renamed(path: Path, tag: str, metric: str) -> list[str]:
 
 
 def _of_logs(folder: Path, wanted: Wanted) -> Found:
-    """Of a folder of event files or of Stable-Baselines3's."""
+    """Reads a folder of event files or of Stable-Baselines3's."""
     ours = None if wanted.identity else _our_tensorboard(folder)
     if ours:
         config, seed = ours
@@ -302,7 +305,8 @@ def _of_logs(folder: Path, wanted: Wanted) -> Found:
 
 
 def _our_tensorboard(folder: Path) -> tuple[dict[str, Any], int] | None:
-    """The config.json and the seed of the run whose --track tensorboard wrote the folder; None where none did."""
+    """Returns the config.json and the seed of the run whose --track tensorboard wrote the folder; None where none
+    did."""
     at = folder.resolve()
     number = re.fullmatch(r"seed_(\d+)", at.name)
     if not number or at.parent.name != "tensorboard":

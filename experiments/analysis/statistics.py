@@ -28,7 +28,7 @@ _AT_ONCE = 2 * 10**5  # numbers resampled at a time
 
 
 def iqm(scores: Float[Array, " runs *points"]) -> Float[Array, "*points"]:
-    """Interquartile mean: of each point the mean of what remains without the lowest and the highest quarter.
+    """Returns the interquartile mean of each point: the mean without the lowest and the highest quarter of the runs.
 
     A quarter is floor(runs / 4) of them, as in `scipy.stats.trim_mean(scores, 0.25)` and rliable: with three runs or
     fewer it is the mean.
@@ -38,7 +38,7 @@ def iqm(scores: Float[Array, " runs *points"]) -> Float[Array, "*points"]:
 
 
 def pooled(strata: Sequence[Float[Array, " _ *points"]]) -> Float[Array, " runs *points"]:
-    """All runs together, in which every stratum weighs the same: runs of those with fewer are repeated.
+    """Returns all runs together, every stratum with the same weight: runs of smaller strata are repeated.
 
     With equal numbers of runs none is. Raises ValueError where a stratum has no run.
     """
@@ -53,8 +53,8 @@ def bootstrap(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:
-    """Percentile interval of a statistic of all runs together (`pooled`), each stratum resampled with replacement on
-    its own.
+    """Returns the percentile interval of a statistic of all runs together (`pooled`), each stratum resampled with
+    replacement on its own.
 
     Raises ValueError where there is no run.
     """
@@ -81,14 +81,14 @@ def bootstrap(
 def interval(
     strata: Sequence[Float[Array, " _ *points"]], statistic: Statistic = iqm
 ) -> tuple[Float[Array, "*points"], Float[Array, "*points"]] | None:
-    """The bootstrap's interval; None where a stratum has a single run, which tells nothing of the spread."""
+    """Returns the bootstrap's interval; None where a stratum has a single run, whose spread is unknown."""
     if any(len(s) < 2 for s in strata):
         return None
     return bootstrap(strata, statistic)
 
 
 def coverage_note() -> str:
-    """What an interval over a few seeds can carry, in a sentence."""
+    """Returns a sentence on the coverage of intervals over few seeds."""
     rates = ", ".join(f"{rate:.0%} of cases with n = {n} seeds" for n, rate in COVERAGE.items())
     return (
         f"A percentile-bootstrap interval of nominally 95% holds the true value in about {rates}; a single seed has "
@@ -109,37 +109,37 @@ def _repeats(strata: Sequence[Array]) -> list[Array]:
 def performance_profile(
     scores: Float[Array, " runs *more"], thresholds: Float[Array, " points"]
 ) -> Float[Array, "*more points"]:
-    """Share of runs above each threshold: with those of all environments the score distribution of sec. 4.2."""
+    """Returns the share of runs above each threshold; over all environments, the score distribution of sec. 4.2."""
     return np.mean(scores[..., None] > thresholds, axis=0)
 
 
 def probability_of_improvement(x: Float[Array, " n"], y: Float[Array, " m"]) -> float:
-    """P(X > Y) for a run of each; ties count half (Mann-Whitney's U / nm). Sec. 4.3."""
+    """Returns P(X > Y) for a run of each; ties count half (Mann-Whitney's U / nm). Sec. 4.3."""
     return float(np.mean((x[:, None] > y) + 0.5 * (x[:, None] == y)))
 
 
 def optimality_gap(scores: Float[Array, " runs *points"], goal: float) -> Float[Array, "*points"]:
-    """By how much runs fall short of the goal, on average; what is above it does not make up for it. Sec. 4.3."""
+    """Returns the mean amount by which runs fall short of `goal`; scores above it do not make up for that. Sec. 4.3."""
     return np.mean(goal - np.minimum(scores, goal), axis=0)
 
 
 def clipped(
     x: Float[Array, " n"], y: Float[Array, " n"], begin: float, end: float
 ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-    """The curve, straight between its points, from `begin` to `end`, which lie on it."""
+    """Returns the curve, straight between its points, from `begin` to `end`, which lie on it."""
     within = np.array([begin, *x[(begin < x) & (x < end)], end])
     return within, np.interp(within, x, y)
 
 
 def area_under_curve(x: Float[Array, " n"], y: Float[Array, " n"]) -> float:
-    """Mean height of the curve between its ends, by trapezoids; of a single point its height."""
+    """Returns the mean height of the curve between its ends, by trapezoids; the height of a single point."""
     if len(x) == 1 or x[-1] == x[0]:
         return float(y[-1])
     return float(np.trapezoid(y, x) / (x[-1] - x[0]))
 
 
 def first_reached(x: Float[Array, " n"], y: Float[Array, " n"], threshold: float) -> float:
-    """Where the curve, straight between its points, first reaches the threshold; infinity if nowhere."""
+    """Returns where the curve, straight between its points, first reaches the threshold; infinity if nowhere."""
     above = np.flatnonzero(y >= threshold)
     if len(above) == 0:
         return float("inf")

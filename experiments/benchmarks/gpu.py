@@ -28,7 +28,7 @@ BUDGET_S = 570.0
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much to measure. `SMALL` runs on a CPU, to test the code."""
+    """Sizes of the measurements. `SMALL` runs on a CPU, to test the code."""
 
     environments: tuple[int, ...] = (1024, 4096, 16384)
     solver: tuple[tuple[int, int], ...] = (
@@ -51,7 +51,8 @@ SMALL = Sizes((4,), (), (), (2,), 4, 2, 4, 16, -1e9, 4)
 def bench_gpu(
     sizes: Sizes = Sizes(), budget_s: float = BUDGET_S, save: Callable = lambda _: None
 ) -> dict[str, Any]:
-    """Figures by name, control steps per second unless the name says otherwise; `save` is called with all so far."""
+    """Returns figures by name, control steps per second unless the name says otherwise; calls `save` with all so
+    far."""
     begin = time.perf_counter()
     figures: dict[str, Any] = {}
 
@@ -81,7 +82,8 @@ def bench_gpu(
 
 
 def gpu_config(num_envs: int, num_steps: int = 16, **changes: Any) -> PPOConfig:
-    """The walker's default learner, with minibatches that grow with the number of environments."""
+    """Returns the configuration of the walker's default learner, with minibatches that grow with the number of
+    environments."""
     default = preset("walker", "ppo", PPOConfig)
     minibatches = max(1, min(16, num_envs * num_steps // 2048))
     return dataclasses.replace(
@@ -92,10 +94,12 @@ def gpu_config(num_envs: int, num_steps: int = 16, **changes: Any) -> PPOConfig:
 def stepping(
     num_envs: int, num_steps: int, solver: tuple[int, int] | None = None
 ) -> dict[str, float]:
+    """Returns compile time and steps per second of the environment on the mjx engine."""
     return _timed(lambda: workloads.environment(num_envs, "mjx", num_steps, solver))
 
 
 def training(num_envs: int, num_seeds: int, num_steps: int) -> dict[str, float]:
+    """Returns compile time and steps per second of training on the mjx engine, all seeds together."""
     algo = PPO(gpu_config(num_envs, num_steps), envs.make("walker", backend="mjx"))
     return _timed(lambda: workloads.training(algo, num_seeds))
 
@@ -142,7 +146,7 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
 
 
 def _timed(prepare: Callable[[], Callable[[], int]], seconds: float = 3.0) -> dict[str, float]:
-    """Compile time, then the rate."""
+    """Returns compile time and rate."""
     begin = time.perf_counter()
     try:
         run = prepare()

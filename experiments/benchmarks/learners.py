@@ -149,7 +149,7 @@ class _Theirs(NamedTuple):
 
 
 def _ppo(config: PPOConfig) -> _Theirs:
-    """The same number of steps in one environment, hence minibatches of the same size and number."""
+    """Returns the same number of steps in one environment, hence minibatches of the same size and number."""
     steps = config.num_envs * config.num_steps
     arguments = {
         "n_steps": steps,
@@ -160,7 +160,8 @@ def _ppo(config: PPOConfig) -> _Theirs:
 
 
 def _sac(config: OffPolicyConfig) -> _Theirs:
-    """`gradient_steps` after every `train_freq` steps of one environment are our `update_ratio` in lowest terms."""
+    """Returns our `update_ratio` in lowest terms: `gradient_steps` after every `train_freq` steps of one
+    environment."""
     ratio = Fraction(config.update_ratio).limit_denominator(1000)
     arguments = {
         "train_freq": ratio.denominator,
@@ -203,7 +204,7 @@ _THEIRS: dict[str, tuple[str, Callable[[Any], _Theirs]]] = {
 
 
 def _rejax(config: PPOConfig) -> dict[str, Any]:
-    """Its names for the same numbers; one call of its `train` does as many iterations as ours is timed in."""
+    """Returns our numbers under Rejax's names; one call of its `train` does as many iterations as ours is timed in."""
     steps = ITERATIONS * config.num_envs * config.num_steps
     return {
         "num_envs": config.num_envs,

@@ -58,6 +58,7 @@ def main() -> None:
 
 
 def bench_page() -> int:
+    """Writes results/bench/README.md and returns 0."""
     if sys.argv[1:]:
         raise ValueError("python -m experiments.benchmarks.page takes no arguments")
     path = FOLDER / "README.md"
@@ -67,6 +68,7 @@ def bench_page() -> int:
 
 
 def text(folder: Path) -> str:
+    """Returns the page of the figures in `folder`."""
     names = ("mujoco", "mujoco-threads", "classic", "learners", "tokens")
     *tasks, learners, tokens = files = [
         json.loads((folder / f"{name}.json").read_text()) for name in names

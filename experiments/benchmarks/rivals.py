@@ -26,8 +26,8 @@ GYMNAX = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-
 
 
 class Rival:
-    """A worker process; `setting` is the number of environments, or what else `worker` wants to know. Raises
-    ValueError, with its last words, where it cannot run the task."""
+    """A worker process that measures a rival. `setting`: the number of environments, or the JSON that `worker` reads.
+    Raises ValueError, with the worker's last words, where it cannot run the task."""
 
     def __init__(
         self,
@@ -50,13 +50,14 @@ class Rival:
         self._answer()  # "ready"
 
     def measure(self, seconds: float) -> float:
-        """Steps per second."""
+        """Returns steps per second over `seconds`."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
         return float(self._answer())
 
     def close(self) -> None:
+        """Ends the worker."""
         self._process.communicate()
         self._words.close()
 
@@ -80,7 +81,7 @@ def start(
     setting: int | str,
     worker: Path,
 ) -> None:
-    """Adds the rival of this name to `rivals`, or says why it cannot run there."""
+    """Adds the rival of this name to `rivals`, or prints why it cannot run."""
     try:
         rivals[name] = Rival(python or sys.executable, name, task, setting, worker)
     except ValueError as error:
@@ -90,7 +91,8 @@ def start(
 def against_rivals(
     task: str, python: Path | None, rounds: int, seconds: float, num_envs: int = NUM_ENVS
 ) -> dict[str, float]:
-    """Rates of one task, and how many times faster than each rival ours is (median over rounds)."""
+    """Returns the rates of one task in steps per second, and how many times as fast as each rival ours is (medians over
+    rounds)."""
     rivals = {"sync": Rival(sys.executable, "sync", task, num_envs)}
     try:
         for name in ("envpool", "gymnax") if task in GYMNAX else ("envpool",):
@@ -111,7 +113,7 @@ def against_rivals(
 
 
 def take_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each in turn, `rounds` times over."""
+    """Measures each in turn, `rounds` times over, and returns the rates of each."""
     rates: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
         for name, measure in measures.items():

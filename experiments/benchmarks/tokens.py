@@ -30,7 +30,7 @@ VOCABULARY = 13
 
 
 def bench_tokens(rounds: int, seconds: float) -> dict[str, float]:
-    """Tokens a second, and ratios of neighbouring measurements."""
+    """Returns tokens per second, and ratios of neighbouring measurements."""
     workloads = {
         "tokens/cached": writing(cached=True),
         "tokens/uncached": writing(cached=False),
@@ -55,7 +55,7 @@ def bench_tokens(rounds: int, seconds: float) -> dict[str, float]:
 
 
 def writing(*, cached: bool) -> Callable[[], int]:
-    """Responses of full length by the default transformer."""
+    """Returns a workload that generates responses of full length with the default transformer."""
     network = token_model(TransformerConfig(VOCABULARY))
     params = network.init(jax.random.key(0))
     prompts = jax.random.randint(jax.random.key(1), (SEQUENCES, PROMPT), 2, VOCABULARY)
@@ -77,7 +77,8 @@ def writing(*, cached: bool) -> Callable[[], int]:
 
 
 def learning(name: str) -> Callable[[], int]:
-    """Iterations on sorting, by the preset; nothing has been imitated, for that is not what is timed."""
+    """Returns a workload of training iterations on sorting, with the preset and without imitation, which is not
+    timed."""
     learner: Any = TOKEN_ALGORITHMS[name]
     config = dataclasses.replace(preset("tokens-sort", name, learner.Config), imitation_steps=0)
     algo = learner(config, make_tokens("sort"))

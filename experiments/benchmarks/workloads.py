@@ -1,5 +1,5 @@
-"""What the benchmarks time. Each function prepares (and compiles) a workload and returns a function that does some
-steps of it and says how many."""
+"""Workloads of the benchmarks. Each function prepares and compiles a workload, and returns a function that takes some
+steps and returns their number."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ITERATIONS = 4  # of training, in one call of its program
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:
-    """Steps per second: `run` does some steps and says how many."""
+    """Returns steps per second; `run` takes some steps and returns their number."""
     steps, begin = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begin) < seconds:
         steps += run()
@@ -38,16 +38,16 @@ def rate(run: Callable[[], int], seconds: float) -> float:
 
 
 def walker(backend: Backend) -> MujocoEnv:
-    """The walking robot."""
+    """Returns the walking robot on an engine."""
     env = envs.make("walker", backend=backend)
     assert isinstance(env, MujocoEnv)
     return env
 
 
 def raw_physics(env: MujocoEnv, num_envs: int, stripped: bool = False) -> Callable[[], int]:
-    """The C MuJoCo of an environment on the native engine alone, through `mujoco.rollout` on every core; all robots are
-    reset after RESET_EVERY control steps. With MuJoCo's clock and the model as it is; `stripped`: as our engine steps,
-    without the clock and with the optimised copy of the model (envs/process.py, envs/physics/optimised.py)."""
+    """Returns a workload of the environment's C MuJoCo alone, through `mujoco.rollout` on every core, every state reset
+    after RESET_EVERY control steps. Physics is as MuJoCo's Python package has it, or, if `stripped`, as our engine
+    steps: without MuJoCo's clock, and with the optimised copy of the model (envs/process.py, envs/physics/optimised.py)."""
     model = env.engine.stepped if stripped else env.engine.model
     substeps = env.engine.substeps
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
@@ -95,7 +95,8 @@ def environment(
     num_steps: int = 64,
     solver: tuple[int, int] | None = None,
 ) -> Callable[[], int]:
-    """The environment under jit; `solver` is (iterations, line-search steps) in place of the model's own."""
+    """Returns a workload of the walker under jit; `solver` is (iterations, line-search steps) in place of the model's
+    own."""
     env = walker(backend)
     if solver is not None:
         model = copy.copy(env.engine.model)
@@ -107,7 +108,7 @@ def environment(
 
 
 def stepping(env: base.Env, num_envs: int, num_steps: int = 64) -> Callable[[], int]:
-    """Any environment under jit, random actions, episodes following one another."""
+    """Returns a workload of any environment under jit: random actions, episodes one after another."""
     # Beforehand, as for `raw_physics` and the rivals: actions are the policy's business.
     actions = _random_actions(env.action_space, jax.random.key(2), (num_steps, num_envs))
 
@@ -148,9 +149,9 @@ def _random_actions(space, key, lead):
 
 
 def same_robots(num_envs: int) -> Callable[[], int]:
-    """The environment under jit on the robots of `raw_physics`: no episode ends, all are reset after 40 steps. What it
-    lacks of raw speed is overhead; `environment` also has more physics to do, for it stands robots up as soon as they
-    fall, and a robot on its feet has contacts to solve."""
+    """Returns a workload of the environment under jit on the robots of `raw_physics`: no episode ends, and every robot
+    is reset after RESET_EVERY steps. Its distance from raw speed is overhead. `environment` has more physics to do:
+    robots stand up again as soon as they fall, and robots on their feet have contacts to solve."""
     env = walker("native")
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
     running = base.Running(start, jnp.zeros(num_envs, jnp.int32))
@@ -177,7 +178,8 @@ def same_robots(num_envs: int) -> Callable[[], int]:
 
 
 def training(algo: Any, num_seeds: int = 1) -> Callable[[], int]:
-    """Iterations of a learner, `num_seeds` at once, as the training loop runs them; its warm-up is over."""
+    """Returns a workload of a learner's iterations, `num_seeds` at once, as the training loop runs them, after its
+    warm-up."""
     programs = Programs(algo, num_seeds, evaluator("control").run)
     states = programs.init(jax.vmap(jax.random.key)(jnp.arange(num_seeds)))
 

@@ -1,1 +1,1 @@
-"""How every command reads its line, speaks, and ends."""
+"""The command line: flags, messages, exit codes, locks, files written whole."""

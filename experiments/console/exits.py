@@ -1,4 +1,4 @@
-"""How every command ends: with an exit code, and with one line on stderr where something was wrong."""
+"""Exit codes of every command, and the one line on stderr where something is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OF_HOST = (HostError, jax.errors.JaxRuntimeError, ValueError, MemoryError)
 
 
 class InputError(Exception):
-    """Something given to a command is wrong: the message says what, in one line."""
+    """Wrong input to a command; the message says in one line what is wrong."""
 
 
 def run_main(body: Callable[[], int | None]) -> None:
@@ -43,8 +43,8 @@ def run_main(body: Callable[[], int | None]) -> None:
 
 
 def fail_host(error: Exception) -> int:
-    """One line where the environment failed that is stepped on the host, or where memory has run out; else `error` is
-    raised again."""
+    """Prints one line where an environment on the host has failed, or memory has run out, and returns FAILED; raises
+    `error` again otherwise."""
     said = host_failure(error)
     if said is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
         said = f"out of memory: {str(error).splitlines()[0]}"
@@ -54,7 +54,7 @@ def fail_host(error: Exception) -> int:
 
 
 def fail(error: Exception, code: int = BAD_INPUT) -> int:
-    """One line on stderr. Returns `code`."""
+    """Prints an error in one line on stderr and returns `code`."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror

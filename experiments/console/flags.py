@@ -28,7 +28,8 @@ ImportFlag = Annotated[
 
 
 def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: str) -> Any:
-    """`tyro.cli` with its boxes turned into a ValueError of one line. `--help` raises SystemExit(0)."""
+    """Reads a command line with `tyro.cli`. Raises ValueError with one line in place of tyro's boxes; SystemExit(0) for
+    `--help`."""
     errors = io.StringIO()
     program = Path(sys.argv[0])
     is_package = program.stem == "__main__"
@@ -58,7 +59,7 @@ def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: 
 
 
 def dashed(name: str) -> str:
-    """A field's name as that of its flag."""
+    """Returns the name of a field's flag, without its hyphens in front."""
     return _KEYWORDS.get(name, name.replace("_", "-"))
 
 
@@ -70,7 +71,7 @@ def _unknown(flag: str, arguments: type) -> str:
 
 
 def _flag_names(arguments: type) -> list[str]:
-    """Those of a dataclass of flags, or of dataclasses of flags."""
+    """Returns the flags of a dataclass, and of the dataclasses in it."""
     names, kinds = [], typing.get_type_hints(arguments)
     for name in (field.name for field in dataclasses.fields(arguments)):
         kind = kinds[name]
@@ -84,7 +85,7 @@ def _flag_names(arguments: type) -> list[str]:
 
 
 def _unboxed(text: str) -> str:
-    """The message in what tyro prints: a box, or rules of hyphens where the terminal has no box to draw with."""
+    """Returns the message in tyro's output: a box, or rules of hyphens where the terminal has no box to draw with."""
     sections: list[list[str]] = [[]]
     for line in text.splitlines():
         inside = line.strip().strip("│").strip()

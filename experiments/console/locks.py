@@ -22,13 +22,13 @@ NAMES = (NAME, f"{NAME}.held")  # the second only where the system has no locks 
 
 
 class FolderBusyError(ValueError):
-    """Another process is at work there."""
+    """Raised where another process works in a folder."""
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path, who: str) -> Iterator[IO]:
-    """Holds `folder`, which is made where it is missing, until the end, or until the last process ends that inherited
-    the lock (on Windows nobody does).
+    """Holds `folder`, which is made where it is missing, until the end of `with`, or until the last process ends that
+    inherited the lock (on Windows none does).
 
     Args:
       who: whoever may hold it already, for the error.
@@ -64,7 +64,7 @@ def _is(path: Path, lock: IO) -> bool:
 
 
 def _take(lock: IO, path: Path) -> bool:
-    """Whether the lock was free."""
+    """Takes the lock; False where it is not free."""
     try:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +83,7 @@ def _take(lock: IO, path: Path) -> bool:
 
 
 def _release(lock: IO, path: Path) -> None:
-    """Closing does it, but where a file's being there is the lock."""
+    """Releases the lock where closing the file does not."""
     if fcntl is None and msvcrt is not None:
         lock.seek(0)
         msvcrt.locking(lock.fileno(), msvcrt.LK_UNLCK, 1)
@@ -92,7 +92,7 @@ def _release(lock: IO, path: Path) -> None:
 
 
 def _unless_killed(path: Path) -> str:
-    """What to do where a lock outlives its holder."""
+    """Returns advice where a lock can outlive its holder, else ""."""
     lasting = fcntl is None and msvcrt is None
     return f"; if none is, remove {_held(path)}" if lasting else ""
 

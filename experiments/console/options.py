@@ -35,6 +35,8 @@ _KNOWN = {
 
 @dataclasses.dataclass(frozen=True)
 class Option:
+    """A parameter of an environment's factory that a command line can give."""
+
     name: str  # of the parameter
     kind: Any  # a type that tyro can read from a command line
     default: Any  # tyro.MISSING: has to be given
@@ -43,7 +45,7 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Options as a dataclass for tyro, and back."""
+    """An environment's options as a dataclass for tyro, and back."""
 
     type: type  # a dataclass with a field for each option
     names: dict[
@@ -52,7 +54,8 @@ class Flags:
     default: Any  # an instance of `type`
 
     def kwargs(self, given: Any) -> dict[str, Any]:
-        """The factory's keyword arguments, from an instance of `type`.
+        """Returns the factory's keyword arguments, from an instance of `type`. Defaults are among them, for the record;
+        but JSON has no infinities. Raises ValueError for one that was given.
 
         Defaults are among them, for the record; but JSON has no infinities. Raises ValueError for one that was given.
         """
@@ -68,11 +71,13 @@ class Flags:
 
     @property
     def renamed(self) -> dict[str, str]:
+        """Flags that differ from their option's name: field to option."""
         return {field: name for field, name in self.names.items() if field != name}
 
 
 def flags(factory: Callable, taken: Iterable[str], stored: dict[str, Any] | None = None) -> Flags:
-    """The options of `factory` as flags. One whose name is `taken` gets the prefix `env_`.
+    """Returns the options of `factory` as flags. An option whose name is `taken` gets the prefix `env_`. `stored`
+    values, of a run to be resumed, come before the factory's own defaults.
 
     `stored` are values that go before the factory's own defaults: those of a run to be resumed.
     """
@@ -90,14 +95,14 @@ def flags(factory: Callable, taken: Iterable[str], stored: dict[str, Any] | None
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:
-    """The name of an option's flag: the option's own, behind `env_` where that is `taken`."""
+    """Returns the name of an option's flag: its own, with `env_` in front where that is `taken`."""
     while name in taken:
         name = f"env_{name}"
     return name
 
 
 def options(factory: Callable) -> list[Option]:
-    """The parameters of `factory` that a command line can give."""
+    """Returns the parameters of `factory` that a command line can give."""
     if isinstance(factory, TokenFactory):
         return _of_tokens(factory)
     if isinstance(factory, RenamedOptions):
@@ -123,7 +128,7 @@ def options(factory: Callable) -> list[Option]:
 
 
 def _of_tokens(factory: TokenFactory) -> list[Option]:
-    """Those of the task, with what its name says as defaults, then those of its environment."""
+    """Returns the options of the task, with those that its name implies as defaults, then those of its environment."""
     own = [
         dataclasses.replace(option, default=factory.fixed.get(option.name, option.default))
         for option in options(factory.task)
@@ -133,7 +138,7 @@ def _of_tokens(factory: TokenFactory) -> list[Option]:
 
 
 def _kind(annotation: Any, default: Any) -> Any:
-    """The type of the flag; None: there can be none."""
+    """Returns the type of the flag; None where there can be none."""
     if not _flaggable(annotation):
         return type(default) if type(default) in _SIMPLE else None
     if default is None and not _accepts_none(annotation):
@@ -161,7 +166,7 @@ def _accepts_none(kind: Any) -> bool:
 
 
 def _holds(kind: Any, default: Any) -> bool:
-    """Whether a default is of the annotated type; an integer is a float."""
+    """Tells that a default is of the annotated type; an integer is a float."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return default in parts
@@ -173,7 +178,7 @@ def _holds(kind: Any, default: Any) -> bool:
 
 
 def _annotations(factory: Callable) -> dict[str, Any]:
-    """By name; those that cannot be resolved are left out."""
+    """Returns annotations by name; those that cannot be resolved are left out."""
     owners = factory.__mro__[::-1] if isinstance(factory, type) else (factory,)
     found: dict[str, Any] = {}
     for owner in owners:
@@ -187,7 +192,7 @@ def _annotations(factory: Callable) -> dict[str, Any]:
 
 
 def _helps(factory: Callable) -> dict[str, str]:
-    """What the source says of each parameter, in one line."""
+    """Returns the source's help for each parameter, in one line."""
     owners = factory.__mro__[::-1] if isinstance(factory, type) else (factory,)
     found: dict[str, str] = {}
     for owner in owners:
@@ -199,7 +204,7 @@ def _helps(factory: Callable) -> dict[str, str]:
 
 
 def _beside_fields(owner: type) -> dict[str, str]:
-    """The string after each field, or the comment behind it, or above it."""
+    """Returns the string after each field, or the comment beside it, or above it."""
     try:
         source = textwrap.dedent(inspect.getsource(owner))
         body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
@@ -225,6 +230,6 @@ def _is_comment(line: str) -> bool:
 
 
 def lasting(value: Any) -> bool:
-    """Whether JSON can keep it."""
+    """Tells that JSON can keep a value."""
     values = value if isinstance(value, tuple) else (value,)
     return all(not isinstance(x, float) or math.isfinite(x) for x in values)

@@ -38,7 +38,7 @@ def check_file(path: Path, wrote: Callable[[str], bool], flag: str) -> None:
 
 @contextlib.contextmanager
 def staged(out: Path, ours: Ours) -> Iterator[Path]:
-    """A fresh folder to write in; what is in it at the end of `with` goes into `out`, all of it or nothing.
+    """Yields a fresh folder to write in; at the end of `with` its files move into `out`, all or none.
 
     Nothing is replaced but files of `ours`, and figures that a page of ours in `out` shows. Raises ValueError, before
     anything in `out` has changed, where something else would be.
@@ -60,7 +60,8 @@ def staged(out: Path, ours: Ours) -> Iterator[Path]:
 
 
 def figures(out: Path, names: Iterable[str]) -> Ours:
-    """Figures hold no mark: they are ours where the page in `out` shows them. Whose the page is, `check` sees to."""
+    """Returns, for each name of a figure, a function that tells that the page in `out` shows it: figures hold no mark
+    of their own, and `check` judges the page."""
     shown = _shown_in(out / PAGE)
     return {name: lambda _, name=name: name in shown for name in names}  # type: ignore[misc]
 
@@ -77,8 +78,8 @@ def write(path: Path, text: str) -> None:
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """A name of a file for each, without suffix: plain characters, and no two alike, not even where the file system
-    takes capitals for small letters."""
+    """Returns a file name for each name, without suffix: plain characters, no two alike, not even where the file system
+    ignores case."""
     found: dict[str, str] = {}
     for name in dict.fromkeys(names):
         plain = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.")[:_LONGEST] or "unnamed"
@@ -102,7 +103,7 @@ def _text(path: Path) -> str:
 
 
 def _shown_in(page: Path) -> set[str]:
-    """Names of the figures that a page shows: of each as PNG and as SVG."""
+    """Returns the names of the figures that a page shows, each as PNG and as SVG."""
     if not page.is_file():
         return set()
     shown = re.findall(r"\]\(([^()\s]+)\)", _text(page))
@@ -111,5 +112,5 @@ def _shown_in(page: Path) -> set[str]:
 
 
 def _nearest(out: Path) -> Path:
-    """The folder itself, or the nearest above it that there is."""
+    """Returns the folder itself, or the nearest one above it that exists."""
     return next(folder for folder in (out, *out.parents, Path()) if folder.is_dir())

@@ -24,7 +24,7 @@ def refuse_shadows() -> None:
 
 
 def _shadowed() -> str | None:
-    """What is in the way, in one line; None: nothing."""
+    """Returns one line on a package that stands in the way; None where none does."""
     ours = Path(__file__).resolve().parents[2]
     for name in _NEEDED:
         found = _location(name)
@@ -39,7 +39,7 @@ def _shadowed() -> str | None:
 
 
 def _location(name: str) -> Path | None:
-    """The folder of a package, or the file of a module, that `import name` finds."""
+    """Returns the folder of a package, or the file of a module, that `import name` finds."""
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:  # made by hand

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class RunInterruptedError(Exception):
-    """The run was asked to stop; a checkpoint has been saved.
+    """Raised where a signal has stopped a run, after a checkpoint has been saved.
 
     With `at_work` it was given up instead: another thread still builds or runs a program, and only the end of the
     process can stop that thread. Checkpoints from before are whole.
@@ -37,7 +37,7 @@ class RunInterruptedError(Exception):
 
 
 class Stop:
-    """Within `with Stop() as stop`, `stop.received` is the number of the signal that arrived, or None."""
+    """Records in `received` the number of the signal that arrives within `with Stop() as stop`; None before."""
 
     received: int | None = None
 
@@ -61,7 +61,7 @@ class Stop:
 
 
 def _say(text: str) -> None:
-    """To stderr, past Python's buffers, which a handler may find half written. Whoever read it may be gone."""
+    """Writes to stderr past Python's buffers, which a handler may find half written. The reader may be gone."""
     with contextlib.suppress(OSError):
         os.write(2, text.encode())
 
@@ -81,7 +81,7 @@ class Worker:
         self._thread.shutdown(wait=not at_work, cancel_futures=True)
 
     def run(self, program: Callable[[], Result], at_once: Callable[[], bool]) -> Result:
-        """The program's result.
+        """Runs the program and returns its result.
 
         Raises RunInterruptedError where a signal arrives and `at_once` says that there is nothing to wait for, or the
         program goes on for GRACE_SECONDS.

@@ -14,7 +14,7 @@ _ERRORS = "stride.plainly"
 
 
 class _Lasting(io.FileIO):
-    """A file descriptor that takes everything; what cannot be written (a reader that went away, a full disk) is
+    """A file descriptor that accepts everything; data that cannot be written (a reader that went away, a full disk) is
     dropped."""
 
     def write(self, data, /) -> int:

@@ -22,7 +22,7 @@ _KEY_TAG = 0x6576616C  # "eval": sets evaluation's stream apart from training's
 
 
 class Episodes(NamedTuple):
-    """N episodes."""
+    """Figures and recorded states of N episodes."""
 
     returns: Any  # [N] float32
     lengths: Any  # [N] int32
@@ -35,7 +35,7 @@ class Episodes(NamedTuple):
 
 
 def keys(seed: int, first: int, n: int) -> PRNGKeyArray:
-    """The keys of the evaluation episodes `first` to `first + n` of a seed."""
+    """Returns the keys of the evaluation episodes `first` to `first + n` of a seed."""
     key = jax.random.fold_in(jax.random.key(seed), _KEY_TAG)
     return jax.random.split(jax.random.fold_in(key, first), n)
 
@@ -49,8 +49,8 @@ def records(env: Env) -> int:
 
 
 def recorded_steps(env: Env, record: int) -> int:
-    """Of how many steps the states are kept where those of `record` episodes are: of all, if of all episodes; else of
-    those that a video shows, for there may be a billion."""
+    """Returns the number of steps whose states are kept for `record` episodes: all steps if all episodes are recorded,
+    else the steps that a video shows, for there may be a billion."""
     limit, shown = env.max_episode_steps, frame_rate.shown_steps(env)
     if not record:
         return 0
@@ -78,7 +78,7 @@ def evaluation_bytes(env: Env, episodes: int, record: int | None = None) -> int:
 
 
 def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int) -> Episodes:
-    """One episode for each key, all at once; ends with the last of them. A pure function.
+    """Runs one episode for each key, all at once, until the last of them ends. A pure function.
 
     The states of the first `record` episodes are kept, as many as `recorded_steps` says: all of them would be gigabytes
     where states are large, or episodes long. What is not finite ends an episode, `bad` says which it was; one whose
@@ -136,7 +136,7 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int)
 
 
 def arrays(tree: Any) -> Any:
-    """Random keys as the numbers they are: they cannot leave the program."""
+    """Returns the tree with PRNG keys as the numbers they are: keys cannot leave the program."""
 
     def plain(x):
         is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
@@ -146,8 +146,8 @@ def arrays(tree: Any) -> Any:
 
 
 def concatenate(parts: list[Episodes]) -> Episodes:
-    """Several batches of episodes as one, in NumPy. Where only a batch's first episodes were recorded, those of the
-    first batch remain."""
+    """Joins batches of episodes into one, in NumPy. Where only the first episodes of a batch were recorded, those of
+    the first batch remain."""
 
     def join(axis: int, xs: list[Any]) -> Any:
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(y) for y in x], axis), *xs)
@@ -163,7 +163,7 @@ def concatenate(parts: list[Episodes]) -> Episodes:
 
 
 def recorded(episodes: Episodes) -> int:
-    """How many of the episodes, the first ones, were recorded."""
+    """Returns the number of episodes, from the first on, that were recorded."""
     return 0 if episodes.rewards is None else episodes.rewards.shape[1]
 
 
@@ -193,8 +193,8 @@ def report(env: Env, episodes: Episodes) -> dict[str, Any]:
 
 
 def typical(episodes: Episodes) -> int:
-    """The episode whose return is the median of those recorded (of all, if none was): the one to show. Those without a
-    step come last."""
+    """Returns the index of the recorded episode (of any, if none was recorded) whose return is the median: the one to
+    show. Episodes without a step come last."""
     shown = recorded(episodes) or None
     returns, begun = np.asarray(episodes.returns)[:shown], np.asarray(episodes.lengths)[:shown] > 0
     order = np.argsort(returns, kind="stable")
@@ -203,14 +203,14 @@ def typical(episodes: Episodes) -> int:
 
 
 def episode(episodes: Episodes, n: int) -> tuple[Any, np.ndarray]:
-    """The recorded states and rewards of episode `n`, as long as it lasted or was recorded."""
+    """Returns the recorded states and rewards of episode `n`, to its end or the end of the record."""
     length = episodes.lengths[n]
     seen = (episodes.states, episodes.rewards)
     return jax.tree.map(lambda x: np.asarray(x)[:length, n], seen)
 
 
 def mean_of(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Entry by entry, over seeds; `walks` becomes the share of seeds that walk."""
+    """Averages reports over seeds, entry by entry; `walks` becomes the share of seeds that walk."""
     first = reports[0]
     return {name: _mean([r[name] for r in reports]) for name in first}
 

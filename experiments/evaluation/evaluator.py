@@ -1,4 +1,4 @@
-"""What the training loop and the end of a run want of an evaluation, whatever is evaluated."""
+"""The interface of an evaluation, for the training loop and the end of a run: control and tokens alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FINAL_BATCHES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """`found` is what `run` gives, of one seed and on the host."""
+    """The functions of one kind of evaluation. `found` is the result of `run` for one seed, on the host."""
 
     at_start: bool  # also before training
     episodes: Callable[[int, Any], int]  # (total steps, algorithm): how many at each mark
@@ -32,18 +32,20 @@ class Evaluator:
 
 
 def evaluator(domain: Domain) -> Evaluator:
+    """Returns the evaluator of a domain."""
     return _TOKENS if domain == "tokens" else _CONTROL
 
 
 def evaluation_episodes(total_steps: int, max_episode_steps: int) -> int:
-    """At each mark. About an eighth of the training's steps go into all marks together, so that looking does not
-    take longer than learning where episodes are long."""
+    """Returns the number of episodes at each mark. About an eighth of the training's steps go into all marks together,
+    so that evaluation does not take longer than learning where episodes are long."""
     share = total_steps / (8 * metrics.MARKS * max_episode_steps)
     return int(np.clip(share, 16, 128))
 
 
 def final_batches(env: Env, episodes: int) -> int:
-    """How many times those of a mark: enough for the environment's episode report, however few a mark has."""
+    """Returns the size of the final evaluation in marks: enough episodes for the environment's report, however few a
+    mark has."""
     return max(FINAL_BATCHES, -(-env.recorded_episodes // episodes))
 
 

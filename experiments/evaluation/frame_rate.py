@@ -14,7 +14,7 @@ SLOWEST, FASTEST = (
 
 
 def frame_rate(env: Env) -> float | None:
-    """`render_fps` as a number, of whatever kind it was; None: there is nothing to see.
+    """Returns `render_fps` as a number; None where there is nothing to see.
 
     Raises ValueError in one line where it is no number, or no such number of steps a second.
     """
@@ -35,7 +35,7 @@ def frame_rate(env: Env) -> float | None:
 
 
 def drawable(env: Env) -> bool:
-    """Whether a video can be made: False also where `render_fps` is none that can be."""
+    """Tells that a video can be made; False also for an impossible `render_fps`."""
     try:
         return frame_rate(env) is not None
     except ValueError:

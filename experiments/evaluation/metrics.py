@@ -27,11 +27,12 @@ _PER_EPISODE = ("train/return", "train/length")
 
 
 def row_iterations(total: int) -> int:
+    """Returns the number of iterations in a row of metrics."""
     return max(1, total // ROWS)
 
 
 def evaluation_marks(total: int, points: int = MARKS) -> list[int]:
-    """The iterations after which training is evaluated, the last one included; each ends a row."""
+    """Returns the iterations after which training is evaluated, the last one included; each ends a row."""
     every = row_iterations(total)
     rows = -(-total // every)
     ends = {-(-rows * k // points) for k in range(1, points + 1)}
@@ -39,7 +40,8 @@ def evaluation_marks(total: int, points: int = MARKS) -> list[int]:
 
 
 def aggregate(pending: Pending, seed_index: int) -> dict[str, float | None]:
-    """One row's figures: returns and lengths weighted by episodes, counts and times summed, the rest averaged."""
+    """Returns one row's figures: returns and lengths weighted by episodes, counts and times summed, the rest
+    averaged."""
     columns = {name: np.asarray(x, np.float64)[:, seed_index] for name, x in pending.items()}
     row: dict[str, float | None] = {}
     for name, x in columns.items():
@@ -54,7 +56,7 @@ def aggregate(pending: Pending, seed_index: int) -> dict[str, float | None]:
 
 
 def first_nonfinite(buffers: dict[str, np.ndarray]) -> tuple[int, int, str] | None:
-    """The earliest (iteration, seed, metric) at which learning broke down; `buffers` are [n, seeds]."""
+    """Returns the earliest (iteration, seed, metric) that is not finite; `buffers` are [n, seeds]."""
     found = [
         (int(i), int(seed), name)
         for name, x in buffers.items()
@@ -65,7 +67,7 @@ def first_nonfinite(buffers: dict[str, np.ndarray]) -> tuple[int, int, str] | No
 
 
 def extend(pending: Pending, buffers: dict[str, np.ndarray]) -> Pending:
-    """`pending` with the iterations in `buffers` behind it."""
+    """Returns `pending` with the iterations of `buffers` appended."""
     return {name: [*pending.get(name, []), *x.tolist()] for name, x in buffers.items()}
 
 

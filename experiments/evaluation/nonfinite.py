@@ -27,7 +27,7 @@ Found = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where iterations stand in a run."""
+    """The place of some iterations in a run."""
 
     begin: int  # environment steps before the first of them
     iteration_steps: int
@@ -47,7 +47,7 @@ class Tally:
 
 
 def split(buffers: dict[str, np.ndarray], iteration_steps: int) -> tuple[Found, dict[str, Any]]:
-    """What was not finite in each iteration, and the metrics without it."""
+    """Separates the counts of non-finite steps of each iteration from the other metrics."""
     rest = {k: x for k, x in buffers.items() if not k.startswith(PREFIX)}
     if len(rest) == len(buffers):
         return {}, rest
@@ -60,7 +60,7 @@ def split(buffers: dict[str, np.ndarray], iteration_steps: int) -> tuple[Found, 
 
 
 def counted(tally: Tally, found: Found) -> Tally:
-    """The tally after further iterations."""
+    """Returns the tally after further iterations."""
     if not found:
         return tally
     taken, steps = (found[name].astype(np.int64) for name in ("taken", "steps"))
@@ -73,13 +73,13 @@ def counted(tally: Tally, found: Found) -> Tally:
 
 
 def shares(tally: Tally) -> list[float]:
-    """The share of a run's steps that were not finite, of each seed."""
+    """Returns the share of a run's steps that were not finite, for each seed."""
     pairs = zip(tally.nonfinite, tally.taken, strict=True)
     return [bad / max(taken, 1) for bad, taken in pairs]
 
 
 def warning(found: Found, place: Place) -> str | None:
-    """The line about some of the steps; None: all were finite."""
+    """Returns a line about steps that were not finite; None where all were."""
     worst = _earliest(found, "steps")
     if worst is None:
         return None
@@ -94,7 +94,8 @@ def warning(found: Found, place: Place) -> str | None:
 
 
 def spoiled_start(found: Found, place: Place) -> str | None:
-    """The line about an episode's first observation that is not finite: nothing can stand in its place."""
+    """Returns a line about an episode whose first observation is not finite, for which nothing can be substituted; None
+    where there is none."""
     bad = _earliest(found, "start")
     if bad is None:
         return None
@@ -107,8 +108,8 @@ def spoiled_start(found: Found, place: Place) -> str | None:
 
 
 def hopeless(tally: Tally, found: Found, place: Place, over: bool) -> str | None:
-    """The line about a run with nothing to learn from: the last ENOUGH steps, or all of it where it is `over`, were not
-    finite. None: there is."""
+    """Returns a line about a run with nothing to learn from: its last ENOUGH steps, or all of them where it is `over`,
+    were not finite. None otherwise."""
     for seed, streak in enumerate(tally.streak):
         if streak >= ENOUGH or (over and streak == tally.taken[seed]):
             which = f"the last {streak} steps (seed {place.seed + seed})"
@@ -117,8 +118,8 @@ def hopeless(tally: Tally, found: Found, place: Place, over: bool) -> str | None
 
 
 def broken(metrics_of: dict[str, np.ndarray], params: Any, place: Place) -> str | None:
-    """The line about the first result of learning that is not finite, a metric [iterations, seeds] or a parameter
-    [seeds, ...] after the last iteration; None: all are."""
+    """Returns a line about the first result of learning that is not finite, a metric [iterations, seeds] or a parameter
+    [seeds, ...] after the last iteration; None where all are."""
     first = metrics.first_nonfinite(metrics_of)
     if first is None:
         last = len(next(iter(metrics_of.values()))) - 1
@@ -139,7 +140,8 @@ def _nonfinite_seeds(params: Any) -> list[int]:
 
 
 def infos_warning(means: dict[str, np.ndarray], env: Env) -> str | None:
-    """The line about infos of the environment whose means [iterations, seeds] are not finite."""
+    """Returns a line about infos of the environment whose means [iterations, seeds] are not finite; None where all
+    are."""
     odd = [name for name, x in means.items() if not np.isfinite(x).all()]
     odd = [name for name in odd if not name.startswith(("train/", "loss/"))]
     # Only then: tracing an environment may take seconds.
@@ -151,7 +153,7 @@ def infos_warning(means: dict[str, np.ndarray], env: Env) -> str | None:
 
 
 def _infos(env: Env) -> set[str]:
-    """The names of the environment's infos."""
+    """Returns the names of the environment's infos."""
 
     def info(key):
         running, _ = base.reset(env, key)
@@ -162,7 +164,8 @@ def _infos(env: Env) -> set[str]:
 
 
 def episodes_warning(bad: np.ndarray, on_host: bool) -> str | None:
-    """The line about episodes of an evaluation, `bad` [N] as `experiments.evaluation.control.Episodes` has it."""
+    """Returns a line about episodes of an evaluation, `bad` [N] as in `experiments.evaluation.control.Episodes`; None
+    where all were finite."""
     n = int(np.count_nonzero(bad))
     if not n:
         return None
@@ -172,17 +175,17 @@ def episodes_warning(bad: np.ndarray, on_host: bool) -> str | None:
 
 
 def in_words(bad: np.ndarray, on_host: bool) -> str:
-    """The parts in a non-empty array of sums of `Bad`, with their verb: "observation is"."""
+    """Returns the parts in a non-empty array of sums of `Bad`, with their verb: "observation is"."""
     return _named([part for part in Bad if np.any(np.asarray(bad) & part)], on_host)
 
 
 def percent(share: float) -> str:
-    """A share in words of two digits: small ones are not rounded to nothing."""
+    """Returns a share as text with two digits: small ones are not rounded to nothing."""
     return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:.0f}%"
 
 
 def _earliest(found: Found, name: str) -> tuple[int, int] | None:
-    """(iteration, seed) of the first that is above 0."""
+    """Returns (iteration, seed) of the first value above 0; None where there is none."""
     where: Any = np.argwhere(found[name] > 0) if found else []
     return (int(where[0][0]), int(where[0][1])) if len(where) else None
 
@@ -192,7 +195,7 @@ def _parts(found: Found, place: Place) -> str:
 
 
 def _named(parts: Iterable[Bad], on_host: bool) -> str:
-    """ "observation is", or "state, observation and reward are"."""
+    """Returns "observation is", or "state, observation and reward are"."""
     names = {Bad.START: "first observation"}
     said = [names.get(part, _name(part)) for part in parts if not (on_host and part == Bad.STATE)]
     verb = "are" if len(said) > 1 else "is"

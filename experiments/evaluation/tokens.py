@@ -26,7 +26,7 @@ SHOWN = 4  # of PROMPTS, those whose first sample goes into samples.jsonl
 
 
 class Samples(NamedTuple):
-    """N prompts, K samples of each."""
+    """K samples for each of N prompts."""
 
     correct: Any  # [N, K] bool
     returns: Any  # [N, K] float32
@@ -38,7 +38,7 @@ class Samples(NamedTuple):
 
 
 def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
-    """As many prompts as there are keys. A pure function of the keys and the parameters."""
+    """Samples responses to as many prompts as there are keys. A pure function of the keys and the parameters."""
     n = keys.shape[0]
     prompt_key, sample_key = jax.random.split(keys[0])
     prompts = algo.env.held_out(prompt_key, n)
@@ -62,13 +62,15 @@ def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
 
 
 def concatenate(parts: list[Samples]) -> Samples:
+    """Joins batches of samples into one, in NumPy."""
     return Samples(
         *(np.concatenate([np.asarray(x) for x in leaf]) for leaf in zip(*parts, strict=True))
     )
 
 
 def pass_at(correct: Any, k: int) -> float:
-    """Mean over prompts of 1 - C(n - c, k) / C(n, k), for c right ones of n samples; `correct` [N, n]."""
+    """Returns the mean over prompts of 1 - C(n - c, k) / C(n, k), for c right ones of n samples; `correct` [N, n].
+    Raises ValueError for k above n."""
     n = correct.shape[1]
     if k > n:
         raise ValueError(f"pass@{k} cannot be estimated from {n} samples")
@@ -77,7 +79,7 @@ def pass_at(correct: Any, k: int) -> float:
 
 
 def row(found: Samples) -> dict[str, float]:
-    """Columns of metrics.jsonl."""
+    """Returns columns of metrics.jsonl."""
     return {
         "eval/return": float(np.mean(found.returns)),
         "eval/length": float(np.mean(found.lengths)),
@@ -89,7 +91,7 @@ def row(found: Samples) -> dict[str, float]:
 
 
 def report(algo: Any, found: Samples) -> dict[str, Any]:
-    """What summary.json says about one seed's final evaluation."""
+    """Returns the figures of one seed's final evaluation for summary.json."""
     return {
         "eval_return_mean": float(np.mean(found.returns)),
         "eval_return_std": float(np.std(found.returns)),
@@ -105,7 +107,7 @@ def report(algo: Any, found: Samples) -> dict[str, Any]:
 
 
 def trouble(algo: Any, found: Samples) -> str | None:
-    """The line about responses whose rewards are not finite; None: all are."""
+    """Returns a line about responses whose rewards are not finite; None where all are."""
     broken = int(np.sum(found.broken))
     if not broken:
         return None
@@ -116,8 +118,8 @@ def trouble(algo: Any, found: Samples) -> str | None:
 
 
 def transcripts(algo: Any, found: Samples) -> list[dict[str, Any]]:
-    """Prompts and responses in words: SHOWN of each PROMPTS. Every token of a response is shown, padding that the
-    policy wrote inside of it too."""
+    """Returns prompts and responses as text, SHOWN of each PROMPTS. A response is shown to its end, with the padding
+    that the policy wrote inside it."""
     n = SHOWN * max(1, len(found.correct) // PROMPTS)
     shown = zip(
         found.prompts[:n], found.responses[:n], found.lengths[:n], found.correct[:n], strict=True

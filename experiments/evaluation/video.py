@@ -68,19 +68,19 @@ def write(
 
 
 def files(stem: Path) -> tuple[Path, Path]:
-    """The mp4 and the GIF that `write` writes."""
+    """Returns the paths of the mp4 and the GIF that `write` writes."""
     return stem.with_name(f"{stem.name}.mp4"), stem.with_name(f"{stem.name}.gif")
 
 
 def coordinates(env: Env, states: Any) -> tuple[mujoco.MjModel, np.ndarray] | None:
-    """The model of an environment with physics, and the qpos [T, nq] of its states; None without."""
+    """Returns the model of an environment with physics, and the qpos [T, nq] of its states; None without physics."""
     if not isinstance(env, MujocoEnv):
         return None
     return env.model, np.asarray(env.physics(states).qpos)
 
 
 def _pictures(env: Env, states: Any, shown: range, say: Callable[[str], None]) -> list[Image.Image]:
-    """One for each of the states `shown`."""
+    """Returns a picture of each of the states `shown`."""
     bodies = coordinates(env, states)
     if bodies is None or type(env).render is not MujocoEnv.render:
         return [
@@ -136,14 +136,14 @@ def _gl_frames(model: mujoco.MjModel, qpos: np.ndarray) -> tuple[list[Image.Imag
 
 
 def _write_beside(frame: Image.Image, texts: tuple[str, ...]) -> None:
-    """Side by side in the upper left corner."""
+    """Writes texts side by side in the upper left corner."""
     for column, text in enumerate(texts):
         place = (frame.height // 18 + column * frame.height // 5, frame.height // 22)
         ImageDraw.Draw(frame).text(place, text, fill=_INK, font=_font(frame.height))
 
 
 def _write_progress(frame: Image.Image, seconds: float, episode_return: float) -> None:
-    """In the upper right corner: some pictures have captions of their own on the left."""
+    """Writes time and return in the upper right corner: some pictures have captions of their own on the left."""
     text = f"{seconds:.1f} s   return {episode_return:.1f}"
     margin = frame.height // 22
     look = {
@@ -184,7 +184,7 @@ def _write_mp4(
 
 
 def _write_gif(frames: list[Image.Image], fps: float, path: Path) -> Path:
-    """Smaller, fewer frames, all with one palette."""
+    """Writes smaller and fewer frames, all with one palette."""
     every = max(math.ceil(fps / GIF_FPS), math.ceil(len(frames) / GIF_FRAMES))
     small = [frame.reduce(GIF_SHRINK) for frame in frames[::every]]
     # Colours of the first frame, and of what may appear later.

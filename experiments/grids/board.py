@@ -1,4 +1,4 @@
-"""What a person sees of a suite: one live line on a terminal, sparse plain lines anywhere else."""
+"""Progress of a suite on screen: one live line on a terminal, sparse plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _TAIL_BYTES = 16_384  # holds a row of metrics with room to spare
 
 
 class Board:
-    """Progress of many runs, in environment steps of all their seeds. `with Board(...)`, then `update` often."""
+    """Shows the progress of many runs, in environment steps of all their seeds: `with Board(...)`, then `update`
+    often."""
 
     def __init__(self, out: Path, planned: list[PlannedRun], console: Console | None = None):
         self.out = out
@@ -47,9 +48,11 @@ class Board:
             self._bar.stop()
 
     def say(self, text: str) -> None:
+        """Prints a line."""
         self.console.print(text, markup=False)
 
     def update(self, active: list[PlannedRun]) -> None:
+        """Shows the progress of the `active` runs, from their folders."""
         now = time.monotonic()
         if not active or now - self.looked_at < LOOK_SECONDS:
             return
@@ -65,19 +68,20 @@ class Board:
             self.say("  ".join(self._texts(active).values()))
 
     def finished(self, run: PlannedRun) -> None:
+        """Prints the result of a run that has finished."""
         self.done[run] = self.total[run] = total_steps(self.out, run)
         summary = json.loads((self.out / run.folder / folders.SUMMARY).read_text())
         figures = f"return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"
         self.say(f"{run.folder}: {figures} in {duration(summary['wall_clock_s'])}")
 
     def dropped(self, run: PlannedRun, line: str) -> None:
-        """The run will not go on."""
+        """Prints `line` and leaves out a run that will not go on."""
         for steps in (self.total, self.done, self.before):
             del steps[run]
         self.say(line)
 
     def time_left(self) -> float | None:
-        """Seconds, at this session's pace; None as long as there is none."""
+        """Returns the seconds left at the pace so far; None before the first step."""
         steps = (self.total, self.done, self.before)
         total, done, before = (sum(x.values()) for x in steps)
         if done <= before:
@@ -99,7 +103,7 @@ class Board:
 
 
 def total_steps(out: Path, run: PlannedRun) -> int:
-    """Of all seeds; as soon as the run has begun, its own word."""
+    """Returns the environment steps of all seeds of a run: the run's own number once it has begun."""
     try:
         each = folders.read_config(out / run.folder)["config"].get("total_steps")
     except ValueError:
@@ -108,14 +112,14 @@ def total_steps(out: Path, run: PlannedRun) -> int:
 
 
 def done_steps(out: Path, run: PlannedRun) -> int:
-    """Of all seeds, by the last row of metrics: seeds are in step."""
+    """Returns the environment steps done by all seeds, from the last row of metrics: seeds are in step."""
     folder = out / run.folder
     row = last_row(folders.metrics_file(folder, run.seeds, 0))
     return row["env_steps"] * run.seeds if row else 0
 
 
 def last_row(path: Path) -> dict[str, Any]:
-    """The last whole row of a metrics.jsonl, of which only the end is read; {} where there is none."""
+    """Returns the last whole row of a metrics.jsonl, reading only its end; {} where there is none."""
     try:
         with path.open("rb") as f:
             f.seek(max(0, f.seek(0, os.SEEK_END) - _TAIL_BYTES))

@@ -49,7 +49,7 @@ _KEYS = {
 
 
 class DamagedRunError(ValueError):
-    """A run's folder cannot be read."""
+    """Raised for a run whose folder cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,25 +67,28 @@ class Cell:
 
     @property
     def folder(self) -> Path:
+        """The cell's folder below the suite's."""
         return Path(self.place or short_name(self.env)) / self.algo
 
     @property
     def domain(self) -> Domain:
+        """The domain of its environment."""
         return domain_of(self.env)
 
     @property
     def config_type(self) -> type:
+        """The algorithm's Config."""
         return algorithm(self.algo, self.domain).Config
 
     def argv(self) -> list[str]:
-        """Its flags on the command line of `program`, without the seeds."""
+        """Returns the cell's flags on the command line of `program`, without the seeds."""
         given = {} if self.total_steps is None else {"total_steps": self.total_steps}
         files = [word for file in self.imports for word in ("--import", file)]
         names = [*files, *environment_flag(self.env, self.domain), "--algo", self.algo]
         return [*names, *as_flags({**given, **self.flags})]
 
     def steps(self) -> int:
-        """Environment steps of each seed, but for rounding up to whole iterations."""
+        """Returns the environment steps of each seed, before rounding up to whole iterations."""
         return self.total_steps or preset(self.env, self.algo, self.config_type).total_steps
 
 
@@ -99,11 +102,12 @@ class PlannedRun:
 
     @property
     def folder(self) -> Path:
+        """The run's folder below the suite's."""
         return self.cell.folder / f"seeds_{self.first}-{self.first + self.seeds - 1}"
 
 
 def load(name: str) -> list[Cell]:
-    """The cells of a shipped grid, or of a TOML file. Raises ValueError with one line on anything unheard of."""
+    """Reads the cells of a shipped grid, or of a TOML file. Raises ValueError with one line on anything unknown."""
     path = Path(name)
     if path.suffix != ".toml":
         path = SHIPPED / f"{name}.toml"
@@ -125,20 +129,21 @@ def load(name: str) -> list[Cell]:
 
 
 def product(envs: Iterable[str], algos: Iterable[str], **rest: Any) -> list[Cell]:
+    """Returns a cell for each environment and algorithm. `rest`: further fields of the cells."""
     algos = tuple(map(algorithm_name, algos))
     return [Cell(full_name(env), algo, **rest) for env in envs for algo in algos]
 
 
 def placed(cells: list[Cell]) -> list[Cell]:
-    """The cells with a folder for each environment, also where their names end alike."""
+    """Returns the cells with a folder for each environment, different ones also where names end alike."""
     called = short_names(cell.env for cell in cells)
     folders = outputs.file_names(called.values())
     return [dataclasses.replace(cell, place=folders[called[cell.env]]) for cell in cells]
 
 
 def check(cells: list[Cell]) -> None:
-    """Raises ValueError with one line for what no run could be made of. Builds no environment: whether an algorithm
-    can handle one, its run will say."""
+    """Raises ValueError with one line for cells of which no run could be made. Builds no environment: the run itself
+    reports that its algorithm cannot handle one."""
     taken: set[tuple[str, str]] = set()
     for cell in cells:
         what = f"{short_name(cell.env)} with {cell.algo}"
@@ -157,7 +162,7 @@ def check(cells: list[Cell]) -> None:
 def pending(
     cell: Cell, out: Path, seeds_per_run: int | None = None
 ) -> tuple[list[PlannedRun], list[PlannedRun]]:
-    """The runs of a cell that `out` holds already, finished or not, and those that its other seeds need."""
+    """Returns the runs of a cell that `out` holds, finished or not, and the runs that its other seeds need."""
     there = existing(cell, out)
     covered = {seed for run in there for seed in range(run.first, run.first + run.seeds)}
     asked = range(cell.first_seed, cell.first_seed + cell.seeds)
@@ -175,8 +180,8 @@ def pending(
 
 
 def existing(cell: Cell, out: Path) -> list[PlannedRun]:
-    """The cell's runs that are finished or have a checkpoint to go on from. Raises ValueError where one is not of
-    this cell, DamagedRunError where one does not say of which it is."""
+    """Returns the cell's runs that are finished or have a checkpoint to resume. Raises ValueError where one is not of
+    this cell, DamagedRunError where one cannot be identified."""
     found = []
     for path in (out / cell.folder).glob("seeds_*-*"):
         numbers = re.fullmatch(r"seeds_(\d+)-(\d+)", path.name)
@@ -211,7 +216,7 @@ def _cells(block: dict[str, Any], path: Path) -> list[Cell]:
 
 
 def _check_flags(cell: Cell, what: str) -> None:
-    """Their names; what they say is read as the run will read it."""
+    """Checks the names of a cell's flags, and their values as the run will read them."""
     config_type, factory = cell.config_type, env_factory(cell.env, cell.domain)
     settings = {field.name for field in dataclasses.fields(config_type)}
     of_env = options.flags(factory, settings | RESERVED).names

@@ -93,7 +93,7 @@ class Launcher:
             self.active[run] = start_process(command, log, self.lock), resumed
 
     def _forward(self) -> None:
-        """Each signal once: a run saves and stops at the first, and stops at once at the second."""
+        """Passes each signal on once: a run saves and stops at the first, and stops at once at the second."""
         for number in self.signals.received[self.forwarded :]:
             if not self.forwarded:
                 self.board.say("stopping: waiting for the runs to save; once more to stop at once")

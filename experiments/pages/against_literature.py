@@ -34,7 +34,7 @@ _BUDGET = {"fewer": ", fewer", "as many": "", "more": ", more"}
 
 
 def against_published(records: list[dict[str, Any]]) -> list[str]:
-    """A section; no line where nothing of it has been published."""
+    """Returns the section's lines; none where nothing of it has been published."""
     compared, alone = literature.against(records)
     if not compared:
         return []
@@ -84,7 +84,7 @@ def _share(compared: list[Comparison]) -> str:
 
 
 def figure(x: float) -> str:
-    """A return as tables have it; -inf stands for that of a seed that diverged."""
+    """Returns a return as tables show it; -inf stands for a seed that diverged."""
     if x == -math.inf:
         return "not finite"
     return f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}"

@@ -29,10 +29,12 @@ _EXPLAINED = {  # what a row is, where it needs saying
 
 
 def is_page(text: str) -> bool:
+    """Tells that `page` wrote a text."""
     return text.startswith(_BEGIN)
 
 
 def is_table(text: str) -> bool:
+    """Tells that a text is a scores.csv."""
     return text.startswith(",".join(HEADER))
 
 
@@ -45,7 +47,8 @@ def page(
     metric: str,
     together: profiles.Together | None = None,
 ) -> str:
-    """The text. `called`: how environments are called; `pictures`: what figures show, and their names, less suffix."""
+    """Returns the text. `called`: how environments are called; `pictures`: subjects of the figures, with their names
+    without suffix."""
     lines = [f"{_BEGIN}{inert(metric)}", ""]
     lines += [f"{picture(shown, f'{name}.png')}\n" for shown, name in pictures.items()]
     lines += table(HEADER, rows)
@@ -145,7 +148,7 @@ def _improvements(groups: Groups, called: Mapping[str, str]) -> list[str]:
 
 
 def _square(corner: str, labels: list[str], chances: dict[tuple[str, str], float]) -> list[str]:
-    """A table of rows against columns; none of a single label."""
+    """Returns a table of rows against columns; nothing for a single label."""
     if len(labels) < 2:
         return []
     rows = [[a, *("" if a == b else f"{chances[a, b]:.2f}" for b in labels)] for a in labels]

@@ -34,8 +34,8 @@ def is_page(text: str) -> bool:
 
 
 def page(content: dict[str, Any]) -> str:
-    """The page with `content` in it. Whatever the runs are called, it stays data: no character of it that HTML knows
-    is left in the text, and the script puts it into the page as text only."""
+    """Returns the page with `content` in it. Names of runs stay data: no character that HTML knows is left in the text,
+    and the script puts it into the page as text only."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -44,7 +44,7 @@ def page(content: dict[str, Any]) -> str:
 
 
 def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, Any]:
-    """What the page shows, in JSON's types. Raises ValueError as `sources.read` and `groups.grouped` do.
+    """Returns the page's content in JSON's types. Raises ValueError as `sources.read` and `groups.grouped` do.
 
     `labels` are what is compared, over all environments, so that each keeps its colour, that of its number in `places`;
     elsewhere they are numbers into it. Bands and scores are those of `experiments.compare`, rounded to five digits.
@@ -82,7 +82,7 @@ def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, A
 def _shown(
     told: list[KnownRun], by: Sequence[str], envs: list[str], labels: list[str], groups: Groups
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The runs as the page has them, and which videos are left out."""
+    """Returns the runs as the page shows them, and notes on videos that are left out."""
     shown, notes, room = [], [], ALL_VIDEOS_BYTES
     for run, env, of_run in labelled(told, by):
         mine = [labels.index(label) for label in of_run if (env, label) in groups]
@@ -98,7 +98,7 @@ def _shown(
 
 
 def _group(curves: list[Curve], label: int, scores: list[tuple[Any, ...]]) -> dict[str, Any]:
-    """Intervals of one seed, which tells nothing of the spread, have no ends: None."""
+    """Returns a group's bands, seeds and scores. Intervals of one seed have no ends: None."""
     return {
         "label": label,
         "band": {x: _band(curves, x) for x in ("steps", "seconds")},
@@ -111,7 +111,8 @@ def _group(curves: list[Curve], label: int, scores: list[tuple[Any, ...]]) -> di
 
 
 def _band(curves: list[Curve], x: str) -> dict[str, Any] | None:
-    """None against a wall clock that is not known of every seed, and where seeds have no part of the axis in common."""
+    """Returns a band; None against a wall clock that is not known of every seed, and where seeds have no part of the
+    axis in common."""
     if x == "seconds" and any(np.isnan(c.seconds).any() for c in curves):
         return None
     found = band(curves, x)
@@ -138,7 +139,7 @@ def _rounded(values: np.ndarray, digits: int = 5) -> list[float | None]:
 
 
 def _number(text: str) -> float | None:
-    """None for what JSON lacks."""
+    """Returns a number; None for one that JSON lacks."""
     value = float(text or "nan")
     if not math.isfinite(value):
         return None
@@ -153,7 +154,7 @@ def _seeds(seeds: list[Any]) -> str:
 
 
 def _remarks(curves: list[Curve], told: list[KnownRun]) -> list[str]:
-    """What a reader of the page has to bear in mind."""
+    """Returns notes that a reader of the page needs."""
     longest = max(len(c.steps) for c in curves)
     remarks = []
     if longest > SEED_POINTS:
@@ -170,7 +171,7 @@ def _remarks(curves: list[Curve], told: list[KnownRun]) -> list[str]:
 
 
 def _video(folder: Path | None, room: int) -> tuple[dict[str, str] | None, str | None]:
-    """A run's video as data URI, or why there is none; neither, where the run has no video."""
+    """Returns a run's video as data URI, or the reason why it is left out; neither where the run has no video."""
     present = [p for end in _VIDEOS if folder and (p := folder / f"video{end}").exists()]
     for path in present:
         if path.stat().st_size <= min(VIDEO_BYTES, room * 3 // 4):

@@ -10,7 +10,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what spreadsheets take for 
 
 
 def inert(text: object) -> str:
-    """The text on one line, so that it is no table, link, picture, emphasis, code, formula or HTML on a page."""
+    """Returns the text on one line, without effect as table, link, picture, emphasis, code, formula or HTML."""
     line = " ".join(str(text).split())
     line = re.sub(r"[\\`*\[\]|~$]", r"\\\g<0>", line)
     line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)  # between letters it is no emphasis
@@ -20,7 +20,7 @@ def inert(text: object) -> str:
 
 
 def item(text: object) -> str:
-    """A line of a list."""
+    """Returns a line of a list."""
     line = inert(text)
     return f"- \\{line}" if re.match(r"[#+\-=]|\d+[.)]\s", line) else f"- {line}"
 
@@ -38,12 +38,12 @@ def table(
 
 
 def picture(name: str, file: str) -> str:
-    """`file`: plain characters only, as from `outputs.file_names`."""
+    """Returns a picture with its name. `file`: plain characters only, as from `outputs.file_names`."""
     return f"![{inert(name)}]({file})"
 
 
 def code(lines: Iterable[str]) -> list[str]:
-    """A block of code, fenced by more backticks than the lines have."""
+    """Returns a block of code, fenced by more backticks than the lines have."""
     lines = [" ".join(line.split()) for line in lines]
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -51,5 +51,5 @@ def code(lines: Iterable[str]) -> list[str]:
 
 
 def csv_cell(text: str) -> str:
-    """A name as a cell of CSV: one that a spreadsheet would compute is quoted by an apostrophe, as is customary."""
+    """Returns a name as a cell of CSV; an apostrophe quotes one that a spreadsheet would compute."""
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -90,7 +90,7 @@ def _is_runs_record(text: str) -> bool:
 
 
 def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:
-    """The first title there is, and all records. Raises ValueError where a seed is there twice, or none at all."""
+    """Returns the first title, and all records. Raises ValueError where a seed is there twice, or none at all."""
     title, found = None, []
     for path in paths:
         if path.is_file():
@@ -111,7 +111,7 @@ def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:
 
 
 def _evaluations(seeds: list[list[dict[str, Any]]]) -> list[list[tuple[int, float]]]:
-    """(environment steps, return) of each seed's evaluations."""
+    """Returns (environment steps, return) of each seed's evaluations."""
     return [
         [
             (row["env_steps"], round(row["eval/return"], 2))

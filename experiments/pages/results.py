@@ -80,7 +80,7 @@ def _begins(text: str, mark: str) -> bool:
 def of_runs(
     title: str, labels: list[str], configs: list[dict[str, Any]], summaries: list[dict[str, Any]]
 ) -> str:
-    """A row for each run."""
+    """Returns the page of single runs, a row for each."""
     has_gait = any(summary.get("gait") for summary in summaries)
     of_tokens = all("task" in summary for summary in summaries)
     columns = (_RETURN, *(_GAIT if has_gait else ()), *(_TOKENS if of_tokens else ()), *_COST)
@@ -166,7 +166,7 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes:
 
 
 def _worst_if_diverged(r: Record, value: float | None) -> float | None:
-    """A seed that diverged is never judged by what it was before."""
+    """Returns the value, or the worst one for a seed that diverged: it is never judged by values from before."""
     return -math.inf if diverged(r) else value
 
 
@@ -219,7 +219,7 @@ def _gait_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, s
 
 
 def _of_gait(report: dict[str, Any]) -> dict[str, Any]:
-    """What the table of gaits shows: all versions have it, whatever else they measure."""
+    """Returns the entries of a gait report that its table shows; all versions have them."""
     names = ("eval_return_mean", "eval_return_std", "survival_rate", "distance_m")
     shown = ("walks", "alternation", "flight", "duty_right", "duty_left")
     return {
@@ -234,7 +234,7 @@ def _table(corner: str, columns: tuple[Column, ...], rows: dict[str, dict[str, A
 
 
 def _grid(texts: dict[tuple[str, str], str], called: dict[str, str]) -> list[str]:
-    """`texts` by (row, column); what is not there is a dash."""
+    """Returns a table of `texts` by (row, column); a missing one is a dash."""
     rows = sorted({row for row, _ in texts})
     columns = sorted({column for _, column in texts})
     cells = [[row, *(texts.get((row, c), "-") for c in columns)] for row in rows]
@@ -242,7 +242,7 @@ def _grid(texts: dict[tuple[str, str], str], called: dict[str, str]) -> list[str
 
 
 def _spread(values: list[float | None], with_count: bool) -> str:
-    """The median, the range, and of how many."""
+    """Returns the median, the range, and the number of values."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
@@ -261,7 +261,7 @@ def _steps(seeds: list[Record]) -> str:
 
 
 def _wall_clock(seeds: list[Record]) -> str:
-    """Of the runs in which the seeds were trained."""
+    """Returns the wall clock of the runs in which the seeds were trained."""
     found = sorted(wall_clocks(seeds).values())
     middle = duration(float(np.median(found)))
     if len(found) == 1:
@@ -285,7 +285,7 @@ def _gait(summary: dict[str, Any], name: str) -> Any:
 
 
 def _yes_or_no(share: float | None) -> str:
-    """`share` of the seeds; of one seed it is a bool."""
+    """Returns the share of seeds as text; for one seed it is a bool."""
     if share is None:
         return "-"
     return {0.0: "no", 1.0: "yes"}.get(float(share), "in part")
@@ -296,6 +296,6 @@ def _number(x: float | None, form: str, unit: str = "") -> str:
 
 
 def _episodes(numbers: Iterable[int]) -> str:
-    """64, 64 or 128, 512 to 625."""
+    """Returns counts as text: 64, 64 or 128, 512 to 625."""
     found = sorted(set(numbers))
     return f"{found[0]} to {found[-1]}" if len(found) > 2 else " or ".join(map(str, found))

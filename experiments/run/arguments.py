@@ -30,28 +30,30 @@ _FREE = ("out", "resume", "video", "track", "trust")
 
 @dataclasses.dataclass(frozen=True)
 class RunFlags:
+    """Flags of every run, whatever it trains."""
+
     algo: str = "ppo"
     """the algorithm"""
     seed: int = 0
-    """everything random follows from it"""
+    """seed of all random numbers"""
     seeds: int = 1
-    """so many runs at once, with seeds SEED, SEED + 1, ..."""
+    """number of seeds trained at once: SEED, SEED + 1, ..."""
     out: str | None = None
     """the run's folder; None: a new one under results/runs"""
     resume: str | None = None
-    """folder of a run that was stopped, to go on with; needs no other flag"""
+    """resume the run in this folder; takes no other flag"""
     video: bool = True
-    """write a video of the result, where there is something to see"""
+    """write a video of the trained policy, where the environment draws pictures"""
     track: tracking.Kind = "none"
-    """show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases, too"""
+    """also show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases"""
     imports: ImportFlag = ()
-    """a Python file that is executed first, and registers environments; may be given several times"""
+    """a Python file to execute first, which registers environments; may be given several times"""
     trust: bool = False
-    """with --resume: run the files that the run names, though they changed or somebody else began the run"""
+    """with --resume: execute the files that the run names, even if they changed or another user began the run"""
 
 
 def run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
-    """The flags with which the run was begun. `kept`: its config.json; older ones lack some."""
+    """Returns the flags with which a run was begun. `kept`: its config.json; older versions lack some."""
     return RunFlags(
         algo=stored.algo,
         seed=stored.seed,
@@ -62,7 +64,7 @@ def run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
 
 
 def first_flags(argv: Sequence[str]) -> argparse.Namespace:
-    """The flags that decide which others there are."""
+    """Reads the flags that decide which other flags there are. Raises ValueError for those without a value."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--algo", "--env", "--task", "--resume"):
         parser.add_argument(flag)
@@ -75,7 +77,7 @@ def first_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def by_own_name(argv: Sequence[str]) -> list[str]:
-    """A command line whose --algo is not an alias."""
+    """Returns a command line whose --algo is no alias."""
     return [
         f"--algo={algorithm_name(word.removeprefix('--algo='))}"
         if word.startswith("--algo=")
@@ -89,7 +91,8 @@ def by_own_name(argv: Sequence[str]) -> list[str]:
 def parse(
     argv: Sequence[str], run: RunFlags, env: str, stored: Spec | None, which: Any, domain: Domain
 ) -> tuple[RunFlags, Spec, str | None]:
-    """The run's flags, its spec, and a remark on flags that go by another name. `run`: flags that are not given."""
+    """Returns the run's flags, its spec, and a remark on flags that go by another name, or None. `run`: values of flags
+    that are not given. Raises ValueError for bad input."""
     algo = run.algo
     config_type = algorithm(algo, domain).Config
     config = stored.config if stored else preset(env, algo, config_type)
@@ -138,12 +141,13 @@ def _check(run: RunFlags) -> None:
 
 
 def refuse_another(name: str, given: str | None, stored: Spec, folder: Path) -> None:
+    """Raises ValueError where `given` is not the value of the stored run's field `name`; None is not given."""
     if given is not None and given != getattr(stored, name):
         raise ValueError(f"{folder} is a run of {name} {getattr(stored, name)}, not {given}")
 
 
 def refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
-    """A resumed run is the run it was: its flags `new` say what `old` says, field by field."""
+    """Raises ValueError where a flag `new` of a resumed run differs from its value `old`."""
     if run.out is not None and Path(run.out).resolve() != Path(run.resume or "").resolve():
         raise ValueError("--resume goes on in the run's own folder; leave out --out")
     for name, value in vars(new).items():
@@ -160,17 +164,17 @@ RESERVED = {"env", "total_steps"} | {field.name for field in dataclasses.fields(
 
 
 def program(domain: Domain) -> str:
-    """The module that trains."""
+    """Returns the name of the module that trains in a domain."""
     return "experiments.tokens" if domain == "tokens" else "experiments.train"
 
 
 def environment_flag(env: str, domain: Domain) -> list[str]:
-    """What tells `program` the environment."""
+    """Returns the words that name the environment to `program`."""
     return ["--task", env.removeprefix(TOKENS)] if domain == "tokens" else ["--env", env]
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """{"learning_rate": 0.1, "verbose": False, "sizes": (8, 8)} as on a command line."""
+    """Returns values as on a command line: {"learning_rate": 0.1, "verbose": False, "sizes": (8, 8)}."""
     found: list[str] = []
     for name, value in values.items():
         dashed = name.replace("_", "-")

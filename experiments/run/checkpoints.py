@@ -35,7 +35,7 @@ _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax has not fini
 
 
 class DamagedCheckpointError(InputError):
-    """No checkpoint of a run can be used."""
+    """Raised where no checkpoint of a run can be used."""
 
 
 def save(folder: Path, env_steps: int, state: PyTree, progress: dict[str, Any]) -> Path:
@@ -71,21 +71,21 @@ def save(folder: Path, env_steps: int, state: PyTree, progress: dict[str, Any]) 
 
 
 def steps(folder: Path) -> list[int]:
-    """The checkpoints in `folder` by their environment steps, newest first. Some may be damaged."""
+    """Returns the environment steps of the checkpoints in `folder`, newest first. Some may be damaged."""
     if not folder.is_dir():
         return []
     return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
 
 
 def begun(folder: Path) -> bool:
-    """Whether a checkpoint was ever completed in `folder`."""
+    """Tells that a checkpoint was completed in `folder`."""
     return any((folder / str(n) / _SUMS).exists() for n in steps(folder))
 
 
 def restore(
     folder: Path, template: PyTree, warn: Callable[[str], None]
 ) -> tuple[PyTree, dict[str, Any], int]:
-    """The newest usable checkpoint: (state, progress, environment steps).
+    """Returns (state, progress, environment steps) of the newest usable checkpoint.
 
     Args:
       template: `jax.eval_shape` of the function that makes the state; shapes and dtypes must agree.
@@ -127,7 +127,7 @@ def _checkpointer() -> Any:
 
 @contextlib.contextmanager
 def _plain_path(folder: Path) -> Iterator[Path]:
-    """`folder` by a path that orbax takes as it is: through a link from elsewhere, if need be. Makes the folder.
+    """Yields `folder` by a path that orbax takes literally, through a link from elsewhere if need be. Makes the folder.
 
     Raises OSError where there can be no such link.
     """
@@ -152,7 +152,7 @@ def _plain_path(folder: Path) -> Iterator[Path]:
 
 
 def _plain_root() -> str:
-    """A folder for temporary files whose path is plain."""
+    """Returns a folder for temporary files whose path is plain."""
     for root in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
         if _PLAIN_PATH.fullmatch(Path(root).absolute().as_posix()) and os.access(root, os.W_OK):
             return root
@@ -161,7 +161,7 @@ def _plain_root() -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what orbax logs of an error, hundreds of lines of it: the error itself says it in one."""
+    """Silences orbax's logging of an error, hundreds of lines: the error itself needs one."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -172,7 +172,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None: nothing."""
+    """Returns the damage to the files of a checkpoint, in words; None where there is none."""
     if not (path / _SUMS).exists():
         return "it was not completed"
     if (path / _SUMS).read_text(errors="replace") != _checksums(path):
@@ -246,7 +246,7 @@ def _undata(x: np.ndarray, leaf: Any) -> jax.Array:
 
 
 def _checksums(path: Path) -> str:
-    """One line per file, as `sha256sum` writes them."""
+    """Returns one line per file, as `sha256sum` writes them."""
     files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith(_SUMS))
     return "".join(
         f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(path).as_posix()}\n"

@@ -73,7 +73,8 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
 
 
 def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack) -> Path:
-    """The run's folder, locked until `held` ends, with its config.json.
+    """Takes the run's folder, locked until `held` ends, and writes config.json. Raises ValueError and OSError where
+    that fails, and leaves nothing behind.
 
     Raises ValueError and OSError where it cannot be had; then nothing is left behind.
     """
@@ -149,7 +150,7 @@ def _train(
 
 
 def _learned(folder: Path, spec: Spec, algo: Any) -> bool:
-    """Whether a checkpoint or a row is there of more than what a run begins with."""
+    """Tells that a checkpoint or a row exists of more than the beginning of a run."""
     files = (folders.metrics_file(folder, spec.seeds, i) for i in range(spec.seeds))
     steps = [row["env_steps"] for file in files for row in folders.read_rows(file)]
     steps += checkpoints.steps(folder / "checkpoints")
@@ -159,7 +160,8 @@ def _learned(folder: Path, spec: Spec, algo: Any) -> bool:
 def prepare(
     argv: Sequence[str], env: str | None, domain: Domain = "control"
 ) -> tuple[Path, Spec, Any, RunFlags, str | None]:
-    """Folder, spec, algorithm, the run's flags, and a remark. Writes nothing; raises ValueError."""
+    """Returns folder, spec, algorithm, the run's flags, and a remark or None. Writes nothing; raises ValueError for bad
+    input."""
     argv = by_own_name(argv)
     first = first_flags(argv)
     stored, kept = None, {}

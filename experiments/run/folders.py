@@ -52,7 +52,7 @@ _IDENTITY = (*_CONFIG.needed, "domain", "imports")
 
 
 class LostRowsError(Exception):
-    """A run cannot go on for want of metrics that it has written once."""
+    """Raised where a run cannot go on because metrics that it has written are missing."""
 
 
 def is_run(folder: Path) -> bool:
@@ -82,13 +82,13 @@ def is_finished(folder: Path) -> bool:
 
 
 def default_folder(env: str, algo: str, seed: int) -> Path:
-    """The name of a new run's folder; `reserve` makes it."""
+    """Returns the name of a new run's folder; `reserve` makes it."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return RUNS / f"{env}-{algo}-s{seed}-{now}"
 
 
 def reserve(folder: Path) -> Path:
-    """Makes a new folder of that name, or of that name with a number behind it where another run has it."""
+    """Makes a new folder of that name, with a number appended where another run has the name, and returns it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for i in itertools.count(1):
         numbered = folder if i == 1 else folder.with_name(f"{folder.name}-{i}")
@@ -140,7 +140,7 @@ def discard(folder: Path, seeds: int) -> None:
 
 
 def _same_run(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether `folder` holds the run that `config` describes."""
+    """Tells that `folder` holds the run that `config` describes."""
     try:
         stored = read_config(folder)
     except (ValueError, OSError):
@@ -150,7 +150,7 @@ def _same_run(folder: Path, config: dict[str, Any]) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a run. Raises ValueError with one line where there is none, or what is there cannot be one."""
+    """Reads config.json of a run. Raises ValueError with one line where there is none, or its content cannot be one."""
     file = folder / CONFIG
     try:
         config = schema.parse(file)
@@ -163,11 +163,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def metrics_file(folder: Path, seeds: int, index: int) -> Path:
+    """Returns the path of a seed's metrics.jsonl."""
     return (folder / f"seed_{index}" if seeds > 1 else folder) / "metrics.jsonl"
 
 
 def samples_file(folder: Path, seeds: int, index: int) -> Path:
-    """What a token learner wrote at its evaluations."""
+    """Returns the path of a seed's samples.jsonl, the responses of a token learner at its evaluations."""
     return metrics_file(folder, seeds, index).with_name("samples.jsonl")
 
 
@@ -193,12 +194,13 @@ def truncate_rows(path: Path, env_steps: int) -> int:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl. Lines that are none are passed over."""
+    """Returns the rows of a metrics.jsonl, without lines that are no rows."""
     return read_lines(path)[0]
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a metrics.jsonl, and how many lines are none. Blank ones and a last one under way do not count."""
+    """Returns the rows of a metrics.jsonl, and the number of lines that are no rows. Blank lines and a half-written
+    last one do not count."""
     rows, damaged = [], 0
     lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
     for i, line in enumerate(lines):
@@ -238,7 +240,7 @@ def require_rows(path: Path, written: int, first: int, at_start: bool) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Written beside and renamed: never half a file."""
+    """Writes JSON beside the file and renames it: never half a file."""
     _replace(path, json.dumps(plain(content), indent=2) + "\n")
 
 
@@ -265,7 +267,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def quoted(path: Path | str) -> str:
-    """A path as an argument that can be pasted into a shell."""
+    """Returns a path as an argument that can be pasted into a shell."""
     text = str(path)
     text = f"./{text}" if text.startswith("-") else text
     if text.isprintable():
@@ -278,7 +280,7 @@ def quoted(path: Path | str) -> str:
 
 
 def plain(x: Any) -> Any:
-    """`x` in JSON's own types; NaN and infinities, which JSON lacks, become null."""
+    """Returns `x` in JSON's own types; NaN and infinities, which JSON lacks, become null."""
     if isinstance(x, dict):
         return {str(k): plain(v) for k, v in x.items()}
     if isinstance(x, list | tuple):

@@ -32,7 +32,7 @@ class Choice:
 
 
 def kind_of(annotation: Any) -> Kind:
-    """The kind of JSON that holds a value of this type; anything at all for types that JSON has no name for."""
+    """Returns the kind of JSON that holds a value of a type; Anything for types that JSON has no name for."""
     if annotation in _SIMPLE:
         return _SIMPLE[annotation]
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
@@ -82,6 +82,6 @@ def require_options(kwargs: dict[str, Any], factory: Callable[..., Any], file: P
 
 
 def _default_is(default: Any) -> str:
-    """A hint for files of an older version, which had no such setting."""
+    """Returns a hint for files of an older version, which had no such setting."""
     given = default is None or isinstance(default, bool | int | float | str | tuple)
     return f": what this version does without it is {default!r}" if given else ""

@@ -33,7 +33,8 @@ def require_seeds(seed: int, seeds: int) -> None:
 
 
 def whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
-    """The spec with its total of steps rounded up to whole iterations, and a line that says so.
+    """Returns the spec with its total of steps rounded up to whole iterations, and a line that reports it, or None.
+    Raises ValueError where the total has more than 32 bits.
 
     Raises ValueError where the total has more than 32 bits.
     """
@@ -56,7 +57,7 @@ def whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
 
 
 def replay_memory(algo: Any, seeds: int) -> str | None:
-    """A line on what the replay buffer will take, if there is one."""
+    """Returns a line on the memory of the replay buffer; None without one."""
     size = seeds * algo.buffer_bytes()
     if size == 0:
         return None
@@ -64,7 +65,8 @@ def replay_memory(algo: Any, seeds: int) -> str | None:
 
 
 def traced_programs(spec: Spec, algo: Any) -> Programs:
-    """The run's programs, not compiled yet. Raises ValueError where one of them takes more memory than is free."""
+    """Returns the run's programs, not compiled yet. Raises ValueError where one of them needs more memory than is
+    free."""
     programs = programs_of(spec, algo)
     for what, estimate in _ESTIMATES.items():
         size, free = estimate(spec, algo, programs), memory.free_on_device()
@@ -81,12 +83,13 @@ def _replay_buffer(spec: Spec, algo: Any, programs: Programs) -> int:
 
 
 def _model(spec: Spec, algo: Any, programs: Programs) -> int:
-    """Parameters, two moments of them, and the reference, in single precision: before a deep model is even traced."""
+    """Estimates parameters, their two moments and the reference, in single precision, before a deep model is even
+    traced."""
     return 16 * spec.seeds * algo.model_config.parameters if spec.domain == "tokens" else 0
 
 
 def _beginning(spec: Spec, algo: Any, programs: Programs) -> int:
-    """The state, or what it takes to make it."""
+    """Estimates the state, and the memory to make it."""
     keys = _keys(spec.seeds)
     state = memory.nbytes(programs.init.shapes(keys))
     return max(state, memory.peak(programs.init.jaxpr(keys)))
@@ -98,7 +101,8 @@ def _training(spec: Spec, algo: Any, programs: Programs) -> int:
 
 
 def _evaluation(spec: Spec, algo: Any, programs: Programs) -> int:
-    """Beside the state; on a CPU what the final evaluation's batches have found lies in the same memory."""
+    """Estimates evaluation beside the state; on a CPU the results of the final evaluation's batches lie in the same
+    memory."""
     state = programs.init.shapes(_keys(spec.seeds))
     domain = evaluator(spec.domain)
     n = domain.episodes(spec.config.total_steps, algo)
@@ -122,8 +126,8 @@ def _keys(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def _culprit(spec: Spec, algo: Any, estimate: _Estimate) -> str:
-    """The flag that lowers an estimate most when its value is halved, of those above the learner's defaults if there
-    are any."""
+    """Returns the flag that lowers an estimate most when its value is halved, among those above the learner's defaults
+    if there are any."""
     names = dict(_halved(spec))
     defaults = vars(type(spec.config)())
     raised = {n: s for n, s in names.items() if n not in defaults or _above(spec, n, defaults[n])}
@@ -141,7 +145,7 @@ _LIMIT = "max_episode_steps"  # the environment's setting that counts
 
 
 def _halved(spec: Spec) -> Iterator[tuple[str, Spec]]:
-    """The spec with one of its counts halved, by the count's name."""
+    """Yields the spec with one of its counts halved, by the count's name."""
     for field in dataclasses.fields(spec.config):
         value = getattr(spec.config, field.name)
         counts = value if isinstance(value, tuple) else (value,)

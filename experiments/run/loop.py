@@ -35,11 +35,14 @@ CHECKPOINT_SECONDS = 10.0  # and at most a chunk and an evaluation more
 
 
 class NonFiniteError(Exception):
-    """Learning produced infinities or NaN, or the environment nothing else; the last good checkpoint is kept."""
+    """Raised where learning yields infinities or NaN, or the environment nothing else; the last good checkpoint is
+    kept."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
+    """The result of training: states and progress of a run, and its final evaluation."""
+
     states: Any  # leading axis: seeds
     progress: Progress
     episodes: list[Any]  # the final evaluation, one per seed: what the domain's evaluator makes
@@ -64,7 +67,7 @@ def train(
 
 
 class _Loop:
-    """The loop's variables, held together."""
+    """The variables of the training loop."""
 
     def __init__(self, folder, spec, algo, display, stop, worker, track, programs):
         self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
@@ -85,6 +88,7 @@ class _Loop:
         self.warned: set[str] = set()
 
     def run(self, resume: bool) -> Finished:
+        """Trains to the end, or raises RunInterruptedError or NonFiniteError."""
         if resume:
             self._restore()
         self.display.start(self._env_steps(self.total), self._env_steps())
@@ -141,8 +145,8 @@ class _Loop:
         return seconds
 
     def _measure_share(self, iteration_s: float) -> None:
-        """The share of an iteration that is rollout: timed apart, for inside the program there is no clock, at the
-        start and again after each evaluation."""
+        """Measures the rollout's share of an iteration, timed apart because a program has no clock inside: at the start
+        and again after each evaluation."""
         first = self.rollout_share is None
         if (
             self.algo.env.on_host
@@ -178,7 +182,7 @@ class _Loop:
         return found
 
     def _write_start(self, episodes: list[Any]) -> None:
-        """A row of what there is before training."""
+        """Writes a row of figures from before training."""
         for i in self._seeds():
             row = {"env_steps": self._env_steps(0), "wall_clock_s": round(self._now(), 3)}
             rows = [row | self.evaluator.row(episodes[i])]
@@ -310,7 +314,7 @@ class _Loop:
         )
 
     def _now(self) -> float:
-        """Seconds of this run so far, those before a resume included."""
+        """Returns the seconds of this run so far, those before a resume included."""
         return self.progress.wall_clock_s + time.monotonic() - self.clock
 
     def _settle_clocks(self) -> None:
@@ -320,7 +324,7 @@ class _Loop:
         self.programs.compile_s = 0.0
 
     def _env_steps(self, iteration: int | None = None) -> int:
-        """Taken by the end of an iteration; None: of the last one done."""
+        """Returns the environment steps taken by the end of an iteration; None: of the last one done."""
         return env_steps(self.algo, self.progress.iteration if iteration is None else iteration)
 
     def _seeds(self) -> range:

@@ -95,7 +95,7 @@ def _inner(params: dict[str, Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
 
 
 def _free_in_machine() -> int | None:
-    """What Linux says is available; elsewhere all that the machine has."""
+    """Returns the memory that Linux reports as available; elsewhere all memory of the machine."""
     try:
         rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024 * next(int(row[1]) for row in rows if row[0] == "MemAvailable:")
@@ -108,7 +108,8 @@ def _free_in_machine() -> int | None:
 
 
 def _free_in_containers() -> Iterator[int]:
-    """Of each control group above this process that has a limit: that, less what is used and cannot be given back."""
+    """Yields, for each control group above this process with a limit, the limit less what is used and cannot be
+    reclaimed."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

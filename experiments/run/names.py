@@ -1,4 +1,4 @@
-"""How environments and runs are called on pages and in figures: short, and no two alike."""
+"""Names of environments and runs on pages and in figures: short, and no two alike."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from experiments.run.spec import short_name
 
 
 def short_names(envs: Iterable[str]) -> dict[str, str]:
-    """Each environment with its short name; of those whose short names are alike, with as much before it as tells them
-    apart: `a.py:Robot` and `b.py:Robot`, `CartPole-v1` and `gym:CartPole-v1`."""
+    """Returns a short name for each environment; names that would be alike keep as much of their beginning as tells
+    them apart: `a.py:Robot` and `b.py:Robot`, `CartPole-v1` and `gym:CartPole-v1`."""
     every = list(dict.fromkeys(envs))
     found = {env: short_name(env) or env for env in every}
     alike = [env for env in every if sum(found[env] == found[other] for other in every) > 1]
@@ -19,7 +19,8 @@ def short_names(envs: Iterable[str]) -> dict[str, str]:
 
 
 def _tail(env: str, others: list[str]) -> str:
-    """The shortest end of a name, at a colon or slash, that is the end of no other; all of it where there is none."""
+    """Returns the shortest end of a name, at a colon or slash, that is the end of no other; all of it where there is
+    none."""
     starts = [match.end() for match in re.finditer(r"[:/]", env)]
     ends = [env[start:] for start in reversed(starts)]
     return next(

@@ -19,7 +19,7 @@ MAX_CHUNK = 2048  # iterations
 
 
 class Program:
-    """A function that is traced at the first look at it, and compiled at the first call, for the shapes given then."""
+    """A function that is traced on first inspection, and compiled at the first call, for the shapes of that call."""
 
     def __init__(self, owner: Programs, function: Callable, donate: tuple[int, ...] = ()):
         self._owner = owner
@@ -28,11 +28,11 @@ class Program:
         self._compiled: Any = None
 
     def jaxpr(self, *arguments: Any) -> ClosedJaxpr:
-        """The program for arguments that may be `jax.ShapeDtypeStruct`s."""
+        """Returns the program for arguments that may be `jax.ShapeDtypeStruct`s."""
         return self._trace(arguments).jaxpr
 
     def shapes(self, *arguments: Any) -> Any:
-        """The shapes and dtypes of the program's results for such arguments."""
+        """Returns the shapes and dtypes of the program's results for such arguments."""
         return self._trace(arguments).out_info
 
     def __call__(self, *arguments: Any) -> Any:
@@ -100,12 +100,12 @@ class Programs:
 
 
 def programs_of(spec: Spec, algo: Any) -> Programs:
-    """Those of a run."""
+    """Returns the programs of a run."""
     return Programs(algo, spec.seeds, evaluator(spec.domain).run)
 
 
 def _over_seeds(function: Callable, seeds: int) -> Callable:
-    """`vmap`; a single seed is computed without the extra axis, for which it would pay in slower products."""
+    """Applies `vmap`; a single seed is computed without the extra axis, which would slow its products."""
     if seeds > 1:
         return jax.vmap(function)
 

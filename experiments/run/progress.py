@@ -1,4 +1,4 @@
-"""Where a run stands, besides its state."""
+"""The progress of a run, apart from its state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from experiments.evaluation import metrics, nonfinite
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands, besides its state. Plain JSON; kept with each checkpoint."""
+    """The progress of a run, apart from its state. Plain JSON; kept with each checkpoint."""
 
     iteration: int = 0
     wall_clock_s: float = 0.0
@@ -21,15 +21,15 @@ class Progress:
 
     @classmethod
     def restored(cls, stored: dict[str, Any]) -> Progress:
-        """From a checkpoint, be it from before there was a tally."""
+        """Reads the progress of a checkpoint, also of one from before there was a tally."""
         return cls(**{**stored, "tally": nonfinite.Tally(**stored.get("tally", {}))})
 
 
 def total_iterations(total_steps: int, algo: Any) -> int:
-    """Whole iterations, rounded up, after the steps taken before learning starts."""
+    """Returns the number of whole iterations, rounded up, after the steps taken before learning starts."""
     return max(1, -(-(total_steps - env_steps(algo, 0)) // algo.iteration_steps))
 
 
 def env_steps(algo: Any, iterations: int) -> int:
-    """Environment steps taken by the end of so many iterations, those of `algo.init` included."""
+    """Returns the environment steps taken by the end of `iterations`, those of `algo.init` included."""
     return algo.warmup_steps + iterations * algo.iteration_steps

@@ -1,4 +1,4 @@
-"""What produced a run: commit, versions of packages, kind of machine."""
+"""The origin of a run: commit, versions of packages, kind of machine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _commit() -> str | None:
-    """The commit of this source, with "-dirty" where it was changed since; None outside git."""
+    """Returns the commit of this source, with "-dirty" where it was changed since; None outside git."""
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str | None:

@@ -27,7 +27,7 @@ _BEGIN = '{"title": '  # by which a file is known as written here
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
-    """What is worth keeping of a finished run, for each of its seeds.
+    """Returns a record for each seed of a finished run.
 
     `settings` are those of the algorithm that differ from its defaults; `evaluations` are (environment steps, mean
     return, episodes); `train_curve` is (environment steps, mean return of training episodes); times are those of the
@@ -74,12 +74,13 @@ def record(folder: Path) -> list[dict[str, Any]]:
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """The records of all finished runs in a folder, however deep; in order of environment, algorithm and seed. Raises
-    ValueError where one of them cannot be read."""
+    """Returns the records of all finished runs in a folder, however deep, in order of environment, algorithm and
+    seed."""
     return ordered(r for path in _finished_in(folder) for r in record(path))
 
 
 def ordered(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sorts records by environment, algorithm and seed."""
     return sorted(found, key=lambda r: (r["env"], r["algo"], r["seed"]))
 
 
@@ -98,7 +99,7 @@ def refresh(out: Path) -> list[str]:
 
 
 def write(path: Path, found: list[dict[str, Any]], title: str | None = None) -> None:
-    """A line for each record, so that version control sees which ones are new. Never half a file."""
+    """Writes a line for each record, so that version control shows the new ones. Never half a file."""
     lines = ",\n".join(json.dumps(folders.plain(r)) for r in found)
     outputs.write(path, f'{_BEGIN}{json.dumps(title)}, "records": [\n{lines}\n]}}\n')
 
@@ -109,7 +110,7 @@ def is_ours(text: str) -> bool:
 
 
 def read(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
-    """The title, if there is one, and the records. Raises ValueError with one line where the file holds none."""
+    """Returns the title, or None, and the records. Raises ValueError with one line where the file holds none."""
     title, found = stored.read_records(path)
     return title, ordered(found)
 
@@ -119,7 +120,8 @@ def _finished_in(folder: Path) -> list[Path]:
 
 
 def last_episodes(rows: Rows, n: int = LAST_EPISODES) -> float | None:
-    """Mean return of the last `n` training episodes, or of all where there were fewer; None where there were none.
+    """Returns the mean return of the last `n` training episodes, or of all where there were fewer; None where there
+    were none.
 
     A row tells the mean over its own episodes only, so of the earliest row that is needed its mean stands for the
     episodes that are needed of it.
@@ -133,8 +135,8 @@ def last_episodes(rows: Rows, n: int = LAST_EPISODES) -> float | None:
 
 
 def thinned(rows: Rows, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
-    """(environment steps, return) of training episodes at no more than `points` points: of several rows the mean,
-    weighted by episodes, at the end of the last."""
+    """Returns (environment steps, return) of training episodes at no more than `points` points: of several rows the
+    mean, weighted by episodes, at the end of the last."""
     rows = [row for row in rows if _episodes(row)]
     parts = np.array_split(np.arange(len(rows)), min(points, len(rows)) or 1)
     groups = [[rows[i] for i in part] for part in parts if len(part)]
@@ -148,7 +150,8 @@ def thinned(rows: Rows, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
 
 
 def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a config.json, what differs from the defaults of the algorithm; all of it where this version lacks that."""
+    """Returns the settings of a config.json that differ from the algorithm's defaults; all of them where this version
+    lacks the algorithm."""
     try:
         defaults = folders.plain(
             dataclasses.asdict(algorithm(config["algo"], config.get("domain", "control")).Config())
@@ -159,7 +162,7 @@ def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def command(config: dict[str, Any]) -> str:
-    """What trains this run again, whatever presets may then be."""
+    """Returns the command that repeats a run, independent of later presets."""
     seeds = {"seed": config["seed"], "seeds": config["seeds"]}
     flags = arguments.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
     domain = config.get("domain", "control")
@@ -173,8 +176,8 @@ def command(config: dict[str, Any]) -> str:
 
 
 def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Of the environment's options what differs from its defaults, by the names of the flags; all of them where the
-    defaults are in a file of one's own, which is not executed."""
+    """Returns the environment's options that differ from its defaults, by the names of the flags; all of them where the
+    defaults are in a user's file, which is not executed."""
     kwargs, taken = config["env_kwargs"], {*config["config"], *arguments.RESERVED}
     if trust.executes_files(config):
         return {options.free_name(name, taken): value for name, value in kwargs.items()}
@@ -191,14 +194,15 @@ def _changed_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _portable(env: str) -> str:
-    """An environment's name; of a file of one's own, without the folder in which it happened to lie."""
+    """Returns an environment's name; for one in a user's file, without the folder of the file."""
     return Path(env).name if load.is_file(env) else env
 
 
 def _evaluations(
     rows: Rows, final_episodes: int, batches: int
 ) -> list[tuple[int, float | None, int]]:
-    """(environment steps, mean return, episodes); the return None where it was not finite."""
+    """Returns (environment steps, mean return, episodes) of each evaluation; the return is None where it was not
+    finite."""
     marks = [row for row in rows if evaluated(row)]
     return [
         (row["env_steps"], row.get("eval/return"), final_episodes // (1 if i == 1 else batches))
@@ -207,12 +211,12 @@ def _evaluations(
 
 
 def evaluated(row: dict[str, Any]) -> bool:
-    """Whether a row has an evaluation: its length is known even where its return was not finite."""
+    """Tells that a row has an evaluation: its length is known even where its return was not finite."""
     return row.get("eval/return") is not None or row.get("eval/length") is not None
 
 
 def _episodes(row: dict[str, Any]) -> int:
-    """Training episodes of which a row has the mean return."""
+    """Returns the number of training episodes whose mean return a row has."""
     return int(row.get("train/episodes") or 0) if row.get("train/return") is not None else 0
 
 
@@ -226,6 +230,6 @@ def _rounded(x: Any) -> Any:
 
 
 def wall_clocks(seeds: Iterable[dict[str, Any]]) -> dict[tuple[int, int], float]:
-    """Seconds of the runs in which these seeds of one environment and algorithm were trained, by a run's first seed and
-    number of seeds."""
+    """Returns the seconds of the runs in which these seeds of one environment and algorithm were trained, by a run's
+    first seed and number of seeds."""
     return {(r["run"]["seed"], r["run"]["seeds"]): r["wall_clock_s"] for r in seeds}

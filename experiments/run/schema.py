@@ -26,6 +26,8 @@ _SHOWN = 60  # characters of a wrong value
 
 
 class Kind(Protocol):
+    """A kind of JSON value."""
+
     @property
     def said(self) -> str:
         """Names what is wanted, as in "must be a whole number"."""
@@ -36,6 +38,8 @@ class Kind(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Text:
+    """A text of at least `least` characters, blanks at its ends apart."""
+
     least: int = 0  # characters
 
     @property
@@ -49,6 +53,8 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
+    """True or false."""
+
     said: str = "true or false"
 
     def fault(self, value: Any, at: str) -> str | None:
@@ -57,6 +63,8 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
+    """A whole number within bounds."""
+
     least: int | None = None
     most: int = 2**63 - 1
 
@@ -75,7 +83,7 @@ class Whole:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A finite one, of at most LARGEST."""
+    """A finite number of at most LARGEST in size."""
 
     least: float | None = None
 
@@ -92,6 +100,8 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Maybe:
+    """A value of a kind, or null."""
+
     kind: Kind
 
     @property
@@ -104,6 +114,8 @@ class Maybe:
 
 @dataclasses.dataclass(frozen=True)
 class Either:
+    """A value of one of some kinds."""
+
     kinds: tuple[Kind, ...]
 
     @property
@@ -117,6 +129,8 @@ class Either:
 
 @dataclasses.dataclass(frozen=True)
 class ListOf:
+    """A list whose items are all of a kind."""
+
     kind: Kind
     least: int = 0  # entries
     said: str = "a list"
@@ -132,6 +146,8 @@ class ListOf:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
+    """A list with a kind for each place."""
+
     kinds: tuple[Kind, ...]
 
     @property
@@ -148,6 +164,8 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
+    """A table with fields of known kinds, those of `needed` always there."""
+
     needed: Mapping[str, Kind]
     optional: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
     others: Kind | None = None  # of fields that are not named; None: anything
@@ -174,6 +192,8 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class TableOf:
+    """A table with any names, whose values are all of a kind."""
+
     kind: Kind
     said: str = "a table"
 
@@ -189,6 +209,8 @@ class TableOf:
 
 @dataclasses.dataclass(frozen=True)
 class Anything:
+    """Any value of JSON that can be written again."""
+
     said: str = "any value"
 
     def fault(self, value: Any, at: str) -> str | None:
@@ -200,8 +222,8 @@ SETTINGS = TableOf(Anything(), "a table of settings")
 
 
 def read(path: Path, kind: Kind) -> Any:
-    """The content of a JSON file, of that kind. Raises FileNotFoundError where there is none, so that the caller can
-    say what that means; ValueError with one line, which names the file, for everything else that can be wrong."""
+    """Returns the content of a JSON file of a kind. Raises FileNotFoundError where there is no file, so that the caller
+    can explain it; ValueError with one line, which names the file, for everything else."""
     value = parse(path)
     require(value, kind, path)
     return value
@@ -218,8 +240,8 @@ def require(value: Any, kind: Kind, where: Path | str) -> None:
 
 
 def parse(path: Path) -> Any:
-    """The content of a JSON file, whatever it is. Raises as `read` does; also for nesting without end, numbers of
-    thousands of digits, and texts that cannot be written again."""
+    """Returns the content of any JSON file. Raises as `read` does; also for endless nesting, numbers of thousands of
+    digits, and texts that cannot be written again."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -243,7 +265,7 @@ def wrong(kind: Kind, value: Any, at: str) -> str:
 
 
 def _unfit(value: Any) -> str | None:
-    """Why the value would fail where it is written again; its levels are walked without recursion."""
+    """Returns the reason why a value could not be written again, or None; its levels are walked without recursion."""
     level = [value]
     for _ in range(DEEPEST):
         names = [name for x in level if isinstance(x, dict) for name in x]
@@ -261,7 +283,7 @@ def _unfit(value: Any) -> str | None:
 
 
 def _storable(text: str) -> bool:
-    """Whether UTF-8 can hold the text: JSON can name halves of surrogate pairs."""
+    """Tells that UTF-8 can hold the text: JSON can name halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What a run is made of, as plain data: enough to build its environment and its learner again."""
+"""The specification of a run as plain data: enough to build its environment and its learner again."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ ALIASES = {"actor_critic": "a2c", "actor-critic": "a2c"}  # other names that --a
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
+    """The specification of a run."""
+
     env: str
     env_kwargs: dict[str, Any]
     algo: str
@@ -41,18 +43,19 @@ class Spec:
     imports: tuple[str, ...] = ()  # files that are executed first: they register environments
 
     def build(self) -> Any:
-        """The algorithm on its environment. Raises ValueError with one line on impossible settings."""
+        """Returns the algorithm on its environment. Raises ValueError with one line on impossible settings."""
         execute(self.imports)
         env = make_env(self.env, self.env_kwargs, self.domain)
         return algorithm(self.algo, self.domain)(self.config, env)
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the spec in JSON's types, for config.json."""
         return {**vars(self), "config": dataclasses.asdict(self.config)}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], file: Path = CONFIG) -> Spec:
-        """From the content of a config.json, which is `file`. Raises ValueError with one line where a setting is
-        missing, of another kind, impossible, or none of this version's."""
+        """Reads the spec from the content of a config.json, which is `file`. Raises ValueError with one line where a
+        setting is missing, of another kind, impossible, or unknown to this version."""
         schema.require(stored, schema.Table({"domain": kinds.kind_of(Domain)}), file)
         with _naming(file):
             config_type = algorithm(stored["algo"], stored["domain"]).Config
@@ -65,6 +68,7 @@ class Spec:
 
 
 def algorithm(name: str, domain: Domain = "control") -> Any:
+    """Returns the algorithm's class. Raises ValueError for an unknown name."""
     known = ALGORITHMS if domain == "control" else TOKEN_ALGORITHMS
     if name not in known:
         raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, known)}")
@@ -72,12 +76,12 @@ def algorithm(name: str, domain: Domain = "control") -> Any:
 
 
 def algorithm_name(given: str) -> str:
-    """The name under which an algorithm's runs are kept."""
+    """Returns the name under which an algorithm's runs are kept."""
     return ALIASES.get(given, given)
 
 
 def make_env(name: str, kwargs: dict[str, Any], domain: Domain = "control") -> Env:
-    """The environment called `name`, be it a registered one, `gym:ID` or `path/to/file.py:NAME`.
+    """Returns the environment called `name`: a registered one, `gym:ID` or `path/to/file.py:NAME`.
 
     Raises ValueError with one line where there is none, or what is there is no environment.
     """
@@ -93,7 +97,8 @@ def make_env(name: str, kwargs: dict[str, Any], domain: Domain = "control") -> E
 
 
 def env_factory(name: str, domain: Domain = "control") -> Callable[..., Env]:
-    """What makes the environment. Raises ValueError with one line where there is none.
+    """Returns the factory of the environment, whose parameters are its options. Raises ValueError with one line where
+    there is none.
 
     A task of a file has the options of its environment as well as its own. That a function makes a task, the domain
     of tokens says.
@@ -107,12 +112,12 @@ def env_factory(name: str, domain: Domain = "control") -> Callable[..., Env]:
 
 
 def is_task(found: Any) -> bool:
-    """True for a class of token tasks."""
+    """Tells a class of token tasks."""
     return isinstance(found, type) and issubclass(found, Task)
 
 
 def token_env(task: str) -> str:
-    """The name of the environment of a token task."""
+    """Returns the name of the environment of a token task."""
     return task if load.is_file(task) else TOKENS + task
 
 
@@ -124,8 +129,8 @@ def domain_of(env: str) -> Domain:
 
 
 def full_name(env: str) -> str:
-    """The name under which runs are kept: a file's path is made absolute, and a token task's size left out where it
-    has that anyway, so that "tokens-sort-6" is "tokens-sort"."""
+    """Returns the name under which runs are kept: a file's path is made absolute, and a token task's size left out
+    where the task has it anyway, so that "tokens-sort-6" is "tokens-sort"."""
     if load.is_file(env):
         return load.absolute(env)
     if env.startswith(TOKENS) and env not in envs.names():
@@ -134,7 +139,7 @@ def full_name(env: str) -> str:
 
 
 def is_env_of(given: str, stored: Spec) -> bool:
-    """True where `given` names the environment of a run; the size of a token task may be in its name or an option."""
+    """Tells that `given` names the environment of a run; the size of a token task may be in its name or an option."""
     size = _size(given)
     if not size:
         return full_name(given) == stored.env
@@ -145,7 +150,7 @@ def is_env_of(given: str, stored: Spec) -> bool:
 
 
 def _size(env: str) -> dict[str, Any]:
-    """The option that the number behind a token task's name sets."""
+    """Returns the option that the number at the end of a token task's name sets."""
     if load.is_file(env) or not env.startswith(TOKENS) or env in envs.names():
         return {}
     return dict(token_factory(env.removeprefix(TOKENS)).fixed)
@@ -156,29 +161,29 @@ def _sizeless(env: str) -> str:
 
 
 def short_name(env: str) -> str:
-    """For titles and folders: the class of a file, the last part of a Gymnasium name."""
+    """Returns a name for titles and folders: the class in a file, the last part of a Gymnasium name."""
     return env.rpartition(":")[2].rpartition("/")[2]
 
 
 def initial_keys(spec: Spec) -> jax.Array:
-    """Seed i's whole run follows from `jax.random.key(seed + i)`. [seeds]"""
+    """Returns the keys [seeds] from which the whole runs follow: `jax.random.key(seed + i)` for seed i."""
     return jax.numpy.stack([jax.random.key(spec.seed + i) for i in range(spec.seeds)])
 
 
 def load_state(folder: Path, spec: Spec, algo: Any, warn) -> tuple[Any, dict[str, Any], int]:
-    """The newest usable checkpoint of a run: (states with a leading axis of seeds, progress, env steps)."""
+    """Returns the newest usable checkpoint of a run: (states with a leading axis of seeds, progress, env steps)."""
     template = jax.eval_shape(jax.vmap(algo.init), initial_keys(spec))
     return checkpoints.restore(folder / "checkpoints", template, warn)
 
 
 def refuse_task(env: str, algo: str | None) -> None:
-    """For what trains step by step. Raises ValueError for a token task."""
+    """Raises ValueError for a token task, where training goes step by step."""
     if domain_of(env) == "tokens":
         raise ValueError(is_a_task(env, algo))
 
 
 def is_a_task(env: str, algo: str | None) -> str:
-    """The line that says so, with the command that trains on it."""
+    """Returns the line that refuses a token task, with the command that trains on it."""
     task = env if load.is_file(env) else env.removeprefix(TOKENS)
     learner = f" --algo {algo}" if algo in TOKEN_ALGORITHMS else ""
     command = shlex.join(["python", "-m", "experiments.tokens", "--task", task])
@@ -186,13 +191,13 @@ def is_a_task(env: str, algo: str | None) -> str:
 
 
 def refuse_tokens(folder: Path, spec: Spec) -> None:
-    """For what acts step by step. Raises ValueError."""
+    """Raises ValueError for a run on tokens, where a policy acts step by step."""
     if spec.domain == "tokens":
         raise ValueError(f"{folder} is a run of tokens: what it wrote is in its samples.jsonl")
 
 
 def read_run(folder: Path, trust: bool = False) -> Spec:
-    """The spec of a run on disk. Executes the files that the run imports.
+    """Returns the spec of a run on disk. Executes the files that the run imports.
 
     Raises ValueError with one line where the folder is no run, where a field of its config.json is missing or of
     another kind, and where it names files that may not be run unless the user says so, by `trust`.
@@ -209,7 +214,7 @@ def read_run(folder: Path, trust: bool = False) -> Spec:
 
 
 def open_run(folder: Path, trust: bool = False) -> tuple[Spec, Any]:
-    """The spec and the algorithm of a run on disk. Raises ValueError as `read_run` does."""
+    """Returns the spec and the algorithm of a run on disk. Raises ValueError as `read_run` does."""
     spec = read_run(folder, trust)
     return spec, spec.build()
 
@@ -230,7 +235,7 @@ def _naming(file: Path) -> Iterator[None]:
 
 
 def _tuples(x: Any) -> Any:
-    """JSON has lists only; our settings have tuples only."""
+    """Returns lists as tuples: JSON has only lists, our settings only tuples."""
     if isinstance(x, dict):
         return {name: _tuples(value) for name, value in x.items()}
     return tuple(_tuples(v) for v in x) if isinstance(x, list) else x

@@ -104,7 +104,7 @@ _FILE = Table({"title": Maybe(TEXT), "records": ListOf(Table({}))})
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A finished run."""
+    """The files of a finished run."""
 
     folder: Path
     config: dict[str, Any]
@@ -113,14 +113,14 @@ class Finished:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json. Raises ValueError, also where the folder has none."""
+    """Reads config.json. Raises ValueError, also where the folder has none."""
     config = folders.read_config(folder)
     schema.require(config, CONFIG, folder / "config.json")
     return config
 
 
 def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """summary.json of the run that `config` describes. Raises ValueError, also where the run is not finished."""
+    """Reads summary.json of the run that `config` describes. Raises ValueError, also where the run is not finished."""
     file = folder / "summary.json"
     try:
         summary = schema.read(file, SUMMARY)
@@ -141,8 +141,8 @@ def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path, config: dict[str, Any], index: int) -> tuple[Rows, int]:
-    """The rows of a seed's metrics.jsonl, and how many of its lines are none. Raises ValueError, also where there is
-    no such file."""
+    """Returns the rows of a seed's metrics.jsonl, and the number of its lines that are no rows. Raises ValueError, also
+    where there is no such file."""
     path = folders.metrics_file(folder, config["seeds"], index)
     if not path.is_file():
         raise ValueError(f"{path} is missing, of seed {config['seed'] + index}")
@@ -157,7 +157,7 @@ def read_metrics(folder: Path, config: dict[str, Any], index: int) -> tuple[Rows
 
 
 def read_run(folder: Path) -> Finished:
-    """All of a finished run. Raises ValueError, also where lines of its metrics are damaged."""
+    """Reads a finished run. Raises ValueError, also where lines of its metrics are damaged."""
     config = read_config(folder)
     summary = read_summary(folder, config)
     found = []
@@ -171,7 +171,8 @@ def read_run(folder: Path) -> Finished:
 
 
 def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[str, Any]]]:
-    """Title and records of a records.json; `whole`: with what tables want, else with what curves want.
+    """Returns title and records of a records.json; with the fields that tables need if `whole`, else with those that
+    curves need. Raises ValueError.
 
     Raises ValueError.
     """
@@ -192,12 +193,13 @@ def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[
 
 
 def _token_fault(report: dict[str, Any], at: str) -> str | None:
-    """What a report on responses to prompts lacks; None where it lacks nothing, or is of something else."""
+    """Returns the fault of a report on responses to prompts, in words; None where it has none, or is of something
+    else."""
     return _TOKEN_REPORT.fault(report, at) if "pass_at_1" in report else None
 
 
 def _which(record: dict[str, Any], index: int) -> str:
-    """Names a record, as far as it says what it is of."""
+    """Returns words for a record, as far as it identifies itself."""
     names = [record.get(name) for name in ("env", "algo", "seed")]
     if all(type(name) in (str, int) for name in names):
         return "the record of {}, {}, seed {}".format(*map(_short, names))
@@ -209,7 +211,7 @@ def _listed(values: list[int]) -> str:
 
 
 def _short(x: Any) -> str:
-    """As it may stand in a line."""
+    """Returns a value as it may stand in a line."""
     text = str(x)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -66,7 +66,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
 
 
 def _of_tokens(folder: Path, spec: Spec, finished: Finished, i: int) -> dict[str, Any]:
-    """What one seed wrote, and what it could do before."""
+    """Returns the figures of one seed's tokens, and of its policy before training."""
     start = folders.read_rows(folders.metrics_file(folder, spec.seeds, i))[0]
     return {
         "tokens_generated": int(finished.states.tokens[i]),
@@ -90,6 +90,7 @@ def _of_token_run(
 
 
 def draw_curve(folder: Path, spec: Spec) -> Path:
+    """Draws curve.png of a run and returns its path. Raises OSError where it cannot be written."""
     from experiments.figures import training
 
     rows = [
@@ -104,7 +105,8 @@ def draw_curve(folder: Path, spec: Spec) -> Path:
 def write_video(
     folder: Path, algo: Any, episodes: control.Episodes, display: Display
 ) -> list[Path]:
-    """The episode of median return. Nothing for environments with nothing to see."""
+    """Writes the video of the episode of median return and returns its paths; none for environments with nothing to
+    see."""
     try:
         frame_rate(algo.env)
     except ValueError as error:
@@ -125,6 +127,7 @@ def write_video(
 
 
 def show(summary: dict[str, Any], paths: list[Path], folder: Path, display: Display) -> None:
+    """Prints a table of the summary, and the paths of the files."""
     display.table(_title(summary), _token_rows(summary) if "task" in summary else _rows(summary))
     measures = summary.get("gait")
     if measures:
@@ -149,7 +152,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _nonfinite(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """A row where there is something to tell."""
+    """Returns a row on steps that were not finite, where there were any."""
     episodes, share = summary["eval_nonfinite"], summary.get("train_nonfinite") or 0.0
     if not (episodes or share):
         return []
@@ -187,7 +190,8 @@ def _wall_clock(summary: dict[str, Any]) -> tuple[str, str]:
 def conclude(
     folder: Path, spec: Spec, algo: Any, finished: Finished, video: bool, display: Display
 ) -> None:
-    """All of the above. A run with a summary counts as finished, and has its curve then."""
+    """Writes summary, curve and video of a finished run, and prints them. A run with a summary counts as finished, and
+    has its curve then."""
     paths = [draw_curve(folder, spec)]
     summary = summarise(folder, spec, algo, finished)
     if video and spec.domain == "control":

@@ -1,4 +1,4 @@
-"""What is looked at before a run on a token task begins. Raises ValueError; nothing is written."""
+"""Checks before a run on a token task begins. They raise ValueError; nothing is written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def require_trainable(spec: Spec, env: Env) -> None:
 
 
 def is_shipped(env: TokenEnv) -> bool:
-    """True for the tasks of this package, which its tests check."""
+    """Tells the tasks of this package, which its tests check."""
     return type(env.task).__module__.startswith("envs.tokens.")
 
 

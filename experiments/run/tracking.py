@@ -25,7 +25,7 @@ def require(kind: Kind) -> None:
 
 
 def start(kind: Kind, folder: Path, spec: Spec) -> Track:
-    """A function to be called with new rows. A resumed run goes on in the same place."""
+    """Returns a function that is called with new rows. A resumed run goes on in the same place."""
     if kind == "tensorboard":
         return _tensorboard(folder)
     if kind == "wandb":

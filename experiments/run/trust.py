@@ -1,4 +1,4 @@
-"""Whose code a run names, and whether that code may be run again.
+"""Trust in the code that a run names: whose it is, and whether it may be executed again.
 
 A run of somebody's own environment names Python files: `FILE.py:NAME`, the module of `gym:MODULE:ID`, what `--import`
 named. A folder of a run can come from anywhere, and so can the files that it names. So config.json keeps the SHA-256 of
@@ -31,8 +31,8 @@ _KEY_BYTES = 32
 
 
 def named_files(env: str, env_kwargs: dict[str, Any], imports: Iterable[str]) -> dict[str, Path]:
-    """The Python files that a run executes and that are not this package's, by the name under which it names them;
-    those that can be found. Executes none."""
+    """Returns the Python files that a run executes and that are not this package's, by the names that it gives them, as
+    far as they exist. Executes none."""
     options = (x for x in env_kwargs.values() if isinstance(x, str))
     files = (name for name in (*imports, env, *options) if load.is_file(name))
     found = {str(path): path for path in map(load.path_of, files) if path.is_file()}
@@ -44,15 +44,15 @@ def named_files(env: str, env_kwargs: dict[str, Any], imports: Iterable[str]) ->
 
 
 def executes_files(config: dict[str, Any]) -> bool:
-    """Whether a run needs more than this package: files that it names, be they there or not."""
+    """Tells that a run needs files besides this package, whether or not they exist."""
     env = config["env"]
     module = env.startswith(HOST_PREFIX) and ":" in env.removeprefix(HOST_PREFIX)
     return bool(config.get("imports")) or module or load.is_file(env)
 
 
 def record(config: dict[str, Any]) -> dict[str, Any]:
-    """What config.json keeps besides: the hashes of the files that the run executes, and the seal; nothing where it
-    executes none. `config`: with env, env_kwargs and imports."""
+    """Returns the entries of config.json on files: their hashes, and the seal; {} where the run executes none.
+    `config`: with env, env_kwargs and imports."""
     hashes = _hashes(config)
     if not hashes:
         return {}
@@ -108,7 +108,7 @@ def _seal(config: dict[str, Any], key: bytes) -> str:
 
 
 def _key(make: bool) -> bytes | None:
-    """This user's own key, made where there is none if `make`; None where it cannot be had."""
+    """Returns this user's own key, made where there is none if `make`; None where that fails."""
     try:
         path = _configuration() / "key"
         if make:
@@ -133,7 +133,7 @@ def _make_key(path: Path) -> None:
 
 
 def _configuration() -> Path:
-    """The folder of this user's settings. Raises RuntimeError where there is no home."""
+    """Returns the folder of this user's settings. Raises RuntimeError where there is no home."""
     if sys.platform == "win32" and os.environ.get("APPDATA"):
         return Path(os.environ["APPDATA"]) / "stride"
     given = os.environ.get("XDG_CONFIG_HOME")
@@ -141,7 +141,8 @@ def _configuration() -> Path:
 
 
 def _module_file(name: str) -> Path | None:
-    """Where a module lies; None where there is none. Importing its packages, which would execute them, is avoided."""
+    """Returns the file of a module; None where there is none. Avoids importing its packages, which would execute
+    them."""
     first, *rest = name.split(".")
     try:
         found = importlib.util.find_spec(first)

@@ -1,4 +1,5 @@
-"""What a command trains on, and by which learner if none is named: environments by `--env`, token tasks by `--task`."""
+"""The flag that names the environment of a run, and the default algorithm: `--env` for environments, `--task` for token
+tasks."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from experiments.run.spec import TOKENS, Domain, algorithm, token_env
 
 @dataclasses.dataclass(frozen=True)
 class WhichEnv:
+    """The flag of commands that train on environments."""
+
     flag: ClassVar[str] = "env"
     algo: ClassVar[str] = "ppo"  # without --algo
     default: ClassVar[str | None] = None  # without the flag itself
@@ -23,15 +26,19 @@ class WhichEnv:
 
     @staticmethod
     def env_name(given: str) -> str:
+        """Returns the environment's name from the flag's value."""
         return given
 
     @staticmethod
     def shown(env: str) -> str:
+        """Returns the flag's value from the environment's name."""
         return env
 
 
 @dataclasses.dataclass(frozen=True)
 class WhichTask:
+    """The flag of the command that trains on token tasks."""
+
     flag: ClassVar[str] = "task"
     algo: ClassVar[str] = "grpo"
     default: ClassVar[str | None] = "sort"
@@ -42,10 +49,12 @@ class WhichTask:
 
     @staticmethod
     def env_name(given: str) -> str:
+        """Returns the environment's name from the flag's value."""
         return token_env(given)
 
     @staticmethod
     def shown(env: str) -> str:
+        """Returns the flag's value from the environment's name."""
         return env.removeprefix(TOKENS)
 
 
@@ -53,7 +62,7 @@ WHICH: dict[str, Any] = {"control": WhichEnv, "tokens": WhichTask}
 
 
 def learners(domain: Domain) -> str:
-    """A sentence that names the learners of a domain."""
+    """Returns a sentence that names the learners of a domain."""
     return f"--algo takes {', '.join(ALGORITHMS if domain == 'control' else TOKEN_ALGORITHMS)}."
 
 

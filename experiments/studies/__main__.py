@@ -40,6 +40,8 @@ _DIGITS = 4  # of the numbers on disk: more than a picture shows
 
 @dataclasses.dataclass(frozen=True)
 class StudyFlags:
+    """Flags of `python -m experiments.studies`."""
+
     name: tyro.conf.Positional[str | None] = None
     """the study: cliff, bandit, variance or kl"""
     out: Path | None = None
@@ -76,7 +78,8 @@ def studies(argv: Sequence[str]) -> int:
 
 
 def stored(out: Path) -> dict[str, dict[str, Any]]:
-    """The records of the studies whose numbers are in `out`. Raises ValueError with one line where one is damaged."""
+    """Returns the records of the studies whose numbers are in `out`. Raises ValueError with one line where one is
+    damaged."""
     found = {}
     for name, study in STUDIES.items():
         file = out / f"{name}.json"
@@ -91,7 +94,7 @@ def stored(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def page(records: Mapping[str, dict[str, Any]]) -> str:
-    """Figures and words of studies, by their names."""
+    """Returns the page with figures and words of studies, by their names."""
     lines = [_BEGIN.rstrip(), ""]
     for name, study in STUDIES.items():
         if name not in records:
@@ -113,7 +116,7 @@ def _is_numbers(text: str) -> bool:
 
 
 def compact(record: dict[str, Any]) -> str:
-    """JSON with a line for each list of numbers."""
+    """Returns JSON with a line for each list of numbers."""
     return _json(record, 0) + "\n"
 
 

@@ -40,6 +40,7 @@ _LINES = dict(
 
 
 def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Runs the study and returns its numbers. `quick`: small, to test the code; `say` prints a line of progress."""
     bandits, pulls = (50, 100) if quick else (2000, 1000)
     means_key, play_key = jax.random.split(jax.random.key(0))
     means = draw_means(means_key, bandits)
@@ -52,6 +53,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
+    """Draws the study's figure at `path`."""
     figure = figures.empty(11.5, 4.4)
     left, right = figure.subplots(1, 2)
     for name, curve in numbers["ways"].items():
@@ -72,6 +74,7 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
 
 
 def words(numbers: dict[str, Any]) -> list[str]:
+    """Returns the study's lines on the page."""
     tenth = numbers["pulls"] // 10
     late = [
         f"{name}: {np.mean(curve['reward'][-tenth:]):.2f} and {np.mean(curve['optimal'][-tenth:]):.0%}"
@@ -94,7 +97,7 @@ def _averages(
     pulls: int,
     settings: dict[str, Any],
 ) -> dict[str, Float[Array, " pulls"]]:
-    """Over bandits: mean reward, and share of the best arm."""
+    """Returns, over bandits, the mean reward and the share of the best arm at each pull."""
 
     def one(means: Array, key: Array) -> tuple[Array, Array]:
         rewards, arms = play(Bandit(means=means), key, pulls, **settings)

@@ -32,6 +32,7 @@ _LINES = {
 
 
 def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Runs the study and returns its numbers. `quick`: small, to test the code; `say` prints a line of progress."""
     seeds, steps, long_steps = (4, 1000, 3000) if quick else (100, 20_000, 100_000)
     env = make_cliff_walking()
     learning, tables = {}, {}
@@ -69,6 +70,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
+    """Draws the study's figure at `path`."""
     figure = figures.empty(11.5, 4.6)
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 1])
     ax = figure.add_subplot(grid[:, 0])
@@ -95,6 +97,7 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
 
 
 def words(numbers: dict[str, Any]) -> list[str]:
+    """Returns the study's lines on the page."""
     late = {name: curve["last_quarter"] for name, curve in numbers["learning"].items()}
     paths = {
         name: f"{np.median([*map(figures.known, table['path_lengths'])]):.0f} steps"
@@ -115,7 +118,7 @@ def words(numbers: dict[str, Any]) -> list[str]:
 
 
 def episode_mean(returns: np.ndarray, episodes: np.ndarray, axis: Any) -> np.ndarray:
-    """Mean over episodes, of means over the episodes of an iteration; NaN where there were none."""
+    """Returns the mean over episodes of the means over the episodes of an iteration; NaN where there were none."""
     counts = episodes.sum(axis)
     total = np.where(episodes > 0, returns * episodes, 0.0).sum(axis)
     return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)

@@ -26,6 +26,7 @@ _CLIP = 0.2
 
 
 def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Runs the study and returns its numbers. `quick`: small, to test the code; `say` prints a line of progress."""
     tokens, pairs, points = (16, 4, 4) if quick else (64, 200, 12)
     shifts = np.geomspace(0.05, 2.0, points)
     say(f"{pairs} pairs of policies over {tokens} tokens at {points} distances")
@@ -40,6 +41,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
+    """Draws the study's figure at `path`."""
     figure = figures.empty(13.5, 4.2)
     left, middle, right = figure.subplots(1, 3)
     for name, color in _COLORS.items():
@@ -77,6 +79,7 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
 
 
 def words(numbers: dict[str, Any]) -> list[str]:
+    """Returns the study's lines on the page."""
     at = int(np.argmin(np.abs(np.log(np.array(numbers["kl"]) / 0.1))))
     distance = numbers["kl"][at]
     of = {name: numbers["estimates"][name] for name in _ESTIMATES}
@@ -100,7 +103,7 @@ def words(numbers: dict[str, Any]) -> list[str]:
 
 
 def _measure(key: Array, shift: Array, tokens: int) -> dict[str, Any]:
-    """Of one pair of policies, `shift` apart in logits: everything that the figure shows."""
+    """Returns the figure's numbers for one pair of policies, `shift` apart in logits."""
     ref_key, shift_key, value_key = jax.random.split(key, 3)
     ref_logits = 1.5 * jax.random.normal(ref_key, (tokens,))
     logits = ref_logits + shift * jax.random.normal(shift_key, (tokens,))
@@ -139,7 +142,7 @@ def _measure(key: Array, shift: Array, tokens: int) -> dict[str, Any]:
 def moments(
     x: Float[Array, " tokens"], probability: Float[Array, " tokens"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean and standard deviation of x under a distribution."""
+    """Returns mean and standard deviation of x under a distribution."""
     mean = jnp.sum(probability * x)
     return mean, jnp.sqrt(jnp.sum(probability * jnp.square(x - mean)))
 

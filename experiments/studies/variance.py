@@ -38,6 +38,7 @@ Measured = dict[
 
 
 def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Runs the study and returns its numbers. `quick`: small, to test the code; `say` prints a line of progress."""
     stages: tuple[int, ...]
     seeds, batches, episodes, stages = 5, 8, 256, (20, 40, 90)
     env = make_env("CartPole-v1", {})
@@ -66,6 +67,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
+    """Draws the study's figure at `path`."""
     figure = figures.empty(8, 5)
     ax = figure.subplots()
     places = np.arange(len(VARIANTS))
@@ -91,6 +93,7 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
 
 
 def words(numbers: dict[str, Any]) -> list[str]:
+    """Returns the study's lines on the page."""
     lines = [
         "Trace of the covariance over the squared length of the gradient: so many episodes must be averaged until the "
         f"error is as long as the gradient itself. CartPole, {numbers['seeds']} seeds (median; lowest to highest), "
@@ -123,7 +126,7 @@ def _train(algo: Reinforce, state: ReinforceState, iterations: Int[Array, ""]) -
 
 
 def _measure(env: Env, episodes: int, state: ReinforceState, key: PRNGKeyArray) -> dict[str, Any]:
-    """Variance and signal of each variant on fresh episodes of the present policy; whole ones, one a column."""
+    """Returns variance and signal of each variant on fresh, whole episodes of the present policy, one a column."""
     start_key, rollout_key = jax.random.split(key)
     config = dataclasses.replace(_CONFIG, num_envs=episodes, num_steps=env.max_episode_steps)
     algo = Reinforce(config, env)
@@ -141,7 +144,8 @@ def _measure(env: Env, episodes: int, state: ReinforceState, key: PRNGKeyArray) 
 
 
 def _ratios(batches: list[dict[str, Any]]) -> Measured:
-    """Variance over signal, both without bias as means over batches; infinite where the signal is lost in the noise."""
+    """Returns variance over signal, both unbiased as means over batches; infinite where the signal is lost in the
+    noise."""
     variance, signal = (
         {name: np.mean([getattr(b["noise"][name], what) for b in batches]) for name in VARIANTS}
         for what in ("variance", "signal")

@@ -1,4 +1,4 @@
-"""Whether an environment keeps the contract of `envs/base.py`: each check a pure function, its finding in plain words.
+"""Checks that an environment keeps the contract of `envs/base.py`: each a pure function, its finding in plain words.
 
 Checks go from the ground up: after one that the next ones stand on has failed, the rest is left.
 """
@@ -44,13 +44,15 @@ Check = tuple[str, Callable[..., None], bool]
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
+    """The result of a check."""
+
     check: str  # what was looked at
     problem: str | None = None  # what is wrong and what to do; None: nothing
     note: str | None = None  # what may be meant, or not
 
 
 def check(env: Env, folder: Path | None = None, checks: Sequence[Check] = ()) -> list[Finding]:
-    """What there is to say of `env`, in order.
+    """Checks `env` and returns the findings, in order.
 
     `folder`: where its code is, to name lines in it. `checks`: all that there are of it, if none are given.
     """
@@ -66,11 +68,12 @@ def check(env: Env, folder: Path | None = None, checks: Sequence[Check] = ()) ->
 
 
 def checks_of(env: Env) -> Sequence[Check]:
-    """Those of an environment; those of the task, where that is all there is of one's own."""
+    """Returns the checks of an environment; those of the task where the task is all that a user wrote."""
     return TOKEN_CHECKS if isinstance(env, TokenEnv) else CHECKS
 
 
 def passed(findings: list[Finding]) -> bool:
+    """Tells that no finding is a problem."""
     return not any(f.problem for f in findings)
 
 
@@ -203,7 +206,7 @@ def _at(env: Env) -> None:
 
 
 def _pure(env: Env) -> None:
-    """Called outside `jit`, where a second call really is one."""
+    """Checks that functions are pure, outside `jit`, where a second call really is one."""
     first, second = (env.initial(key_of(1)) for _ in range(2))
     same_key = "called twice with the same key, {} gives different results ({}): draw from the key, with jax.random"
     require_equal(first, second, "initial", same_key)
@@ -237,7 +240,7 @@ def _keys(env: Env) -> None:
 
 
 def _batches(env: Env) -> None:
-    """One environment alone, and the same one among others."""
+    """Compares one environment alone with the same one among others."""
     key, action = key_of(5), random_action(env, key_of(6))
 
     def two_steps(key):

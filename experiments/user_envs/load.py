@@ -33,21 +33,23 @@ REQUIRED = (
 
 
 def is_file(name: str) -> bool:
+    """Tells that a name is of the form `FILE.py` or `FILE.py:NAME`."""
     return name.endswith(".py") or ".py:" in name
 
 
 def path_of(name: str) -> Path:
-    """The file of `FILE.py:NAME` or `FILE.py`, absolute."""
+    """Returns the file of `FILE.py:NAME` or `FILE.py`, absolute."""
     return _split(name)[0]
 
 
 def absolute(name: str) -> str:
+    """Returns `FILE.py:NAME` with the file's path absolute; other names as they are."""
     path, attribute = _split(name)
     return f"{path}:{attribute}"
 
 
 def factory(name: str) -> Callable[..., Any]:
-    """The class or function that `name` points at. Raises ValueError with one line where there is none."""
+    """Returns the class or function to which `name` points. Raises ValueError with one line where there is none."""
     path, attribute = _split(name)
     module = load(path)
     if not attribute or not hasattr(module, attribute):
@@ -69,7 +71,8 @@ def factory(name: str) -> Callable[..., Any]:
 
 
 def load(path: Path) -> ModuleType:
-    """The file as a module, once; its folder joins the import path, for what lies beside it.
+    """Loads the file as a module, once; its folder joins the import path, for its neighbours. Raises ValueError with
+    one line where the file is missing or fails.
 
     Raises ValueError with one line where the file is missing or fails.
     """
@@ -95,7 +98,8 @@ def load(path: Path) -> ModuleType:
 
 
 def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
-    """`make(**kwargs)`; a token task becomes its environment.
+    """Returns `make(**kwargs)`; a token task becomes its environment. Raises ValueError with one line where that fails
+    or is no environment.
 
     Raises ValueError with one line where that fails or is no environment.
     """
@@ -120,7 +124,7 @@ def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
 
 
 def not_an_env(env: Any) -> str | None:
-    """What is missing to an environment, as the end of a sentence; None: nothing."""
+    """Returns what an environment lacks, as the end of a sentence; None where it lacks nothing."""
     kind = type(env).__name__
     if isinstance(env, gymnasium.Env):
         return "is a Gymnasium environment: register it there and give --env gym:ID"
@@ -138,8 +142,8 @@ def not_an_env(env: Any) -> str | None:
 
 
 def located(error: BaseException, folder: Path) -> str:
-    """File, line and error in one line; of the calls, the last in a file under `folder`. Of an error on the host that
-    JAX reports, only what it says."""
+    """Returns file, line and error in one line; of the calls, the last in a file under `folder`. For an error on the
+    host that JAX reports, only its message."""
     said = host_failure(error) or one_line(error)
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
@@ -154,13 +158,13 @@ def located(error: BaseException, folder: Path) -> str:
 
 
 def _lacks(env: Any, name: str) -> bool:
-    """Whether it has no such attribute, or only the contract's, which does nothing."""
+    """Tells that there is no such attribute, or only the contract's, which does nothing."""
     found = inspect.getattr_static(env, name, None)
     return found is None or found is inspect.getattr_static(Env, name, None)
 
 
 def _candidates(module: ModuleType) -> list[str]:
-    """The environments and token tasks that a module defines."""
+    """Returns the environments and token tasks that a module defines."""
     return [
         name
         for name, x in vars(module).items()

@@ -55,7 +55,7 @@ def require_sound(name: str, env: Env) -> list[str]:
 
 
 def _require_sound_code(name: str, env: Env) -> list[str]:
-    """Of an environment that somebody wrote, in a file or registered under a name."""
+    """Checks an environment that a user wrote, in a file or registered under a name."""
     kind = type(env)
     looks = [c for c in check.CHECKS if c[0] in _BY_SHAPE]
     looks += [("pictures", _frame_rate, False), ("first steps", _first_steps, False)]
@@ -67,7 +67,7 @@ def _require_sound_code(name: str, env: Env) -> list[str]:
 
 
 def _folder(kind: type) -> Path:
-    """Where a class is written, to name lines there."""
+    """Returns the folder in which a class is written, to name lines there."""
     try:
         return Path(inspect.getfile(kind)).parent
     except (TypeError, OSError):  # it came from no file
@@ -121,7 +121,7 @@ def _require_sound_host(name: str, host: Host) -> list[str]:
 
 
 def _random_action(space: gymnasium.Space, rng: np.random.Generator) -> np.ndarray:
-    """A random element; of a Box without bounds a standard normal one."""
+    """Returns a random element; of a Box without bounds a standard normal one."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return np.asarray(rng.integers(space.start, space.start + space.n))
     assert isinstance(space, gymnasium.spaces.Box)
@@ -139,7 +139,7 @@ def _bad_parts(obs: np.ndarray, reward: np.ndarray) -> int:
 
 
 def _outside(space: gymnasium.Space, obs: np.ndarray) -> str | None:
-    """The line about an observation outside a Box; NaN is not."""
+    """Returns a line about an observation outside a Box, or None; NaN is not outside."""
     if not isinstance(space, gymnasium.spaces.Box):
         return None  # the host refuses it
     slack = 1e-5 * (obs.dtype.kind == "f")

@@ -1,6 +1,5 @@
-"""Whether a token task keeps the contract of `envs/tokens/task.py`: each check a pure function, its finding in plain
-words. They are `check.check`'s for token environments, and every training on a task of one's own begins with them.
-"""
+"""Checks that a token task keeps the contract of `envs/tokens/task.py`: each a pure function, its finding in plain
+words."""
 
 from __future__ import annotations
 
@@ -222,7 +221,7 @@ def _random(env: TokenEnv) -> None:
 
 @functools.lru_cache(4)
 def drawn(task: Task) -> np.ndarray:
-    """SAMPLES prompts, [SAMPLES, P]."""
+    """Returns SAMPLES prompts, [SAMPLES, P]."""
     return _drawn_anew(task)
 
 
@@ -233,11 +232,12 @@ def _drawn_anew(task: Task) -> np.ndarray:
 
 @functools.lru_cache(4)
 def solved(task: Task) -> np.ndarray:
-    """The expert's responses to these, [SAMPLES, R]."""
+    """Returns the expert's responses to these prompts, [SAMPLES, R]."""
     return np.asarray(jax.jit(untraced(jax.vmap(task.solution)))(drawn(task)))
 
 
 def judged(task: Task, prompts: np.ndarray, responses: np.ndarray, length: np.ndarray) -> Verdict:
+    """Returns the task's verdicts on responses to prompts."""
     verdict = _verifier(task)(prompts, responses, length)
     return Verdict(*(np.asarray(x) for x in verdict))
 

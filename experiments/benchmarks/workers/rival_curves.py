@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 def curve(task, seed):
-    """(environment steps, mean return, seconds since the beginning) of each evaluation."""
+    """Returns (environment steps, mean return, seconds since the beginning) of each evaluation."""
     import torch  # type: ignore[import-not-found]
     from sb3_contrib import TRPO  # type: ignore[import-not-found]
     from stable_baselines3.common.env_util import make_vec_env  # type: ignore[import-not-found]

@@ -10,7 +10,7 @@ from rival_worker import serve  # type: ignore[import-not-found] # takes this fo
 
 
 def sbx(task, settings):
-    """Stable-Baselines3's loop and buffers, learning with JAX."""
+    """Returns SBX: Stable-Baselines3's loop and buffers, learning with JAX."""
     import sbx  # type: ignore[import-not-found]
 
     return _slices(
@@ -19,7 +19,7 @@ def sbx(task, settings):
 
 
 def sb3(task, settings):
-    """Stable-Baselines3: PyTorch. On a CPU, as it wants networks so small to be."""
+    """Returns Stable-Baselines3 with PyTorch, on a CPU, as it recommends for networks of this size."""
     import stable_baselines3  # type: ignore[import-not-found]
 
     learner = getattr(stable_baselines3, settings["algo"])
@@ -27,7 +27,7 @@ def sb3(task, settings):
 
 
 def _slices(model, settings):
-    """Compiled and past its random steps once this returns."""
+    """Returns a measurement of a model that is compiled and past its random steps."""
     model.learn(settings["warm_up"], log_interval=None)
 
     def run():
@@ -39,7 +39,7 @@ def _slices(model, settings):
 
 
 def rejax(task, settings):
-    """Rejax: JAX, all of the training in one program."""
+    """Returns Rejax: JAX, all of the training in one program."""
     import jax
     import rejax  # type: ignore[import-not-found]
 

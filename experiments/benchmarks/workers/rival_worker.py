@@ -12,7 +12,7 @@ import time
 
 
 def sync(task, num_envs):
-    """Gymnasium's SyncVectorEnv: Python, one environment after the other."""
+    """Returns Gymnasium's SyncVectorEnv: Python, one environment after the other."""
     import gymnasium
 
     vector = gymnasium.make_vec(task, num_envs, vectorization_mode="sync")
@@ -27,7 +27,7 @@ def sync(task, num_envs):
 
 
 def envpool(task, num_envs):
-    """EnvPool: C++ environments on all cores."""
+    """Returns EnvPool: C++ environments on all cores."""
     import envpool  # type: ignore[import-not-found]
 
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone
@@ -51,7 +51,7 @@ def envpool(task, num_envs):
 
 
 def gymnax(task, num_envs, num_steps=64):
-    """gymnax: JAX, the whole loop in one program, as ours is timed."""
+    """Returns gymnax: JAX, the whole loop in one program, as ours is timed."""
     import gymnax  # type: ignore[import-not-found]
     import jax
 
@@ -101,6 +101,7 @@ def serve(run):
 
 
 def answer(text):
+    """Writes a line to the process that measures."""
     print(text, flush=True)
 
 
