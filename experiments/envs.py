@@ -91,8 +91,10 @@ def _check(name: str, console: Console) -> int:
     folder = Path(load.absolute(name).rpartition(":")[0]).parent if is_file else None
     findings = check.check(env, folder)
     for f in findings:
-        said = f"FAIL: {f.problem}" if f.problem else f"ok, but note: {f.note}" if f.note else "ok"
-        console.print(f"{f.check}: {said}", markup=False)
+        result = (
+            f"FAIL: {f.problem}" if f.problem else f"ok, but note: {f.note}" if f.note else "ok"
+        )
+        console.print(f"{f.check}: {result}", markup=False)
     left = len(check.checks_of(env)) - len(findings)
     if left:
         console.print(f"{left} more checks wait until that is mended")

@@ -49,8 +49,8 @@ def grouped(curves: list[Curve], by: Sequence[str]) -> Groups:
         )
     groups: Groups = {}
     for curve in curves:
-        told = [_told(curve, name) for name in names if name != "env"]
-        label = ", ".join(text for text in told if text) or "all"
+        parts = [_told(curve, name) for name in names if name != "env"]
+        label = ", ".join(text for text in parts if text) or "all"
         groups.setdefault((str(curve.fields["env"]), label), []).append(curve)
     return groups
 

@@ -86,15 +86,15 @@ def _of_records(path: Path, counted: list[Curve]) -> Iterator[KnownRun]:
         )
 
 
-def labelled(told: list[KnownRun], by: Sequence[str]) -> Iterator[tuple[KnownRun, str, list[str]]]:
+def labelled(runs: list[KnownRun], by: Sequence[str]) -> Iterator[tuple[KnownRun, str, list[str]]]:
     """Yields each run with its environment and the labels of its seeds, as `grouped` labels curves."""
     none = np.zeros(0)
     seeds = [
-        [Curve({**r.fields, "seed": s}, none, none, none, True) for s in r.seeds] for r in told
+        [Curve({**r.fields, "seed": s}, none, none, none, True) for s in r.seeds] for r in runs
     ]
-    groups = grouped(list(chain(*seeds)), ["env", *by]) if told else {}
+    groups = grouped(list(chain(*seeds)), ["env", *by]) if runs else {}
     label = {id(c): of for (_, of), curves in groups.items() for c in curves}
-    for run, of_run in zip(told, seeds, strict=True):
+    for run, of_run in zip(runs, seeds, strict=True):
         yield run, str(run.fields["env"]), list(dict.fromkeys(label[id(c)] for c in of_run))
 
 

@@ -82,8 +82,8 @@ def of_evaluations(path: Path) -> tuple[Points, str]:
         pairs = zip(steps.astype(float), results.astype(float).mean(axis=1), strict=True)
         return [(float(x), math.nan, float(y)) for x, y in pairs], "eval/mean_reward"
     except (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"{path} is no evaluations.npz of Stable-Baselines3: {told}") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no evaluations.npz of Stable-Baselines3: {reason}") from None
 
 
 def of_monitors(paths: Sequence[Path]) -> tuple[Points, str | None]:

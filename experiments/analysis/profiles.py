@@ -163,8 +163,8 @@ def improvements(together: Together) -> dict[tuple[str, str], float]:
     return {(a, b): chance(a, b) for a in scores for b in scores if a != b}
 
 
-def draw(together: Together, told: Sequence[Row], out: Path, metric: str) -> list[str]:
-    """Writes the figures, PNG and SVG, and returns their names without suffix. `told`: the rows of scores.csv."""
+def draw(together: Together, over_all: Sequence[Row], out: Path, metric: str) -> list[str]:
+    """Writes the figures, PNG and SVG, and returns their names without suffix. `over_all`: the rows of scores.csv."""
     scores = normalised(together, MEASURES["normalised_final"])
     top = max(1.0, *(float(s.max()) for strata in scores.values() for s in strata))
     thresholds = np.linspace(0, 1.05 * top, _POINTS)
@@ -180,7 +180,7 @@ def draw(together: Together, told: Sequence[Row], out: Path, metric: str) -> lis
         )
         for label, strata in scores.items()
     }
-    by_name = {(row[1], row[2]): row for row in told}
+    by_name = {(row[1], row[2]): row for row in over_all}
     panels: dict[str, dict[str, tuple[float, ...]]] = {
         heading: {
             label: tuple(float(by_name[label, name][i] or "nan") for i in (column, 5, 6))

@@ -33,7 +33,7 @@ def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
                 "auc": np.array(_areas(curves)),
             }
         lost = sum(c.diverged for c in curves)
-        told = {
+        figures_of = {
             name: (*_figures(each), _count(len(each), len(every), lost if len(each) else 0))
             for name, each in measured.items()
         }
@@ -42,15 +42,15 @@ def scores(groups: Groups, threshold: float | None) -> list[tuple[Any, ...]]:
                 c for c in every if any(c is w for w in curves) or (c.value >= threshold).any()
             ]
             for x in ("steps", "seconds"):
-                told[f"{x}_to_threshold"] = _reached(axes_of(known, x), known, threshold)
+                figures_of[f"{x}_to_threshold"] = _reached(axes_of(known, x), known, threshold)
             gaps = threshold - np.minimum(last, threshold)
             # Over environments, too, the gap is a mean.
-            told["optimality_gap"] = (
+            figures_of["optimality_gap"] = (
                 "",
                 *_figures(gaps, _mean)[1:],
                 _count(len(gaps), len(every), lost),
             )
-        rows += [(env, label, name, *figures) for name, figures in told.items()]
+        rows += [(env, label, name, *figures) for name, figures in figures_of.items()]
     return rows
 
 

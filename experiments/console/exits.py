@@ -45,12 +45,12 @@ def run_main(body: Callable[[], int | None]) -> None:
 def fail_host(error: Exception) -> int:
     """Prints one line where an environment on the host has failed, or memory has run out, and returns FAILED; raises
     `error` again otherwise."""
-    said = host_failure(error)
-    if said is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
-        said = f"out of memory: {str(error).splitlines()[0]}"
-    if said is None:
+    reason = host_failure(error)
+    if reason is None and (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+        reason = f"out of memory: {str(error).splitlines()[0]}"
+    if reason is None:
         raise error
-    return fail(HostError(said), code=FAILED)
+    return fail(HostError(reason), code=FAILED)
 
 
 def fail(error: Exception, code: int = BAD_INPUT) -> int:

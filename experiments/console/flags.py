@@ -101,13 +101,13 @@ def _unboxed(text: str) -> str:
 
 
 def _not_whole(found: re.Match[str]) -> str:
-    said = f"{shortened(found[1])} is not a whole number"
+    message = f"{shortened(found[1])} is not a whole number"
     try:
         value = float(found[1].strip("'"))
     except ValueError:
-        return said
+        return message
     is_short = value.is_integer() and abs(value) < 1e15
-    return f"{said} in digits: write {value:.0f}" if is_short else said
+    return f"{message} in digits: write {value:.0f}" if is_short else message
 
 
 # What Python says of a value that is none, and what that means.

@@ -14,13 +14,13 @@ def refuse_shadows() -> None:
 
     A command of this package ends there with one line and exit code 2.
     """
-    said = _shadowed()
-    if said is None:
+    message = _shadowed()
+    if message is None:
         return
     if sys.argv[:1] == ["-m"]:  # so it is while `python -m` looks for the command
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
-    raise ImportError(said)
+    raise ImportError(message)
 
 
 def _shadowed() -> str | None:

@@ -26,10 +26,10 @@ def frame_rate(env: Env) -> float | None:
     except (TypeError, ValueError, OverflowError):  # among others an array of several
         rate = math.nan
     if not SLOWEST <= rate <= FASTEST:
-        said = " ".join(repr(given).split())
-        said = said if len(said) <= 40 else f"{said[:40]}..."
+        words = " ".join(repr(given).split())
+        words = words if len(words) <= 40 else f"{words[:40]}..."
         raise ValueError(
-            f"render_fps is {said}: give the steps of a second, a number from {SLOWEST:g} to {FASTEST:g}"
+            f"render_fps is {words}: give the steps of a second, a number from {SLOWEST:g} to {FASTEST:g}"
         )
     return rate
 

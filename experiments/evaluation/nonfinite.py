@@ -197,9 +197,9 @@ def _parts(found: Found, place: Place) -> str:
 def _named(parts: Iterable[Bad], on_host: bool) -> str:
     """Returns "observation is", or "state, observation and reward are"."""
     names = {Bad.START: "first observation"}
-    said = [names.get(part, _name(part)) for part in parts if not (on_host and part == Bad.STATE)]
-    verb = "are" if len(said) > 1 else "is"
-    return f"{' and '.join(filter(None, (', '.join(said[:-1]), said[-1])))} {verb}"
+    words = [names.get(part, _name(part)) for part in parts if not (on_host and part == Bad.STATE)]
+    verb = "are" if len(words) > 1 else "is"
+    return f"{' and '.join(filter(None, (', '.join(words[:-1]), words[-1])))} {verb}"
 
 
 def _name(part: Bad) -> str:

@@ -149,7 +149,7 @@ def last_line(log: Path) -> str:
     for line in map(str.strip, log.read_text(errors="replace").splitlines()):
         lines = [] if line.startswith("$ ") else [*lines, line] if line else lines
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1]
+    return (errors or lines or ["it printed nothing"])[-1]
 
 
 def clear(folder: Path) -> Path | None:

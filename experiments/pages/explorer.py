@@ -57,9 +57,9 @@ def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, A
     rows = {row[:3]: row for row in scores(groups, None)}
     notes = [*found.notes, *mixed(groups, by), *short(groups)]
     notes += [*disjoint(groups, "steps"), *disjoint(groups, "seconds")]
-    told = list(known_runs(found.curves))
-    shown, omitted = _shown(told, by, list(names), labels, groups)
-    notes += [*_remarks(found.curves, told), *omitted]
+    runs = list(known_runs(found.curves))
+    shown, omitted = _shown(runs, by, list(names), labels, groups)
+    notes += [*_remarks(found.curves, runs), *omitted]
     for _, path in map(sources.located, paths):
         if path.is_absolute():
             notes = [note.replace(f"{path.parent}{os.sep}", "") for note in notes]
@@ -80,11 +80,11 @@ def gather(paths: Sequence[Path], by: Sequence[str], metric: str) -> dict[str, A
 
 
 def _shown(
-    told: list[KnownRun], by: Sequence[str], envs: list[str], labels: list[str], groups: Groups
+    runs: list[KnownRun], by: Sequence[str], envs: list[str], labels: list[str], groups: Groups
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the runs as the page shows them, and notes on videos that are left out."""
     shown, notes, room = [], [], ALL_VIDEOS_BYTES
-    for run, env, of_run in labelled(told, by):
+    for run, env, of_run in labelled(runs, by):
         mine = [labels.index(label) for label in of_run if (env, label) in groups]
         if not mine:
             continue  # without a value so far, which the notes say
@@ -153,7 +153,7 @@ def _seeds(seeds: list[Any]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _remarks(curves: list[Curve], told: list[KnownRun]) -> list[str]:
+def _remarks(curves: list[Curve], known: list[KnownRun]) -> list[str]:
     """Returns notes that a reader of the page needs."""
     longest = max(len(c.steps) for c in curves)
     remarks = []
@@ -162,7 +162,7 @@ def _remarks(curves: list[Curve], told: list[KnownRun]) -> list[str]:
             f"curves of single seeds are drawn with at most {SEED_POINTS} of their up to {longest} points; "
             "bands and scores come from all of them"
         )
-    if any(run.folder is None for run in told):
+    if any(run.folder is None for run in known):
         remarks.append(
             "of runs from records.json the wall clock is spread evenly over the steps, and settings are told only "
             "where they differ from the defaults"

@@ -171,8 +171,8 @@ def _worst_if_diverged(r: Record, value: float | None) -> float | None:
 
 
 def _token_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, str]) -> list[str]:
-    told = {at: [r["report"] for r in seeds] for at, seeds in cells.items() if _of_tokens(seeds)}
-    if not told:
+    shown = {at: [r["report"] for r in seeds] for at, seeds in cells.items() if _of_tokens(seeds)}
+    if not shown:
         return []
     rows = {
         f"{called[env]}, {algo}": {
@@ -181,7 +181,7 @@ def _token_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, 
             "pass@8": _from_to(found, "pass_at_8"),
             "KL to reference": f"{_median(found, 'kl_to_reference'):.2f} nats",
         }
-        for (algo, env), found in told.items()
+        for (algo, env), found in shown.items()
     }
     columns = tuple((name, operator.itemgetter(name)) for name in next(iter(rows.values())))
     what = "Of samples at temperature 1, to held-out prompts; after imitation, and in the end; medians."

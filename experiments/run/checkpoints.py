@@ -181,11 +181,11 @@ def _damage(path: Path) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    said = f"{error}".strip().split("\n")[0]
-    said = re.sub(
-        r' "/[^"]*":?', "", said
+    message = f"{error}".strip().split("\n")[0]
+    message = re.sub(
+        r' "/[^"]*":?', "", message
     )  # tensorstore's names of files are long, and not the user's
-    return said[:160] or type(error).__name__
+    return message[:160] or type(error).__name__
 
 
 def _read(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]:

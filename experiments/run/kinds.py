@@ -23,7 +23,7 @@ class Choice:
     values: tuple[Any, ...]
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         return " or ".join(repr(x) for x in self.values)
 
     def fault(self, value: Any, at: str) -> str | None:

@@ -239,19 +239,19 @@ class _Loop:
         )
         tally = nonfinite.counted(self.progress.tally, found)
         over = self.progress.iteration + n == self.total
-        said = (
+        reason = (
             nonfinite.spoiled_start(found, place)
             or nonfinite.hopeless(tally, found, place, over)
             or nonfinite.broken(buffers, self.algo.learned(self.states), place)
         )
         self._warn_once("training", nonfinite.warning(found, place))
         self._warn_once("infos", nonfinite.infos_warning(buffers, self.algo.env))
-        if said is None:
+        if reason is None:
             self.progress.tally = tally
             return
         kept = checkpoints.steps(self.folder / "checkpoints")[0]
         raise NonFiniteError(
-            f"{said}: stopped; the last good checkpoint, of env step {kept}, is kept in "
+            f"{reason}: stopped; the last good checkpoint, of env step {kept}, is kept in "
             f"{self.folder / 'checkpoints'}"
         )
 

@@ -45,8 +45,8 @@ def label_runs(configs: list[dict[str, Any]]) -> list[str]:
         differing = [n for n in differing if n in ("env", "algo")]
     labels: list[str] = []
     for c in flat:
-        told = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
-        label = ", ".join(told) or f"{c['env']}, {c['algo']}"
+        parts = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
+        label = ", ".join(parts) or f"{c['env']}, {c['algo']}"
         same = sum(known.split(" #")[0] == label for known in labels)
         labels.append(f"{label} #{same + 1}" if same else label)
     return labels

@@ -8,7 +8,7 @@ that names file and field: "DIR/summary.json: per_seed[1].seed must be a whole n
 
 Kinds: `Text`, `Whole`, `Number`, `Flag`, `Either`, `Maybe` (null is allowed), `ListOf` (all alike), `Row` (a list with
 a kind for each place), `Table` (named fields, others are allowed) and `TableOf` (any names). `NAME`, `TEXT` and
-`SETTINGS` (a table of anything) are ready-made. A kind of one's own has `said`, what is wanted in words, and `fault`.
+`SETTINGS` (a table of anything) are ready-made. A kind of one's own has `words`, a name for its values, and `fault`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Kind(Protocol):
     """A kind of JSON value."""
 
     @property
-    def said(self) -> str:
-        """Names what is wanted, as in "must be a whole number"."""
+    def words(self) -> str:
+        """Names the values of the kind, as in "must be a whole number"."""
 
     def fault(self, value: Any, at: str) -> str | None:
         """Says in one line what is wrong with the value, which stands at field `at`; None where it fits."""
@@ -43,7 +43,7 @@ class Text:
     least: int = 0  # characters
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         return "a name" if self.least else "a text"
 
     def fault(self, value: Any, at: str) -> str | None:
@@ -55,7 +55,7 @@ class Text:
 class Flag:
     """True or false."""
 
-    said: str = "true or false"
+    words: str = "true or false"
 
     def fault(self, value: Any, at: str) -> str | None:
         return None if isinstance(value, bool) else wrong(self, value, at)
@@ -69,7 +69,7 @@ class Whole:
     most: int = 2**63 - 1
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         return "a whole number" + ("" if self.least is None else f" of at least {self.least}")
 
     def fault(self, value: Any, at: str) -> str | None:
@@ -88,7 +88,7 @@ class Number:
     least: float | None = None
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         return "a finite number" + ("" if self.least is None else f" of at least {self.least:g}")
 
     def fault(self, value: Any, at: str) -> str | None:
@@ -105,8 +105,8 @@ class Maybe:
     kind: Kind
 
     @property
-    def said(self) -> str:
-        return f"{self.kind.said} or null"
+    def words(self) -> str:
+        return f"{self.kind.words} or null"
 
     def fault(self, value: Any, at: str) -> str | None:
         return None if value is None else self.kind.fault(value, at)
@@ -119,8 +119,8 @@ class Either:
     kinds: tuple[Kind, ...]
 
     @property
-    def said(self) -> str:
-        return " or ".join(kind.said for kind in self.kinds)
+    def words(self) -> str:
+        return " or ".join(kind.words for kind in self.kinds)
 
     def fault(self, value: Any, at: str) -> str | None:
         fits = any(kind.fault(value, at) is None for kind in self.kinds)
@@ -133,7 +133,7 @@ class ListOf:
 
     kind: Kind
     least: int = 0  # entries
-    said: str = "a list"
+    words: str = "a list"
 
     def fault(self, value: Any, at: str) -> str | None:
         if not isinstance(value, list):
@@ -151,7 +151,7 @@ class Row:
     kinds: tuple[Kind, ...]
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         return f"a list of {len(self.kinds)}"
 
     def fault(self, value: Any, at: str) -> str | None:
@@ -169,7 +169,7 @@ class Table:
     needed: Mapping[str, Kind]
     optional: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
     others: Kind | None = None  # of fields that are not named; None: anything
-    said: str = "a table"
+    words: str = "a table"
 
     def fault(self, value: Any, at: str) -> str | None:
         if not isinstance(value, dict):
@@ -195,7 +195,7 @@ class TableOf:
     """A table with any names, whose values are all of a kind."""
 
     kind: Kind
-    said: str = "a table"
+    words: str = "a table"
 
     def fault(self, value: Any, at: str) -> str | None:
         if not isinstance(value, dict):
@@ -211,7 +211,7 @@ class TableOf:
 class Anything:
     """Any value of JSON that can be written again."""
 
-    said: str = "any value"
+    words: str = "any value"
 
     def fault(self, value: Any, at: str) -> str | None:
         return None
@@ -261,7 +261,7 @@ def wrong(kind: Kind, value: Any, at: str) -> str:
     """Says that `value`, at field `at`, is not of the kind."""
     shown = repr(value)
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-    return f"{at} must be {kind.said}, got {shown}".strip()
+    return f"{at} must be {kind.words}, got {shown}".strip()
 
 
 def _unfit(value: Any) -> str | None:

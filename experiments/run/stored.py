@@ -127,10 +127,10 @@ def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{folder} is not finished: it has no summary.json") from None
     reports = summary["per_seed"]
-    told, wanted = [r["seed"] for r in reports], [config["seed"] + i for i in range(len(reports))]
-    if len(reports) != config["seeds"] or told != wanted:
+    seeds, wanted = [r["seed"] for r in reports], [config["seed"] + i for i in range(len(reports))]
+    if len(reports) != config["seeds"] or seeds != wanted:
         raise ValueError(
-            f"{file}: per_seed is of seeds {_listed(told)}, config.json says {config['seeds']} from {config['seed']}"
+            f"{file}: per_seed is of seeds {_listed(seeds)}, config.json says {config['seeds']} from {config['seed']}"
         )
     if "task" in summary:
         schema.require(summary, _TOKEN_SUMMARY, file)

@@ -35,11 +35,11 @@ def require_trainable(spec: Spec, env: Env) -> None:
     if load.is_file(spec.env):
         folder = Path(spec.env.rpartition(":")[0]).parent
     for finding in check.check(env, folder):
-        said = finding.problem or finding.note
-        if said and (finding.note or (_of_expert(finding) and not imitates)):
-            _warn(name, said)
-        elif said:
-            raise ValueError(f"{name}: {said}")
+        remark = finding.problem or finding.note
+        if remark and (finding.note or (_of_expert(finding) and not imitates)):
+            _warn(name, remark)
+        elif remark:
+            raise ValueError(f"{name}: {remark}")
 
 
 def is_shipped(env: TokenEnv) -> bool:

@@ -144,7 +144,7 @@ def not_an_env(env: Any) -> str | None:
 def located(error: BaseException, folder: Path) -> str:
     """Returns file, line and error in one line; of the calls, the last in a file under `folder`. For an error on the
     host that JAX reports, only its message."""
-    said = host_failure(error) or one_line(error)
+    message = host_failure(error) or one_line(error)
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -154,7 +154,7 @@ def located(error: BaseException, folder: Path) -> str:
         for f, path in zip(frames, paths, strict=True)
         if path.is_relative_to(folder) and "site-packages" not in path.parts
     ]
-    return f"{own[-1].filename}, line {own[-1].lineno}: {said}" if own else said
+    return f"{own[-1].filename}, line {own[-1].lineno}: {message}" if own else message
 
 
 def _lacks(env: Any, name: str) -> bool:

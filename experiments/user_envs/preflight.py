@@ -112,12 +112,12 @@ def _require_sound_host(name: str, host: Host) -> list[str]:
                 state = host.create(none)
     except HostError as error:
         raise ValueError(str(error)) from None
-    said = f"{name}: {nonfinite.in_words(bad, True)} not finite in" if bad.any() else ""
+    message = f"{name}: {nonfinite.in_words(bad, True)} not finite in" if bad.any() else ""
     if bad.all():
-        raise ValueError(f"{said} any of its first {HOST_STEPS} steps of random actions")
-    if said:
-        said = f"{said} {np.count_nonzero(bad)} of {HOST_STEPS} first steps of random actions"
-    return [*filter(None, [said, outside and f"{name}: {outside}"])]
+        raise ValueError(f"{message} any of its first {HOST_STEPS} steps of random actions")
+    if message:
+        message = f"{message} {np.count_nonzero(bad)} of {HOST_STEPS} first steps of random actions"
+    return [*filter(None, [message, outside and f"{name}: {outside}"])]
 
 
 def _random_action(space: gymnasium.Space, rng: np.random.Generator) -> np.ndarray:

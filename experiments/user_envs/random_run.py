@@ -86,13 +86,13 @@ def finite_run(env: Env, run: RandomRun) -> None:
             if is_bad(x):
                 raise Problem(f"state{leaf_name(path)} is not finite as initial gives it")
         after = env.transition(before, action, key)
-        said = [
+        parts = [
             f"state{leaf_name(p)}"
             for p, x in jax.tree_util.tree_leaves_with_path(after)
             if is_bad(x)
         ]
-        said += ["reward"] if not said else []
-        raise Problem(f"{', '.join(said)} is not finite after {t + 1} steps of random actions")
+        parts += ["reward"] if not parts else []
+        raise Problem(f"{', '.join(parts)} is not finite after {t + 1} steps of random actions")
     if run()["unstarted"].any():
         raise Problem(
             "observation is not finite after a reset: mend what initial or observation gives"

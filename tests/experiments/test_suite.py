@@ -237,7 +237,7 @@ def test_a_run_ended_by_a_signal_of_its_own_is_a_failure(scripted, monkeypatch, 
     killed = SimpleNamespace(sleep=lambda _: setattr(scripted[0], "code", -9))
     monkeypatch.setattr(launch, "time", killed)
     assert suite.suite([*PROBE, "--seeds", "1"]) == 1
-    assert "failed, ended by SIGKILL: it said nothing" in capsys.readouterr().out
+    assert "failed, ended by SIGKILL: it printed nothing" in capsys.readouterr().out
 
 
 def test_the_last_line_is_the_last_starts_error():
