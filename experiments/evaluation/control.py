@@ -175,7 +175,7 @@ def row(episodes: Episodes) -> dict[str, float]:
     }
 
 
-def report(env: Env, episodes: Episodes) -> dict[str, Any]:
+def final_figures(env: Env, episodes: Episodes) -> dict[str, Any]:
     """Entries of summary.json about one seed's final evaluation."""
     entries: dict[str, Any] = {
         "eval_return_mean": float(np.mean(episodes.returns)),

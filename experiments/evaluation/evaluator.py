@@ -26,7 +26,7 @@ class Evaluator:
     run: Callable[[Any, Any, Any], Any]  # (algorithm, state, keys): pure, for one seed
     concatenate: Callable[[list[Any]], Any]
     row: Callable[[Any], dict[str, float]]  # columns of metrics.jsonl
-    report: Callable[[Any, Any], dict[str, Any]]  # (algorithm, found): for summary.json
+    final_figures: Callable[[Any, Any], dict[str, Any]]  # (algorithm, found): for summary.json
     transcripts: Callable[[Any, Any], list[dict[str, Any]]]  # (algorithm, found): for samples.jsonl
     trouble: Callable[[Any, Any], str | None]  # (algorithm, found): a warning in one line
 
@@ -58,7 +58,7 @@ _CONTROL = Evaluator(
     ),
     concatenate=control.concatenate,
     row=control.row,
-    report=lambda algo, found: control.report(algo.env, found),
+    final_figures=lambda algo, found: control.final_figures(algo.env, found),
     transcripts=lambda algo, found: [],
     trouble=lambda algo, found: nonfinite.episodes_warning(found.bad, algo.env.on_host),
 )
@@ -69,7 +69,7 @@ _TOKENS = Evaluator(
     run=tokens.sample,
     concatenate=tokens.concatenate,
     row=tokens.row,
-    report=tokens.report,
+    final_figures=tokens.final_figures,
     transcripts=tokens.transcripts,
     trouble=tokens.trouble,
 )

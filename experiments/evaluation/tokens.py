@@ -90,7 +90,7 @@ def row(found: Samples) -> dict[str, float]:
     }
 
 
-def report(algo: Any, found: Samples) -> dict[str, Any]:
+def final_figures(algo: Any, found: Samples) -> dict[str, Any]:
     """Returns the figures of one seed's final evaluation for summary.json."""
     return {
         "eval_return_mean": float(np.mean(found.returns)),

@@ -38,7 +38,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     progress = finished.progress
     steps = env_steps(algo, progress.iteration)
     evaluating = evaluator(spec.domain)
-    per_seed = [evaluating.report(algo, episodes) for episodes in finished.episodes]
+    per_seed = [evaluating.final_figures(algo, episodes) for episodes in finished.episodes]
     at_mark = evaluating.episodes(spec.config.total_steps, algo)
     for found, share in zip(per_seed, nonfinite.shares(progress.tally), strict=False):
         found["train_nonfinite"] = share

@@ -78,7 +78,7 @@ def test_a_state_that_is_not_finite_ends_its_episode_without_reward():
     np.testing.assert_array_equal(found.returns, np.where(start < 0, 2, 5))
     np.testing.assert_array_equal(found.survived, start >= 0)
     assert found.states is None
-    report = control.report(algo.env, jax.device_get(found))
+    report = control.final_figures(algo.env, jax.device_get(found))
     assert report["survival_rate"] == pytest.approx(np.mean(start >= 0))
     np.testing.assert_array_equal(np.asarray(found.bad) > 0, start < 0)
     assert report["eval_nonfinite"] == np.sum(start < 0) > 0
@@ -156,7 +156,7 @@ def test_an_episode_whose_start_cannot_be_seen_has_no_step():
     np.testing.assert_array_equal(found.lengths, np.where(start < 0, 0, 3))
     np.testing.assert_array_equal(found.bad, np.where(start < 0, Bad.START, 0))
     assert not found.survived.any()
-    assert control.report(algo.env, found)["eval_nonfinite"] == np.sum(start < 0)
+    assert control.final_figures(algo.env, found)["eval_nonfinite"] == np.sum(start < 0)
     states, rewards = control.episode(found, control.typical(found))
     assert len(rewards) == len(states[0]) == 3
 
@@ -230,7 +230,7 @@ def test_an_environment_reports_on_all_episodes_of_an_evaluation():
     )
     record = control.records(algo.env)
     found = control.run_episodes(algo, 0, control.keys(0, 0, 10), record)
-    report = control.report(algo.env, jax.device_get(found))
+    report = control.final_figures(algo.env, jax.device_get(found))
     assert (report["steps"], report["states"], report["best"]) == (30, (3, 10), 2.0)
     assert final_batches(algo.env, 2) == 5
     assert final_batches(probes.TruncationOnly(), 2) == 4

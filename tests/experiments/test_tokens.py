@@ -140,7 +140,7 @@ def test_what_is_shown_of_samples_is_one_prompts(tmp_path):
     for i, row in enumerate(shown):
         assert row["prompt"] == env.decode(prompts[i])
         assert row["correct"] == (i % 2 == 1)
-    report = tokens.report(algo, whole)
+    report = tokens.final_figures(algo, whole)
     assert report["eval_prompts"] == n
     assert report["eval_prompts_distinct"] == len({tuple(p) for p in prompts.tolist()}) < n
 
