@@ -76,10 +76,10 @@ def compare(argv: Sequence[str]) -> int:
     outputs.check(flags.out, ours)
     ranges = profiles.read_ranges(flags.normalize) if flags.normalize else {}
     by = [name.strip().replace("-", "_") for name in flags.by.split(",")]
-    found = sources.read(flags.paths, flags.metric, by)
-    groups = grouped(chosen(found.curves, env=flags.envs, algo=flags.algos), by)
+    sources_read = sources.read(flags.paths, flags.metric, by)
+    groups = grouped(chosen(sources_read.curves, env=flags.envs, algo=flags.algos), by)
     together, left_out = profiles.together(scored(groups), ranges, flags.metric)
-    notes = [*found.notes, *mixed(groups, by), *short(groups), *disjoint(groups, flags.x)]
+    notes = [*sources_read.notes, *mixed(groups, by), *short(groups), *disjoint(groups, flags.x)]
     notes += [*left_out, *profiles.unused(ranges, [env for env, _ in groups])]
     called = short_names(env for env, _ in groups)
     rows = scores(groups, flags.threshold)

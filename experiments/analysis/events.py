@@ -49,18 +49,18 @@ def read(folder: Path, tags: Sequence[str]) -> Series:
         events = list(_events(path))
         files.append((events[0].wall_time if events else math.inf, events))
     files.sort(key=lambda file: file[0])
-    found = {tag: _Tag() for tag in tags}
+    points_of = {tag: _Tag() for tag in tags}
     there: set[str] = set()
     for number, (_, events) in enumerate(files):
         for event in events:
             if _restarts(event):
-                for of_tag in found.values():
+                for of_tag in points_of.values():
                     _expire(of_tag, event.step)
             for value in event.summary.value:
                 there.add(value.tag)
-                if value.tag in found:
-                    _add(found[value.tag], event, value, number, files[0][0])
-    for tag, of_tag in found.items():
+                if value.tag in points_of:
+                    _add(points_of[value.tag], event, value, number, files[0][0])
+    for tag, of_tag in points_of.items():
         if of_tag.points:
             return Series(tag, of_tag.points, _notes(folder, of_tag), frozenset(there))
     for tag in tags:

@@ -98,14 +98,14 @@ def mixed(groups: Groups, by: Sequence[str]) -> list[str]:
     `short`."""
     notes = []
     for (env, label), curves in groups.items():
-        found = {n: values for n, values in differing(curves).items() if n != "total_steps"}
-        if "algo" in found:  # which differ in dozens of settings that say nothing more
-            found = {"algo": found["algo"]}
-        if found:
-            what = "; ".join(f"{name} {', '.join(values)}" for name, values in found.items())
+        differences = {n: values for n, values in differing(curves).items() if n != "total_steps"}
+        if "algo" in differences:  # which differ in dozens of settings that say nothing more
+            differences = {"algo": differences["algo"]}
+        if differences:
+            what = "; ".join(f"{name} {', '.join(values)}" for name, values in differences.items())
             notes.append(
                 f"{env}, {label}: its {len(curves)} curves differ in more than their seeds ({what}); "
-                f"--by {','.join([*by, *found])} tells them apart"
+                f"--by {','.join([*by, *differences])} tells them apart"
             )
     return notes
 

@@ -34,13 +34,13 @@ class KnownRun:
 
 def known_runs(curves: Iterable[Curve]) -> Iterator[KnownRun]:
     """Yields the runs of curves whose configuration is known: from run folders and from records.json."""
-    found: dict[Path, list[Curve]] = {}
+    by_source: dict[Path, list[Curve]] = {}
     for curve in curves:
-        found.setdefault(curve.source.resolve(), []).append(curve)
-    folders = [at for at in found if is_run(at)]
+        by_source.setdefault(curve.source.resolve(), []).append(curve)
+    folders = [at for at in by_source if is_run(at)]
     # Names lack what all have in common: where the folders lie says nothing, and the page may be published.
     top = Path(os.path.commonpath([folder.parent for folder in folders])) if folders else Path()
-    for at, of_source in found.items():
+    for at, of_source in by_source.items():
         if at in folders:
             yield _of_folder(at, at.relative_to(top).as_posix(), of_source[0])
         elif of_source[0].brief:

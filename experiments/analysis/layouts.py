@@ -66,8 +66,8 @@ def tags(metric: str) -> tuple[str, ...]:
 def by_name(name: str) -> Identity | None:
     """Reads an identity from the name of a run as CleanRL and the Open RL Benchmark write it; None for any other
     name."""
-    found = _CLEANRL.fullmatch(name)
-    return Identity(found["env"], found["algo"], found["seed"]) if found else None
+    parts = _CLEANRL.fullmatch(name)
+    return Identity(parts["env"], parts["algo"], parts["seed"]) if parts else None
 
 
 def given(name: str) -> Identity | None:
@@ -91,16 +91,16 @@ def of_folder(folder: Path, from_sb3: bool = False) -> Identity:
     seed = _SEED.fullmatch(name)
     if seed and not any(_says_nothing(x) for x in (above, top)):
         return Identity(top, above, seed[1])
-    if found := _PLAYGROUND.fullmatch(name):
-        algo = "playground" + (f", {found['more']}" if found["more"] else "")
-        return Identity(found["env"], algo, found["seed"])
-    if (found := _ZOO.fullmatch(name)) and above.casefold() in _SB3:
-        return Identity(found["env"], above, found["seed"])
-    found = _NUMBERED.fullmatch(name)
-    if found and (from_sb3 or found["algo"].casefold() in _SB3) and above:
+    if parts := _PLAYGROUND.fullmatch(name):
+        algo = "playground" + (f", {parts['more']}" if parts["more"] else "")
+        return Identity(parts["env"], algo, parts["seed"])
+    if (parts := _ZOO.fullmatch(name)) and above.casefold() in _SB3:
+        return Identity(parts["env"], above, parts["seed"])
+    parts = _NUMBERED.fullmatch(name)
+    if parts and (from_sb3 or parts["algo"].casefold() in _SB3) and above:
         vague = not re.search(r"-v\d+$", above)
         note = f"{folder.parent}: runs such as {name} name no environment; all are taken for one, {above!r}"
-        return Identity(above, found["algo"], found["seed"], note if vague else None)
+        return Identity(above, parts["algo"], parts["seed"], note if vague else None)
     raise ValueError(
         f"{folder}: these folders do not say environment, algorithm and seed; {EXPECTED}"
     )

@@ -201,11 +201,11 @@ def reference(env: str) -> tuple[float, float] | None:
     return RANDOM[name], max(row.value for row in TABLE if row.task == name)
 
 
-def against(found: Iterable[Record]) -> tuple[list[Comparison], list[tuple[str, str]]]:
+def against(records: Iterable[Record]) -> tuple[list[Comparison], list[tuple[str, str]]]:
     """Returns comparisons for each (environment, algorithm) by each metric that has a published number, and the pairs
     that have none."""
     cells: dict[tuple[str, str], list[Record]] = {}
-    for r in found:
+    for r in records:
         cells.setdefault((r["env"], r["algo"]), []).append(r)
     compared: list[Comparison] = []
     alone: list[tuple[str, str]] = []

@@ -83,5 +83,5 @@ def _monitors(folder: Path, tags: Sequence[str]) -> View | None:
 
 
 def _identity(folder: Path, view: View) -> Identity:
-    found = layouts.of_folder(folder, view.from_sb3)
-    return dataclasses.replace(found, env=view.env, note=None) if view.env else found
+    identity = layouts.of_folder(folder, view.from_sb3)
+    return dataclasses.replace(identity, env=view.env, note=None) if view.env else identity

@@ -123,7 +123,7 @@ def of_csv(path: Path, tags: Sequence[str], identity: Identity | None) -> list[S
     for number, row in enumerate(rows, 2):
         if None in row:
             raise ValueError(f"{path}, line {number}: more cells than the header has")
-    of_wandb = [(name, found) for name in names if (found := _OF_WANDB.fullmatch(name))]
+    of_wandb = [(name, match) for name in names if (match := _OF_WANDB.fullmatch(name))]
     env, algo, seed = (_first(names, of) for of in (_ENV, _ALGO, _SEED))
     steps, value = _first(names, STEPS), _first(names, (*tags, *VALUES))
     if not rows and (of_wandb or value):
@@ -148,15 +148,15 @@ def of_scores(path: Path, content: Any) -> list[Series]:
         raise ValueError(f"{path} holds neither records nor scores {{ALGORITHM: [runs][tasks]}}")
     if all(isinstance(x, list) and x and not isinstance(x[0], list) for x in content.values()):
         content = {path.stem: content}
-    found = []
+    series = []
     for algo, of_algo in content.items():
         at = f"{path}: {algo[:60]!r}"
         for env, scores in _by_task(of_algo, at):
             for seed, score in enumerate(scores):
                 if fault := schema.Maybe(schema.Number()).fault(score, f"{env[:60]!r}[{seed}]"):
                     raise ValueError(f"{at}, {fault}")
-                found.append(_score(Identity(env, algo, str(seed)), _or_nan(score)))
-    return found
+                series.append(_score(Identity(env, algo, str(seed)), _or_nan(score)))
+    return series
 
 
 def _by_task(scores: Any, at: str) -> Iterator[tuple[str, list[Any]]]:
@@ -183,16 +183,16 @@ def _of_chart(
         raise ValueError(
             f"{path}: its first column is {steps!r}, where steps are wanted: {', '.join(STEPS)}"
         )
-    there = list(dict.fromkeys(found["metric"] for _, found in columns))
+    there = list(dict.fromkeys(match["metric"] for _, match in columns))
     tag = next((tag for tag in tags if tag in there), None)
     if tag is None:
         plain = [name for name in there if not name.endswith(("__MIN", "__MAX"))]
         raise ValueError(f"{path} has no metric {tags[0]}; there is {', '.join(plain[:5])}")
     series = []
-    for column, found in columns:
-        if found["metric"] != tag:
+    for column, match in columns:
+        if match["metric"] != tag:
             continue
-        identity = layouts.by_name(found["run"]) or layouts.given(found["run"])
+        identity = layouts.by_name(match["run"]) or layouts.given(match["run"])
         if identity is None:
             raise ValueError(
                 f"{path}: the column {column[:80]!r} does not say environment, algorithm and seed; runs are to be "
@@ -254,13 +254,13 @@ def _of_scores(
 ) -> list[Series]:
     """Reads a table with a row for each score."""
     count: dict[tuple[str, str], int] = {}
-    found = []
+    series = []
     for number, row in enumerate(rows, 2):
         of = (row[env] or "", row[algo] or "")
         count[of] = count.get(of, -1) + 1
         which = row[seed] or "" if seed else str(count[of])
-        found.append(_score(Identity(*of, which), _figure(row[value], f"{path}, line {number}")))
-    return found
+        series.append(_score(Identity(*of, which), _figure(row[value], f"{path}, line {number}")))
+    return series
 
 
 def _of_matrix(
@@ -269,14 +269,14 @@ def _of_matrix(
     """Reads a table with a run a row and a task a column; the file is called after the algorithm."""
     algo = identity.algo if identity else path.stem
     label = names[0] if names[0] in ("", *_SEED) else None
-    found = []
+    series = []
     for run, row in enumerate(rows):
         seed = (row[label] if label is not None else None) or str(run)
         for env in names:
             if env != label:
                 at = f"{path}, line {run + 2}: {env}"
-                found.append(_score(Identity(env, algo, seed), _figure(row[env], at)))
-    return found
+                series.append(_score(Identity(env, algo, seed), _figure(row[env], at)))
+    return series
 
 
 def _is_matrix(names: list[str], rows: list[dict[str, str]]) -> bool:
@@ -298,18 +298,18 @@ def _first(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 
 def _points(path: Path, rows: list[dict[str, str]], steps: str, value: str) -> Points:
     seconds = _first(list(rows[0]), SECONDS) if rows else None
-    found = []
+    points = []
     for number, row in enumerate(rows, 2):
         at = f"{path}, line {number}"
         known = row.get(seconds) if seconds else None
-        found.append(
+        points.append(
             (
                 _figure(row[steps], at),
                 _figure(known, at) if known else math.nan,
                 _figure(row[value], at),
             )
         )
-    return found
+    return points
 
 
 def _is_number(text: str | None) -> bool:

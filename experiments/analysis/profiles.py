@@ -94,14 +94,14 @@ def read_ranges(path: Path) -> dict[str, Range]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f)
-            found = list(reader)
+            lines = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"--normalize {path} cannot be read: {error}") from None
     missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
     if missing:
         raise ValueError(f"{path} lacks the column {missing[0]}; wanted: {', '.join(COLUMNS)}")
     ranges = {}
-    for number, row in enumerate(found, 2):
+    for number, row in enumerate(lines, 2):
         try:
             low, high = float(row["low"]), float(row["high"])
         except (TypeError, ValueError):
@@ -128,18 +128,18 @@ def normalised(
 def rows(together: Together) -> list[Row]:
     """Returns rows of scores.csv for env "all", in which each environment weighs the same. The optimality gap is of
     final scores below 1, and a mean. There is no interval where an environment has a single seed."""
-    found: list[Row] = []
+    table: list[Row] = []
     for name, measure in MEASURES.items():
         for label, strata in normalised(together, measure).items():
             pooled = statistics.pooled(strata)
             middle = (_text(statistics.iqm(pooled)), _text(pooled.mean()))
             ends = _ends(statistics.interval(strata))
-            found.append(("all", label, name, *middle, *ends, _count(together, label)))
+            table.append(("all", label, name, *middle, *ends, _count(together, label)))
     for label, strata in normalised(together, MEASURES["normalised_final"]).items():
         gap = _text(_gap(statistics.pooled(strata)))
         ends = _ends(statistics.interval(strata, _gap))
-        found.append(("all", label, GAP, "", gap, *ends, _count(together, label)))
-    return found
+        table.append(("all", label, GAP, "", gap, *ends, _count(together, label)))
+    return table
 
 
 def _ends(interval: tuple[np.ndarray, np.ndarray] | None) -> tuple[str, str]:

@@ -60,7 +60,7 @@ def read(paths: Iterable[Path], metric: str, by: Sequence[str] = ()) -> Found:
     the commit tells them apart. Raises ValueError, in one line, where there are none or where what is named itself
     cannot be read; what lies in a folder and cannot be read is left out.
     """
-    found = Found([], [])
+    result = Found([], [])
     seen: set[tuple[Path, str | None]] = set()
     placed = [located(path) for path in paths]
     named = any(name and layouts.given(name) is None for name, _ in placed)
@@ -73,7 +73,7 @@ def read(paths: Iterable[Path], metric: str, by: Sequence[str] = ()) -> Found:
         wanted = Wanted(metric, "commit" in by, name, named)
         for source in sources:
             if (source.resolve(), name) in seen:
-                found.notes.append(f"{source} was given twice and counts once")
+                result.notes.append(f"{source} was given twice and counts once")
                 continue
             seen.add((source.resolve(), name))
             is_named = source == path or path.is_file()
@@ -82,13 +82,13 @@ def read(paths: Iterable[Path], metric: str, by: Sequence[str] = ()) -> Found:
             except ValueError as error:
                 if is_named:
                     raise
-                found.notes.append(f"left out: {error}")
+                result.notes.append(f"left out: {error}")
                 continue
-            found.notes.extend(note for note in more.notes if note not in found.notes)
-            _add(more.curves, found, is_named)
-    if not found.curves:
-        raise ValueError(f"no value of {metric}: {_several(found.notes, '; ')}")
-    return found
+            result.notes.extend(note for note in more.notes if note not in result.notes)
+            _add(more.curves, result, is_named)
+    if not result.curves:
+        raise ValueError(f"no value of {metric}: {_several(result.notes, '; ')}")
+    return result
 
 
 def located(path: Path) -> tuple[str | None, Path]:
@@ -128,8 +128,8 @@ def fields(of: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]
     return {**options, **settings, "env": of["env"], "algo": of["algo"]}
 
 
-def _add(curves: Iterable[Curve], found: Found, named: bool) -> None:
-    """Adds the curves of runs that `found` has not: a run may be there as folder, copy and record.
+def _add(curves: Iterable[Curve], result: Found, named: bool) -> None:
+    """Adds the curves of runs that `result` has not: a run may be there as folder, copy and record.
 
     Two curves are of one run where seed and all settings known of both are the same; the first of them counts. That a
     records.json found in a folder is of the runs there is the rule, and not worth a note.
@@ -137,19 +137,19 @@ def _add(curves: Iterable[Curve], found: Found, named: bool) -> None:
     repeated: dict[str, list[str]] = {}
     for raw in curves:
         curve, notes = cleaned(raw)
-        found.notes.extend(notes)
+        result.notes.extend(notes)
         if curve is None:
             continue
-        twin = next((c for c in found.curves if same_run(c, curve)), None)
+        twin = next((c for c in result.curves if same_run(c, curve)), None)
         if twin is None:
-            found.curves.append(curve)
+            result.curves.append(curve)
             continue
         beside = not twin.brief and twin.source.is_relative_to(curve.source.parent)
         if named or not (curve.brief and beside):
             how = "" if same_values(twin, curve) else _APART
             what = f"{curve.source} repeats {twin.source}{how}, and does not count for"
             repeated.setdefault(what, []).append(curve.name)
-    found.notes.extend(f"{what} {_several(names)}" for what, names in repeated.items())
+    result.notes.extend(f"{what} {_several(names)}" for what, names in repeated.items())
 
 
 def _several(texts: Sequence[str], between: str = "; ") -> str:
@@ -184,7 +184,7 @@ def _of_run(folder: Path, wanted: Wanted) -> Found:
     shared = {**fields(config, config["config"]), **wanted.fields(config)}
     total = config["config"].get("total_steps")
     planned = float(total) if type(total) is int else None
-    found, known = Found([], []), set()
+    result, known = Found([], []), set()
     for i in range(config["seeds"]):
         path = metrics_file(folder, config["seeds"], i)
         if not path.parent.is_dir():
@@ -194,18 +194,18 @@ def _of_run(folder: Path, wanted: Wanted) -> Found:
         rows, damaged = stored.read_metrics(folder, config, i) if path.exists() else ([], 0)
         known |= {name for row in rows for name in row}
         if damaged:
-            found.notes.append(f"{path}: {damaged} damaged lines left out")
+            result.notes.append(f"{path}: {damaged} damaged lines left out")
         points = [_point(row, metric) for row in rows if _measured(row, metric)]
         if not points:
-            found.notes.append(f"{folder}, seed {config['seed'] + i}: no {metric} yet")
+            result.notes.append(f"{folder}, seed {config['seed'] + i}: no {metric} yet")
             continue
         curve = measured({**shared, "seed": config["seed"] + i}, points, finished, folder)
-        found.curves.append(dataclasses.replace(curve, planned=planned))
+        result.curves.append(dataclasses.replace(curve, planned=planned))
     if known and metric not in known:
         raise ValueError(f"{folder} has no metric {metric}; there is {nearest(metric, known)}")
-    if not finished and found.curves:
-        found.notes.append(f"{folder} is not finished: its curves end early, and are not scored")
-    return found
+    if not finished and result.curves:
+        result.notes.append(f"{folder} is not finished: its curves end early, and are not scored")
+    return result
 
 
 def _ours(metric: str) -> str:
@@ -241,7 +241,7 @@ def _of_records(path: Path, wanted: Wanted) -> Found:
     metric = _ours(wanted.metric)
     if metric not in _OF_RECORDS:
         raise ValueError(f"{path} keeps eval/return and train/return only, not {metric}")
-    found = Found([], [])
+    result = Found([], [])
     everything = records.ordered(stored.read_records(path, whole=False)[1])
     for r in everything:
         of_seed = {**fields(r, r["settings"]), **wanted.fields(r), "seed": r["seed"]}
@@ -251,34 +251,36 @@ def _of_records(path: Path, wanted: Wanted) -> Found:
             for x, y, *_ in r[_OF_RECORDS[metric]]
         ]
         if not points:
-            found.notes.append(f"{path}: {r['env']}, {r['algo']}, seed {r['seed']} has no {metric}")
+            result.notes.append(
+                f"{path}: {r['env']}, {r['algo']}, seed {r['seed']} has no {metric}"
+            )
             continue
         curve = measured(of_seed, points, True, path)
-        found.curves.append(dataclasses.replace(curve, planned=float(r["env_steps"])))
+        result.curves.append(dataclasses.replace(curve, planned=float(r["env_steps"])))
     if not everything:
-        found.notes.append(f"{path} holds no record")
-    return found
+        result.notes.append(f"{path} holds no record")
+    return result
 
 
 def _of_csv(path: Path, wanted: Wanted) -> Found:
     series = others.of_csv(path, layouts.tags(wanted.metric), wanted.identity)
-    found = _of_series(path, series, wanted)
+    result = _of_series(path, series, wanted)
     if wanted.metric != METRIC and any(s.tag == "value" for s in series):
-        found.notes.append(
+        result.notes.append(
             f"{path} has a single column of values, which is taken for {wanted.metric}"
         )
-    return found
+    return result
 
 
 def _of_series(path: Path, series: Iterable[others.Series], wanted: Wanted) -> Found:
-    found = Found([], [])
+    result = Found([], [])
     for one in series:
         of_seed = {**one.identity.fields, **wanted.fields({})}
-        found.notes.extend([one.identity.note] if one.identity.note else [])
-        found.notes.extend(_renamed(path, one.tag, wanted.metric))
+        result.notes.extend([one.identity.note] if one.identity.note else [])
+        result.notes.extend(_renamed(path, one.tag, wanted.metric))
         curve = measured(of_seed, one.points, True, path)
-        found.curves.append(dataclasses.replace(curve, alone=one.tag == "score"))
-    return found
+        result.curves.append(dataclasses.replace(curve, alone=one.tag == "score"))
+    return result
 
 
 def _renamed(path: Path, tag: str, metric: str) -> list[str]:

@@ -69,12 +69,12 @@ def bootstrap(
             for s, pick, repeat in zip(strata, picks, repeats, strict=True)
         ]
         parts.append(statistic(np.moveaxis(np.concatenate(drawn, axis=1), 1, 0)))  # runs first
-    found = np.concatenate(parts)
+    statistics = np.concatenate(parts)
     outside = (1 - confidence) / 2
     # Between a finite and an infinite value there is nothing to interpolate.
     method: Literal["linear", "inverted_cdf"]
-    method = "linear" if np.isfinite(found).all() else "inverted_cdf"
-    low, high = np.quantile(found, [outside, 1 - outside], axis=0, method=method)
+    method = "linear" if np.isfinite(statistics).all() else "inverted_cdf"
+    low, high = np.quantile(statistics, [outside, 1 - outside], axis=0, method=method)
     return low, high
 
 

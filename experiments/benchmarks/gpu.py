@@ -121,7 +121,7 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
     compiled = chunk.lower(state).compile(), look.lower(state).compile()
     compile_s = time.perf_counter() - begin
 
-    train_s, found, measures = 0.0, False, {}
+    train_s, walks, measures = 0.0, False, {}
     for _ in range(10):
         begin = time.perf_counter()
         state = jax.block_until_ready(compiled[0](state))
@@ -131,11 +131,11 @@ def time_to_walk(sizes: Sizes) -> dict[str, float]:
         measures = report["gait"]
         print(f"  {train_s:7.1f} s  return {measures['return']:.1f}", flush=True)
         if measures["return"] >= sizes.walking_return and measures["walks"]:
-            found = True
+            walks = True
             break
     steps = int(state.env_steps)
     return {
-        "walks": float(found),
+        "walks": float(walks),
         "train_s": train_s,
         "compile_s": compile_s,
         "env_steps": float(steps),

@@ -100,10 +100,10 @@ def _unboxed(text: str) -> str:
     return message or "the command line cannot be read"
 
 
-def _not_whole(found: re.Match[str]) -> str:
-    message = f"{shortened(found[1])} is not a whole number"
+def _not_whole(match: re.Match[str]) -> str:
+    message = f"{shortened(match[1])} is not a whole number"
     try:
-        value = float(found[1].strip("'"))
+        value = float(match[1].strip("'"))
     except ValueError:
         return message
     is_short = value.is_integer() and abs(value) < 1e15

@@ -180,27 +180,29 @@ def _holds(kind: Any, default: Any) -> bool:
 def _annotations(factory: Callable) -> dict[str, Any]:
     """Returns annotations by name; those that cannot be resolved are left out."""
     owners = factory.__mro__[::-1] if isinstance(factory, type) else (factory,)
-    found: dict[str, Any] = {}
+    annotations: dict[str, Any] = {}
     for owner in owners:
         scope = getattr(inspect.getmodule(owner), "__dict__", {})
         for name, annotation in getattr(owner, "__annotations__", {}).items():
             try:
-                found[name] = eval(annotation, scope) if type(annotation) is str else annotation
+                annotations[name] = (
+                    eval(annotation, scope) if type(annotation) is str else annotation
+                )
             except Exception:
-                found.pop(name, None)
-    return found
+                annotations.pop(name, None)
+    return annotations
 
 
 def _helps(factory: Callable) -> dict[str, str]:
     """Returns the source's help for each parameter, in one line."""
     owners = factory.__mro__[::-1] if isinstance(factory, type) else (factory,)
-    found: dict[str, str] = {}
+    helps: dict[str, str] = {}
     for owner in owners:
         for parameter in docstring_parser.parse(inspect.getdoc(owner) or "").params:
-            found[parameter.arg_name] = " ".join((parameter.description or "").split())
+            helps[parameter.arg_name] = " ".join((parameter.description or "").split())
         if isinstance(owner, type) and dataclasses.is_dataclass(owner):
-            found |= _beside_fields(owner)
-    return found
+            helps |= _beside_fields(owner)
+    return helps
 
 
 def _beside_fields(owner: type) -> dict[str, str]:
@@ -210,7 +212,7 @@ def _beside_fields(owner: type) -> dict[str, str]:
         body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
     except (OSError, TypeError, SyntaxError):
         return {}
-    lines, found = source.splitlines(), {}
+    lines, helps = source.splitlines(), {}
     for node, after in zip(body, [*body[1:], None], strict=True):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
@@ -221,8 +223,8 @@ def _beside_fields(owner: type) -> dict[str, str]:
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = " ".join(str(after.value.value).split())
         if text:
-            found[node.target.id] = text
-    return found
+            helps[node.target.id] = text
+    return helps
 
 
 def _is_comment(line: str) -> bool:

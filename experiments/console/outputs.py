@@ -80,13 +80,13 @@ def write(path: Path, text: str) -> None:
 def file_names(names: Iterable[str]) -> dict[str, str]:
     """Returns a file name for each name, without suffix: plain characters, no two alike, not even where the file system
     ignores case."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for name in dict.fromkeys(names):
         plain = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.")[:_LONGEST] or "unnamed"
-        taken = {other.casefold() for other in found.values()}
-        numbered = (f"{plain}-{i}" for i in range(2, len(found) + 3))
-        found[name] = next(n for n in (plain, *numbered) if n.casefold() not in taken)
-    return found
+        taken = {other.casefold() for other in files.values()}
+        numbered = (f"{plain}-{i}" for i in range(2, len(files) + 3))
+        files[name] = next(n for n in (plain, *numbered) if n.casefold() not in taken)
+    return files
 
 
 def _check_file(path: Path, wrote: Callable[[str], bool], instead: str) -> None:

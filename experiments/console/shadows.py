@@ -27,12 +27,12 @@ def _shadowed() -> str | None:
     """Returns one line on a package that stands in the way; None where none does."""
     ours = Path(__file__).resolve().parents[2]
     for name in _NEEDED:
-        found = _location(name)
-        if found is None or found in (ours / name, ours / f"{name}.py"):
+        location = _location(name)
+        if location is None or location in (ours / name, ours / f"{name}.py"):
             continue
-        line = f"{found} would be taken for the {name!r} of this package, which is {ours / name}"
+        line = f"{location} would be taken for the {name!r} of this package, which is {ours / name}"
         line += ": rename it, or start from another folder"
-        if found.parent == Path.cwd():
+        if location.parent == Path.cwd():
             line += f"; python -P -m {_command()} leaves the folder you are in out of the search"
         return line
     return None

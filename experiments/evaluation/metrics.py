@@ -57,13 +57,13 @@ def aggregate(pending: Pending, seed_index: int) -> dict[str, float | None]:
 
 def first_nonfinite(buffers: dict[str, np.ndarray]) -> tuple[int, int, str] | None:
     """Returns the earliest (iteration, seed, metric) that is not finite; `buffers` are [n, seeds]."""
-    found = [
+    broken = [
         (int(i), int(seed), name)
         for name, x in buffers.items()
         if name.startswith("loss/") or name == "grad_norm"
         for i, seed in np.argwhere(~np.isfinite(x))
     ]
-    return min(found) if found else None
+    return min(broken) if broken else None
 
 
 def extend(pending: Pending, buffers: dict[str, np.ndarray]) -> Pending:

@@ -22,7 +22,7 @@ PREFIX = "nonfinite/"
 
 # Of each iteration what `agents.rollout.nonfinite` measured, [iterations, seeds]: "steps" that were not finite, of how
 # many "taken", the names of `Bad`, "first" and "env". Empty for learners that do not measure it.
-Found = dict[str, np.ndarray]
+Counts = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,24 +46,24 @@ class Tally:
     )  # the last ones, none of them finite
 
 
-def split(buffers: dict[str, np.ndarray], iteration_steps: int) -> tuple[Found, dict[str, Any]]:
+def split(buffers: dict[str, np.ndarray], iteration_steps: int) -> tuple[Counts, dict[str, Any]]:
     """Separates the counts of non-finite steps of each iteration from the other metrics."""
     rest = {k: x for k, x in buffers.items() if not k.startswith(PREFIX)}
     if len(rest) == len(buffers):
         return {}, rest
-    found = {k.removeprefix(PREFIX): x for k, x in buffers.items() if k.startswith(PREFIX)}
-    found["steps"] = rest["train/nonfinite"]
-    found["taken"] = rest.get(
-        "train/env_steps_taken", np.full_like(found["steps"], iteration_steps)
+    counts = {k.removeprefix(PREFIX): x for k, x in buffers.items() if k.startswith(PREFIX)}
+    counts["steps"] = rest["train/nonfinite"]
+    counts["taken"] = rest.get(
+        "train/env_steps_taken", np.full_like(counts["steps"], iteration_steps)
     )
-    return found, rest
+    return counts, rest
 
 
-def counted(tally: Tally, found: Found) -> Tally:
+def counted(tally: Tally, counts: Counts) -> Tally:
     """Returns the tally after further iterations."""
-    if not found:
+    if not counts:
         return tally
-    taken, steps = (found[name].astype(np.int64) for name in ("taken", "steps"))
+    taken, steps = (counts[name].astype(np.int64) for name in ("taken", "steps"))
     streak = np.asarray(tally.streak or np.zeros_like(taken[0]))
     for now, bad in zip(taken, steps, strict=True):
         streak = np.where(bad >= now, streak + now, 0)
@@ -78,25 +78,25 @@ def shares(tally: Tally) -> list[float]:
     return [bad / max(taken, 1) for bad, taken in pairs]
 
 
-def warning(found: Found, place: Place) -> str | None:
+def warning(counts: Counts, place: Place) -> str | None:
     """Returns a line about steps that were not finite; None where all were."""
-    worst = _earliest(found, "steps")
+    worst = _earliest(counts, "steps")
     if worst is None:
         return None
     i, seed = worst
-    step = place.begin + i * place.iteration_steps + int(found["first"][i, seed])
-    bad, taken = int(found["steps"].sum()), int(found["taken"].sum())
-    env = f"environment {int(found['env'][i, seed])}, seed {place.seed + seed}"
+    step = place.begin + i * place.iteration_steps + int(counts["first"][i, seed])
+    bad, taken = int(counts["steps"].sum()), int(counts["taken"].sum())
+    env = f"environment {int(counts['env'][i, seed])}, seed {place.seed + seed}"
     return (
-        f"{_parts(found, place)} not finite in {bad} of {taken} steps ({percent(bad / taken)}), first at env step "
+        f"{_parts(counts, place)} not finite in {bad} of {taken} steps ({percent(bad / taken)}), first at env step "
         f"{step} ({env}); such a step ends its episode with reward 0"
     )
 
 
-def spoiled_start(found: Found, place: Place) -> str | None:
+def spoiled_start(counts: Counts, place: Place) -> str | None:
     """Returns a line about an episode whose first observation is not finite, for which nothing can be substituted; None
     where there is none."""
-    bad = _earliest(found, "start")
+    bad = _earliest(counts, "start")
     if bad is None:
         return None
     i, seed = bad
@@ -107,13 +107,13 @@ def spoiled_start(found: Found, place: Place) -> str | None:
     )
 
 
-def hopeless(tally: Tally, found: Found, place: Place, over: bool) -> str | None:
+def hopeless(tally: Tally, counts: Counts, place: Place, over: bool) -> str | None:
     """Returns a line about a run with nothing to learn from: its last ENOUGH steps, or all of them where it is `over`,
     were not finite. None otherwise."""
     for seed, streak in enumerate(tally.streak):
         if streak >= ENOUGH or (over and streak == tally.taken[seed]):
             which = f"the last {streak} steps (seed {place.seed + seed})"
-            return f"{_parts(found, place)} not finite in any of {which}: there is nothing to learn from"
+            return f"{_parts(counts, place)} not finite in any of {which}: there is nothing to learn from"
     return None
 
 
@@ -184,14 +184,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:.0f}%"
 
 
-def _earliest(found: Found, name: str) -> tuple[int, int] | None:
+def _earliest(counts: Counts, name: str) -> tuple[int, int] | None:
     """Returns (iteration, seed) of the first value above 0; None where there is none."""
-    where: Any = np.argwhere(found[name] > 0) if found else []
+    where: Any = np.argwhere(counts[name] > 0) if counts else []
     return (int(where[0][0]), int(where[0][1])) if len(where) else None
 
 
-def _parts(found: Found, place: Place) -> str:
-    return _named([part for part in Bad if np.any(found[_name(part)] > 0)], place.on_host)
+def _parts(counts: Counts, place: Place) -> str:
+    return _named([part for part in Bad if np.any(counts[_name(part)] > 0)], place.on_host)
 
 
 def _named(parts: Iterable[Bad], on_host: bool) -> str:

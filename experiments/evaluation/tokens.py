@@ -43,21 +43,21 @@ def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
     prompt_key, sample_key = jax.random.split(keys[0])
     prompts = algo.env.held_out(prompt_key, n)
     repeated = jnp.repeat(prompts, SAMPLES, axis=0)
-    found = algo.respond(state.params, repeated, sample_key, SAMPLING)
-    rewards, correct, broken = algo.verify(repeated, found)
-    batch = algo.batch(repeated, found.tokens, found.length, rewards)
+    responses = algo.respond(state.params, repeated, sample_key, SAMPLING)
+    rewards, correct, broken = algo.verify(repeated, responses)
+    batch = algo.batch(repeated, responses.tokens, responses.length, rewards)
     reference = algo.reference_logp(state.reference, batch.obs, batch.action, SAMPLING)
     apart = jnp.where(
-        batch.mask, kl.k1(align_to_steps(found.logp, algo.env.prompt_length), reference), 0.0
+        batch.mask, kl.k1(align_to_steps(responses.logp, algo.env.prompt_length), reference), 0.0
     )
     return Samples(
         correct=correct.reshape(n, SAMPLES),
         returns=jnp.sum(rewards, axis=1).reshape(n, SAMPLES),
-        lengths=found.length.reshape(n, SAMPLES),
+        lengths=responses.length.reshape(n, SAMPLES),
         kl=jnp.sum(apart, axis=0).reshape(n, SAMPLES),
         broken=broken.reshape(n, SAMPLES),
         prompts=prompts,
-        responses=found.tokens.reshape(n, SAMPLES, -1)[:, 0],
+        responses=responses.tokens.reshape(n, SAMPLES, -1)[:, 0],
     )
 
 
@@ -78,51 +78,55 @@ def pass_at(correct: Any, k: int) -> float:
     return float(np.mean([1.0 - math.comb(n - int(c), k) / math.comb(n, k) for c in right]))
 
 
-def row(found: Samples) -> dict[str, float]:
+def row(samples: Samples) -> dict[str, float]:
     """Returns columns of metrics.jsonl."""
     return {
-        "eval/return": float(np.mean(found.returns)),
-        "eval/length": float(np.mean(found.lengths)),
-        "eval/pass_at_1": pass_at(found.correct, 1),
-        "eval/pass_at_8": pass_at(found.correct, SAMPLES),
-        "eval/kl_to_reference": float(np.mean(found.kl)),
-        "eval/nonfinite": float(np.sum(found.broken)),
+        "eval/return": float(np.mean(samples.returns)),
+        "eval/length": float(np.mean(samples.lengths)),
+        "eval/pass_at_1": pass_at(samples.correct, 1),
+        "eval/pass_at_8": pass_at(samples.correct, SAMPLES),
+        "eval/kl_to_reference": float(np.mean(samples.kl)),
+        "eval/nonfinite": float(np.sum(samples.broken)),
     }
 
 
-def final_figures(algo: Any, found: Samples) -> dict[str, Any]:
+def final_figures(algo: Any, samples: Samples) -> dict[str, Any]:
     """Returns the figures of one seed's final evaluation for summary.json."""
     return {
-        "eval_return_mean": float(np.mean(found.returns)),
-        "eval_return_std": float(np.std(found.returns)),
-        "eval_length_mean": float(np.mean(found.lengths)),
-        "eval_episodes": int(found.returns.size),
-        "eval_prompts": len(found.correct),
-        "eval_prompts_distinct": len(np.unique(found.prompts, axis=0)),
-        "eval_nonfinite": int(np.sum(found.broken)),
-        "pass_at_1": pass_at(found.correct, 1),
-        "pass_at_8": pass_at(found.correct, SAMPLES),
-        "kl_to_reference": float(np.mean(found.kl)),
+        "eval_return_mean": float(np.mean(samples.returns)),
+        "eval_return_std": float(np.std(samples.returns)),
+        "eval_length_mean": float(np.mean(samples.lengths)),
+        "eval_episodes": int(samples.returns.size),
+        "eval_prompts": len(samples.correct),
+        "eval_prompts_distinct": len(np.unique(samples.prompts, axis=0)),
+        "eval_nonfinite": int(np.sum(samples.broken)),
+        "pass_at_1": pass_at(samples.correct, 1),
+        "pass_at_8": pass_at(samples.correct, SAMPLES),
+        "kl_to_reference": float(np.mean(samples.kl)),
     }
 
 
-def trouble(algo: Any, found: Samples) -> str | None:
+def trouble(algo: Any, samples: Samples) -> str | None:
     """Returns a line about responses whose rewards are not finite; None where all are."""
-    broken = int(np.sum(found.broken))
+    broken = int(np.sum(samples.broken))
     if not broken:
         return None
     return (
-        f"evaluation: the reward of {broken} of {found.broken.size} responses is not finite; they earn 0, in training "
-        "too, and are counted as wrong"
+        f"evaluation: the reward of {broken} of {samples.broken.size} responses is not finite; they earn 0, in "
+        "training too, and are counted as wrong"
     )
 
 
-def transcripts(algo: Any, found: Samples) -> list[dict[str, Any]]:
+def transcripts(algo: Any, samples: Samples) -> list[dict[str, Any]]:
     """Returns prompts and responses as text, SHOWN of each PROMPTS. A response is shown to its end, with the padding
     that the policy wrote inside it."""
-    n = SHOWN * max(1, len(found.correct) // PROMPTS)
+    n = SHOWN * max(1, len(samples.correct) // PROMPTS)
     shown = zip(
-        found.prompts[:n], found.responses[:n], found.lengths[:n], found.correct[:n], strict=True
+        samples.prompts[:n],
+        samples.responses[:n],
+        samples.lengths[:n],
+        samples.correct[:n],
+        strict=True,
     )
     return [
         {

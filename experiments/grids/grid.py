@@ -182,7 +182,7 @@ def pending(
 def existing(cell: Cell, out: Path) -> list[PlannedRun]:
     """Returns the cell's runs that are finished or have a checkpoint to resume. Raises ValueError where one is not of
     this cell, DamagedRunError where one cannot be identified."""
-    found = []
+    runs = []
     for path in (out / cell.folder).glob("seeds_*-*"):
         numbers = re.fullmatch(r"seeds_(\d+)-(\d+)", path.name)
         if not numbers or not (has_begun(path) or is_finished(path)):
@@ -196,8 +196,8 @@ def existing(cell: Cell, out: Path) -> list[PlannedRun]:
                 f"{path} is a run of {config['algo']} on {config['env']}: choose another --out"
             )
         first, last = map(int, numbers.groups())
-        found.append(PlannedRun(cell, first, last - first + 1))
-    return sorted(found, key=lambda run: run.first)
+        runs.append(PlannedRun(cell, first, last - first + 1))
+    return sorted(runs, key=lambda run: run.first)
 
 
 def _cells(block: dict[str, Any], path: Path) -> list[Cell]:

@@ -115,10 +115,10 @@ def _band(curves: list[Curve], x: str) -> dict[str, Any] | None:
     axis in common."""
     if x == "seconds" and any(np.isnan(c.seconds).any() for c in curves):
         return None
-    found = band(curves, x)
-    if found is None:
+    drawn = band(curves, x)
+    if drawn is None:
         return None
-    grid, iqm, _, low, high = found
+    grid, iqm, _, low, high = drawn
     heights = {"iqm": iqm, "low": low, "high": high}
     return {"x": _rounded(grid, 7), **{name: _rounded(y) for name, y in heights.items()}}
 

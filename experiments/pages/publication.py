@@ -24,10 +24,10 @@ RUNS = "runs.json"
 def publish_runs(folders: Sequence[Path], out: Path, title: str | None) -> None:
     """Writes page, curves and record of single runs into `out`: README.md, curves.png, runs.json. Raises ValueError for
     runs that are not finished or cannot be read, before anything in `out` has changed."""
-    found = [stored.read_run(folder) for folder in folders]
-    configs, summaries = [run.config for run in found], [run.summary for run in found]
+    finished = [stored.read_run(folder) for folder in folders]
+    configs, summaries = [run.config for run in finished], [run.summary for run in finished]
     labels = label_runs(configs)
-    curves = {label: run.rows for label, run in zip(labels, found, strict=True)}
+    curves = {label: run.rows for label, run in zip(labels, finished, strict=True)}
     of_tokens = all("task" in summary for summary in summaries)
     metric = ("eval/pass_at_1", "pass@1, held-out prompts") if of_tokens else ()
     record = [
@@ -37,7 +37,7 @@ def publish_runs(folders: Sequence[Path], out: Path, title: str | None) -> None:
             "summary": run.summary,
             "evaluations": _evaluations(run.rows),
         }
-        for label, run in zip(labels, found, strict=True)
+        for label, run in zip(labels, finished, strict=True)
     ]
     page = results.of_runs(title or "Results", labels, configs, summaries)
     ours = {outputs.PAGE: results.is_of_runs, RUNS: _is_runs_record}
@@ -50,25 +50,25 @@ def publish_runs(folders: Sequence[Path], out: Path, title: str | None) -> None:
 def publish_suite(paths: Sequence[Path], out: Path, title: str | None) -> None:
     """Writes page, curves and records of suites into `out`: README.md, a figure for each environment, records.json.
     `paths`: their folders or records.json. Raises ValueError as `publish_runs` does."""
-    recorded, found = _records(paths)
+    recorded, kept = _records(paths)
     title = title or recorded or "Results"
-    called = short_names(r["env"] for r in found)
+    called = short_names(r["env"] for r in kept)
     files = outputs.file_names(called.values())
     pictures = {env: f"curves-{files[name]}.png" for env, name in called.items()}
     text = _notes(out / NOTES)
-    page = results.of_suite(title, found, pictures, text)
+    page = results.of_suite(title, kept, pictures, text)
     ours = {outputs.PAGE: results.is_of_suite, "records.json": records.is_ours}
     with outputs.staged(out, ours) as fresh:
         for env, name in called.items():
-            comparison.quartile_bands(_curves(found, env), fresh / pictures[env], name)
-        records.write(fresh / "records.json", found, title)
+            comparison.quartile_bands(_curves(kept, env), fresh / pictures[env], name)
+        records.write(fresh / "records.json", kept, title)
         outputs.write(fresh / outputs.PAGE, page)
 
 
-def _curves(found: list[dict[str, Any]], env: str) -> dict[str, list[Line]]:
+def _curves(kept: list[dict[str, Any]], env: str) -> dict[str, list[Line]]:
     """Evaluations of each algorithm's seeds on one environment."""
     curves: dict[str, list[Line]] = {}
-    for r in found:
+    for r in kept:
         if r["env"] == env:
             known = [e[:2] for e in r["evaluations"] if e[1] is not None]
             points = np.array(known, float).reshape(-1, 2)
@@ -91,7 +91,7 @@ def _is_runs_record(text: str) -> bool:
 
 def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:
     """Returns the first title, and all records. Raises ValueError where a seed is there twice, or none at all."""
-    title, found = None, []
+    title, kept = None, []
     for path in paths:
         if path.is_file():
             named, more = records.read(path)
@@ -100,14 +100,14 @@ def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:
             more = records.record(path) if is_run(path) else records.collect(path)
         if not more:
             raise ValueError(f"there is no finished run in {path}")
-        found += more
+        kept += more
     seen = set()
-    for r in found:
+    for r in kept:
         what = (r["env"], r["algo"], r["seed"])
         if what in seen:
             raise ValueError("{} with {}, seed {}, is there twice".format(*what))
         seen.add(what)
-    return title, records.ordered(found)
+    return title, records.ordered(kept)
 
 
 def _evaluations(seeds: list[list[dict[str, Any]]]) -> list[list[tuple[int, float]]]:

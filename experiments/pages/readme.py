@@ -58,11 +58,11 @@ _MINUTES = dict.fromkeys(("ppo", "trpo", "a2c", "reinforce", "grpo", "pqn"), 10)
 )
 
 
-def text(found: list[dict[str, Any]]) -> str:
+def text(kept: list[dict[str, Any]]) -> str:
     """Returns the table (environments in rows, medians over seeds), and lines on what is below its goal or has not
-    been run. `found`: records."""
+    been run. `kept`: records."""
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for r in found:
+    for r in kept:
         cells.setdefault((r["env"], r["algo"]), []).append(r)
     rows = [
         [_short(env), *(_cell(env, algo, cells.get((env, algo))) for algo in CONTROL)]
@@ -74,7 +74,7 @@ def text(found: list[dict[str, Any]]) -> str:
         for env, algo, goal, value in _judged(cells)
         if value is not None and value < goal
     ]
-    below += _beside_returns(found, cells)
+    below += _beside_returns(kept, cells)
     missing = [
         f"{algo} on {_short(env)}" for env, algo, _, value in _judged(cells) if value is None
     ]
@@ -88,14 +88,14 @@ def text(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _beside_returns(found, cells) -> list[str]:
+def _beside_returns(kept, cells) -> list[str]:
     """Returns the goals besides final returns that are not met: that the robot walks, and PPO's return in training."""
     unmet = [
         f"{algo} on walker does not walk"
         for algo in _TO_WALK
         if not all(_walks(r) for r in cells.get(("walker", algo), ()))
     ]
-    ppo = (r for r in found if r["algo"] == "ppo" and r["env"] in _BY_BEST)
+    ppo = (r for r in kept if r["algo"] == "ppo" and r["env"] in _BY_BEST)
     compared, *_ = literature.against(ppo)
     training = [c for c in compared if c.best.metric == "final" and c.value < c.best.value]
     return unmet + [
@@ -111,14 +111,14 @@ def _walks(r: dict[str, Any]) -> bool:
 
 def _slow(cells) -> list[str]:
     """Returns the algorithms whose median run on the walker took longer than asked; its seeds share that time."""
-    found = []
+    slow = []
     for algo, minutes in _MINUTES.items():
         runs = records.wall_clocks(cells.get(("walker", algo), ()))
         shares = [seconds / seeds for (_, seeds), seconds in runs.items()]
         took = float(np.median(shares)) / 60 if shares else 0.0
         if took > minutes:
-            found.append(f"{algo} {took:.0f}")
-    return found
+            slow.append(f"{algo} {took:.0f}")
+    return slow
 
 
 def _judged(cells):

@@ -176,12 +176,12 @@ def _token_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, 
         return []
     rows = {
         f"{called[env]}, {algo}": {
-            "seeds": str(len(found)),
-            "pass@1": _from_to(found, "pass_at_1"),
-            "pass@8": _from_to(found, "pass_at_8"),
-            "KL to reference": f"{_median(found, 'kl_to_reference'):.2f} nats",
+            "seeds": str(len(reports)),
+            "pass@1": _from_to(reports, "pass_at_1"),
+            "pass@8": _from_to(reports, "pass_at_8"),
+            "KL to reference": f"{_median(reports, 'kl_to_reference'):.2f} nats",
         }
-        for (algo, env), found in shown.items()
+        for (algo, env), reports in shown.items()
     }
     columns = tuple((name, operator.itemgetter(name)) for name in next(iter(rows.values())))
     what = "Of samples at temperature 1, to held-out prompts; after imitation, and in the end; medians."
@@ -192,14 +192,14 @@ def _of_tokens(seeds: list[Record]) -> bool:
     return all("pass_at_1" in (r["report"] or {}) for r in seeds)
 
 
-def _from_to(found: list[dict[str, Any]], key: str) -> str:
-    ends = sorted(r[key] for r in found)
+def _from_to(reports: list[dict[str, Any]], key: str) -> str:
+    ends = sorted(r[key] for r in reports)
     spread = f" ({ends[0]:.3f} to {ends[-1]:.3f})" if len(ends) > 1 else ""
-    return f"{_median(found, key + '_start'):.3f}, then {_median(found, key):.3f}{spread}"
+    return f"{_median(reports, key + '_start'):.3f}, then {_median(reports, key):.3f}{spread}"
 
 
-def _median(found: list[dict[str, Any]], key: str) -> float:
-    return float(np.median([r[key] for r in found]))
+def _median(reports: list[dict[str, Any]], key: str) -> float:
+    return float(np.median([r[key] for r in reports]))
 
 
 def _gait_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, str]) -> list[str]:
@@ -262,11 +262,11 @@ def _steps(seeds: list[Record]) -> str:
 
 def _wall_clock(seeds: list[Record]) -> str:
     """Returns the wall clock of the runs in which the seeds were trained."""
-    found = sorted(wall_clocks(seeds).values())
-    middle = duration(float(np.median(found)))
-    if len(found) == 1:
+    seconds = sorted(wall_clocks(seeds).values())
+    middle = duration(float(np.median(seconds)))
+    if len(seconds) == 1:
         return middle
-    return f"{middle} ({duration(found[0])} to {duration(found[-1])})"
+    return f"{middle} ({duration(seconds[0])} to {duration(seconds[-1])})"
 
 
 def _made_by(config: dict[str, Any]) -> str:
@@ -297,5 +297,5 @@ def _number(x: float | None, form: str, unit: str = "") -> str:
 
 def _episodes(numbers: Iterable[int]) -> str:
     """Returns counts as text: 64, 64 or 128, 512 to 625."""
-    found = sorted(set(numbers))
-    return f"{found[0]} to {found[-1]}" if len(found) > 2 else " or ".join(map(str, found))
+    counts = sorted(set(numbers))
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 2 else " or ".join(map(str, counts))

@@ -175,12 +175,12 @@ def environment_flag(env: str, domain: Domain) -> list[str]:
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
     """Returns values as on a command line: {"learning_rate": 0.1, "verbose": False, "sizes": (8, 8)}."""
-    found: list[str] = []
+    words: list[str] = []
     for name, value in values.items():
         dashed = name.replace("_", "-")
         if isinstance(value, bool):
-            found.append(f"--{dashed}" if value else f"--no-{dashed}")
+            words.append(f"--{dashed}" if value else f"--no-{dashed}")
             continue
         parts = value if isinstance(value, list | tuple) else [value]
-        found += [f"--{dashed}", *map(str, parts)]
-    return found
+        words += [f"--{dashed}", *map(str, parts)]
+    return words

@@ -107,8 +107,8 @@ def _evaluation(spec: Spec, algo: Any, programs: Programs) -> int:
     domain = evaluator(spec.domain)
     n = domain.episodes(spec.config.total_steps, algo)
     arguments = state, _keys(spec.seeds, n)
-    found = memory.nbytes(programs.evaluate.shapes(*arguments))
-    kept = found * (domain.final_batches(algo, n) - 1) if jax.default_backend() == "cpu" else 0
+    results = memory.nbytes(programs.evaluate.shapes(*arguments))
+    kept = results * (domain.final_batches(algo, n) - 1) if jax.default_backend() == "cpu" else 0
     return memory.nbytes(state) + memory.peak(programs.evaluate.jaxpr(*arguments)) + kept
 
 

@@ -125,8 +125,8 @@ class _Loop:
         self.states, buffers = self._call(self.programs.chunk, self.states, jnp.int32(n))
         buffers = {name: np.asarray(x)[:n] for name, x in buffers.items()}
         seconds = time.monotonic() - start - (self.programs.compile_s - compiled)
-        found, buffers = nonfinite.split(buffers, self.algo.iteration_steps)
-        self._refuse_nonfinite(buffers, found, n)
+        counts, buffers = nonfinite.split(buffers, self.algo.iteration_steps)
+        self._refuse_nonfinite(buffers, counts, n)
         self._measure_share(seconds / n)
         if self.rollout_share is not None:
             for name, share in (
@@ -191,8 +191,8 @@ class _Loop:
             self.track(i, rows)
 
     def _write_transcripts(self, seed_index: int, env_steps: int, episodes: Any) -> None:
-        found = self.evaluator.transcripts(self.algo, episodes)
-        rows = [{"env_steps": env_steps, **transcript} for transcript in found]
+        transcripts = self.evaluator.transcripts(self.algo, episodes)
+        rows = [{"env_steps": env_steps, **transcript} for transcript in transcripts]
         folders.append_rows(folders.samples_file(self.folder, self.spec.seeds, seed_index), rows)
 
     def _write_rows(self, iteration_s: float, episodes: list[Any] | None) -> None:
@@ -228,7 +228,7 @@ class _Loop:
         return row | self.evaluator.row(evaluated)
 
     def _refuse_nonfinite(
-        self, buffers: dict[str, np.ndarray], found: nonfinite.Found, n: int
+        self, buffers: dict[str, np.ndarray], counts: nonfinite.Counts, n: int
     ) -> None:
         """Counts what was not finite in `n` iterations; raises NonFiniteError where there is no going on."""
         place = nonfinite.Place(
@@ -237,14 +237,14 @@ class _Loop:
             self.spec.seed,
             self.algo.env.on_host,
         )
-        tally = nonfinite.counted(self.progress.tally, found)
+        tally = nonfinite.counted(self.progress.tally, counts)
         over = self.progress.iteration + n == self.total
         reason = (
-            nonfinite.spoiled_start(found, place)
-            or nonfinite.hopeless(tally, found, place, over)
+            nonfinite.spoiled_start(counts, place)
+            or nonfinite.hopeless(tally, counts, place, over)
             or nonfinite.broken(buffers, self.algo.learned(self.states), place)
         )
-        self._warn_once("training", nonfinite.warning(found, place))
+        self._warn_once("training", nonfinite.warning(counts, place))
         self._warn_once("infos", nonfinite.infos_warning(buffers, self.algo.env))
         if reason is None:
             self.progress.tally = tally

@@ -13,9 +13,9 @@ def short_names(envs: Iterable[str]) -> dict[str, str]:
     """Returns a short name for each environment; names that would be alike keep as much of their beginning as tells
     them apart: `a.py:Robot` and `b.py:Robot`, `CartPole-v1` and `gym:CartPole-v1`."""
     every = list(dict.fromkeys(envs))
-    found = {env: short_name(env) or env for env in every}
-    alike = [env for env in every if sum(found[env] == found[other] for other in every) > 1]
-    return found | {env: _tail(env, [other for other in alike if other != env]) for env in alike}
+    names = {env: short_name(env) or env for env in every}
+    alike = [env for env in every if sum(names[env] == names[other] for other in every) > 1]
+    return names | {env: _tail(env, [other for other in alike if other != env]) for env in alike}
 
 
 def _tail(env: str, others: list[str]) -> str:

@@ -51,7 +51,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
             for name in ("env_steps", "wall_clock_s", "compile_s", "steps_per_second")
         },
     }
-    found = []
+    kept = []
     for i, report in enumerate(summary["per_seed"]):
         rows = run.rows[i]
         batches = summary.get("eval_batches", FINAL_BATCHES)  # older runs do not tell
@@ -69,8 +69,8 @@ def record(folder: Path) -> list[dict[str, Any]]:
             "train_curve": thinned(rows),
             "report": report if report.get("gait") or "pass_at_1" in report else None,
         }
-        found.append({**shared, "seed": report["seed"], **_rounded(figures)})
-    return found
+        kept.append({**shared, "seed": report["seed"], **_rounded(figures)})
+    return kept
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -79,28 +79,28 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     return ordered(r for path in _finished_in(folder) for r in record(path))
 
 
-def ordered(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def ordered(kept: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sorts records by environment, algorithm and seed."""
-    return sorted(found, key=lambda r: (r["env"], r["algo"], r["seed"]))
+    return sorted(kept, key=lambda r: (r["env"], r["algo"], r["seed"]))
 
 
 def refresh(out: Path) -> list[str]:
     """Brings `out`/records.json up to what is finished in `out`. Returns a line for each run that cannot be read, and
     that the records therefore lack."""
-    found: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     faults = []
     for path in _finished_in(out):
         try:
-            found += record(path)
+            kept += record(path)
         except ValueError as error:
             faults.append(str(error))
-    write(out / "records.json", ordered(found))
+    write(out / "records.json", ordered(kept))
     return faults
 
 
-def write(path: Path, found: list[dict[str, Any]], title: str | None = None) -> None:
+def write(path: Path, kept: list[dict[str, Any]], title: str | None = None) -> None:
     """Writes a line for each record, so that version control shows the new ones. Never half a file."""
-    lines = ",\n".join(json.dumps(folders.plain(r)) for r in found)
+    lines = ",\n".join(json.dumps(folders.plain(r)) for r in kept)
     outputs.write(path, f'{_BEGIN}{json.dumps(title)}, "records": [\n{lines}\n]}}\n')
 
 
@@ -111,8 +111,8 @@ def is_ours(text: str) -> bool:
 
 def read(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
     """Returns the title, or None, and the records. Raises ValueError with one line where the file holds none."""
-    title, found = stored.read_records(path)
-    return title, ordered(found)
+    title, kept = stored.read_records(path)
+    return title, ordered(kept)
 
 
 def _finished_in(folder: Path) -> list[Path]:

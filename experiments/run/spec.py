@@ -105,15 +105,15 @@ def env_factory(name: str, domain: Domain = "control") -> Callable[..., Env]:
     """
     if not load.is_file(name):
         return envs.factory(name)
-    found = load.factory(name)
-    if domain == "tokens" or is_task(found):
-        return TokenFactory(found, name=short_name(name), environment=TokenEnv)
-    return found
+    factory = load.factory(name)
+    if domain == "tokens" or is_task(factory):
+        return TokenFactory(factory, name=short_name(name), environment=TokenEnv)
+    return factory
 
 
-def is_task(found: Any) -> bool:
+def is_task(kind: Any) -> bool:
     """Tells a class of token tasks."""
-    return isinstance(found, type) and issubclass(found, Task)
+    return isinstance(kind, type) and issubclass(kind, Task)
 
 
 def token_env(task: str) -> str:

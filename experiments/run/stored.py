@@ -160,14 +160,14 @@ def read_run(folder: Path) -> Finished:
     """Reads a finished run. Raises ValueError, also where lines of its metrics are damaged."""
     config = read_config(folder)
     summary = read_summary(folder, config)
-    found = []
+    seeds = []
     for i in range(config["seeds"]):
         rows, damaged = read_metrics(folder, config, i)
         if damaged:
             path = folders.metrics_file(folder, config["seeds"], i)
             raise ValueError(f"{path} is damaged: {damaged} of its lines are no rows of metrics")
-        found.append(rows)
-    return Finished(folder, config, summary, found)
+        seeds.append(rows)
+    return Finished(folder, config, summary, seeds)
 
 
 def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[str, Any]]]:

@@ -40,11 +40,11 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     evaluating = evaluator(spec.domain)
     per_seed = [evaluating.final_figures(algo, episodes) for episodes in finished.episodes]
     at_mark = evaluating.episodes(spec.config.total_steps, algo)
-    for found, share in zip(per_seed, nonfinite.shares(progress.tally), strict=False):
-        found["train_nonfinite"] = share
+    for entries, share in zip(per_seed, nonfinite.shares(progress.tally), strict=False):
+        entries["train_nonfinite"] = share
     if spec.domain == "tokens":
-        for i, found in enumerate(per_seed):
-            found |= _of_tokens(folder, spec, finished, i)
+        for i, entries in enumerate(per_seed):
+            entries |= _of_tokens(folder, spec, finished, i)
     summary = {
         "env": spec.env,
         "algo": spec.algo,

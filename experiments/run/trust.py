@@ -35,12 +35,12 @@ def named_files(env: str, env_kwargs: dict[str, Any], imports: Iterable[str]) ->
     far as they exist. Executes none."""
     options = (x for x in env_kwargs.values() if isinstance(x, str))
     files = (name for name in (*imports, env, *options) if load.is_file(name))
-    found = {str(path): path for path in map(load.path_of, files) if path.is_file()}
+    files_by_name = {str(path): path for path in map(load.path_of, files) if path.is_file()}
     module, colon, _ = env.removeprefix(HOST_PREFIX).partition(":")
     if env.startswith(HOST_PREFIX) and colon:
         path = _module_file(module)
-        found |= {} if path is None else {str(path): path}
-    return found
+        files_by_name |= {} if path is None else {str(path): path}
+    return files_by_name
 
 
 def executes_files(config: dict[str, Any]) -> bool:
@@ -93,11 +93,11 @@ def require_trusted(folder: Path, config: dict[str, Any], trust: bool) -> None:
 
 
 def _hashes(config: dict[str, Any]) -> dict[str, str]:
-    found = named_files(config["env"], config["env_kwargs"], config.get("imports", ()))
+    files = named_files(config["env"], config["env_kwargs"], config.get("imports", ()))
     # A module without a file (in an archive, say) has no hash, and is one to be asked for all the same.
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        for name, path in found.items()
+        for name, path in files.items()
     }
 
 
@@ -145,12 +145,12 @@ def _module_file(name: str) -> Path | None:
     them."""
     first, *rest = name.split(".")
     try:
-        found = importlib.util.find_spec(first)
+        spec = importlib.util.find_spec(first)
     except (ImportError, ValueError):
         return None
     for i, _ in enumerate(rest):
-        if found is None:
+        if spec is None:
             return None
         full = ".".join([first, *rest[: i + 1]])
-        found = importlib.machinery.PathFinder.find_spec(full, found.submodule_search_locations)
-    return None if found is None else Path(found.origin or name)
+        spec = importlib.machinery.PathFinder.find_spec(full, spec.submodule_search_locations)
+    return None if spec is None else Path(spec.origin or name)

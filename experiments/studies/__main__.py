@@ -80,17 +80,17 @@ def studies(argv: Sequence[str]) -> int:
 def stored(out: Path) -> dict[str, dict[str, Any]]:
     """Returns the records of the studies whose numbers are in `out`. Raises ValueError with one line where one is
     damaged."""
-    found = {}
+    records = {}
     for name, study in STUDIES.items():
         file = out / f"{name}.json"
         try:
-            found[name] = schema.read(file, _RECORD)
-            study.words(found[name]["numbers"])
+            records[name] = schema.read(file, _RECORD)
+            study.words(records[name]["numbers"])
         except FileNotFoundError:
             continue
         except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
             raise ValueError(f"{file} lacks numbers of this study: {error!r}") from None
-    return found
+    return records
 
 
 def page(records: Mapping[str, dict[str, Any]]) -> str:

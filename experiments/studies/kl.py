@@ -45,21 +45,28 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
     figure = figures.empty(13.5, 4.2)
     left, middle, right = figure.subplots(1, 3)
     for name, color in _COLORS.items():
-        found = numbers["estimates"][name]
-        left.plot(numbers["kl"], found["std"], color=color, linewidth=1.5, label=f"{name}, spread")
-        left.plot(numbers["kl"], np.abs(found["bias"]), "--", color=color, linewidth=1.1)
-        middle.plot(numbers["kl"], found["gradient"], color=color, linewidth=1.5, label=name)
+        estimates = numbers["estimates"][name]
+        left.plot(
+            numbers["kl"], estimates["std"], color=color, linewidth=1.5, label=f"{name}, spread"
+        )
+        left.plot(numbers["kl"], np.abs(estimates["bias"]), "--", color=color, linewidth=1.1)
+        middle.plot(numbers["kl"], estimates["gradient"], color=color, linewidth=1.5, label=name)
     left.plot([], [], "--", color=GREY, label="bias (k1, k3: none)")
     for name, label, color in (
         ("ratio", "ratio", BLUE),
         ("clipped", f"clipped at 1 ± {_CLIP}", RED),
     ):
-        found = numbers["importance"][name]
+        estimates = numbers["importance"][name]
         right.plot(
-            numbers["kl"], found["std"], color=color, linewidth=1.5, label=f"{label}, spread"
+            numbers["kl"], estimates["std"], color=color, linewidth=1.5, label=f"{label}, spread"
         )
         right.plot(
-            numbers["kl"], found["bias"], "--", color=color, linewidth=1.1, label=f"{label}, bias"
+            numbers["kl"],
+            estimates["bias"],
+            "--",
+            color=color,
+            linewidth=1.1,
+            label=f"{label}, bias",
         )
     figures.panel(left, "One sample's estimate", "KL(π ‖ ref), nats", "nats")
     figures.panel(

@@ -60,9 +60,9 @@ def check(env: Env, folder: Path | None = None, checks: Sequence[Check] = ()) ->
     findings = []
     for name, look, ground in checks or checks_of(env):
         arguments = (env, run) if look in _OF_A_RUN else (env,)
-        found = _look(name, functools.partial(look, *arguments), folder or Path.cwd())
-        findings.append(found)
-        if ground and found.problem:
+        finding = _look(name, functools.partial(look, *arguments), folder or Path.cwd())
+        findings.append(finding)
+        if ground and finding.problem:
             break
     return findings
 
@@ -182,12 +182,12 @@ def _info(env: Env) -> None:
                 raise Problem(f"info[{name!r}] is a {type(x).__name__}: give one number")
         return shown
 
-    found = [jax.eval_shape(untraced(info), state, action, state) for _ in range(2)]
-    if found[0].keys() != found[1].keys():
+    infos = [jax.eval_shape(untraced(info), state, action, state) for _ in range(2)]
+    if infos[0].keys() != infos[1].keys():
         raise Problem(
-            f"info's keys change from call to call ({', '.join(found[0].keys() ^ found[1].keys())}): always give all"
+            f"info's keys change from call to call ({', '.join(infos[0].keys() ^ infos[1].keys())}): always give all"
         )
-    for name, x in found[0].items():
+    for name, x in infos[0].items():
         if not isinstance(name, str):
             raise Problem(f"info has the key {name!r}: keys are strings")
         if shape_of(x) != ():

@@ -53,21 +53,21 @@ def factory(name: str) -> Callable[..., Any]:
     path, attribute = _split(name)
     module = load(path)
     if not attribute or not hasattr(module, attribute):
-        found = _candidates(module)
+        candidates = _candidates(module)
         hint = (
-            suggestion(attribute, found)
-            if found
+            suggestion(attribute, candidates)
+            if candidates
             else "no class in it derives from envs.base.Env or envs.tokens.Task"
         )
         wrong = f"has no {attribute!r}" if attribute else "give its class too, FILE.py:NAME"
         raise ValueError(f"{path} {wrong}: {hint}")
-    found = getattr(module, attribute)
-    if not callable(found):
-        kind = type(found).__name__
+    target = getattr(module, attribute)
+    if not callable(target):
+        kind = type(target).__name__
         raise ValueError(
             f"{attribute} in {path} is a {kind}, not a class or a function that makes one"
         )
-    return found
+    return target
 
 
 def load(path: Path) -> ModuleType:
@@ -159,8 +159,8 @@ def located(error: BaseException, folder: Path) -> str:
 
 def _lacks(env: Any, name: str) -> bool:
     """Tells that there is no such attribute, or only the contract's, which does nothing."""
-    found = inspect.getattr_static(env, name, None)
-    return found is None or found is inspect.getattr_static(Env, name, None)
+    attribute = inspect.getattr_static(env, name, None)
+    return attribute is None or attribute is inspect.getattr_static(Env, name, None)
 
 
 def _candidates(module: ModuleType) -> list[str]:

@@ -35,19 +35,19 @@ def random_run(env: Env, steps: int | None = None) -> dict[str, Any]:
     """
 
     def body(carry, key):
-        running, before, found, unstarted, low, high = carry
+        running, before, broke, unstarted, low, high = carry
         action_key, step_key = jax.random.split(key)
         action = random_action(env, action_key)
         transition_key = jax.random.split(step_key)[0]  # as `step` splits it
         after, timestep = base.step(env, step_key, running, action)
         broken = (timestep.bad & (base.Bad.STATE | base.Bad.REWARD)) > 0
         here = (running.state, action, transition_key)
-        before = jax.tree.map(lambda a, b: jnp.where(broken & ~found, a, b), here, before)
+        before = jax.tree.map(lambda a, b: jnp.where(broken & ~broke, a, b), here, before)
         unstarted = unstarted | ~base.all_finite(timestep.obs)
         low, high = _wider(low, high, timestep.next_obs)
         unseen = (timestep.bad & base.Bad.OBSERVATION) > 0
         out = (broken, unseen, timestep.terminated, timestep.bad, running.t + 1)
-        return (after, before, found | broken, unstarted, low, high), out
+        return (after, before, broke | broken, unstarted, low, high), out
 
     def run(key):
         start_key, action_key, steps_key = jax.random.split(key, 3)
@@ -60,9 +60,9 @@ def random_run(env: Env, steps: int | None = None) -> dict[str, Any]:
     program = jax.jit(jax.vmap(run)).lower(keys).compile(compiler_options=_hurried())
     (_, before, _, unstarted, low, high), out = program(keys)
     names = ("broken", "unseen", "terminated", "bad", "t")
-    found = {name: np.asarray(x).T for name, x in zip(names, out, strict=True)}
+    figures = {name: np.asarray(x).T for name, x in zip(names, out, strict=True)}
     ends = {"low": np.min(low, axis=0), "high": np.max(high, axis=0)}
-    return {**found, **ends, "unstarted": np.asarray(unstarted), "before": before}
+    return {**figures, **ends, "unstarted": np.asarray(unstarted), "before": before}
 
 
 def _hurried() -> dict[str, Any] | None:

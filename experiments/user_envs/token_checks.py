@@ -61,8 +61,8 @@ def _vocabulary_names(words: Any) -> None:
 
 
 def _sample(env: TokenEnv) -> None:
-    found = jax.eval_shape(env.task.sample, key_of(0))
-    _require_tokens("sample", found, (env.prompt_length,), "prompt_length")
+    prompt = jax.eval_shape(env.task.sample, key_of(0))
+    _require_tokens("sample", prompt, (env.prompt_length,), "prompt_length")
 
 
 def _prompts(env: TokenEnv) -> None:
@@ -265,14 +265,14 @@ def _shown(task: Task, tokens: np.ndarray) -> str:
     return "'" + " ".join(task.vocabulary[int(t)] for t in kept) + "'"
 
 
-def _require_tokens(name: str, found: Any, shape: tuple[int, ...], size: str) -> None:
-    if shape_of(found) != shape:
+def _require_tokens(name: str, tokens: Any, shape: tuple[int, ...], size: str) -> None:
+    if shape_of(tokens) != shape:
         raise Problem(
-            f"{name} returns an array of shape {shape_of(found)}, but {size} is {shape[0]}: make them agree, with "
+            f"{name} returns an array of shape {shape_of(tokens)}, but {size} is {shape[0]}: make them agree, with "
             "padding if need be"
         )
-    if found.dtype != jnp.int32:
-        raise Problem(f"{name} returns {found.dtype}: return int32, with .astype(jnp.int32)")
+    if tokens.dtype != jnp.int32:
+        raise Problem(f"{name} returns {tokens.dtype}: return int32, with .astype(jnp.int32)")
 
 
 def _require_words(task: Task, tokens: np.ndarray, what: str) -> None:

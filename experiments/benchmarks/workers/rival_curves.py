@@ -42,12 +42,12 @@ def curve(task, seed):
     training = VecNormalize(make_vec_env(task, 2, seed=seed), gamma=SETTINGS["gamma"])
     fresh = VecNormalize(make_vec_env(task, 1, seed=seed + 1000), training=False, norm_reward=False)
     model = TRPO("MlpPolicy", training, seed=seed, device="cpu", **SETTINGS)
-    found, begin, due = [], time.time(), EVERY
+    points, begin, due = [], time.time(), EVERY
 
     def evaluate(episodes):
         fresh.obs_rms = training.obs_rms
         value, _ = evaluate_policy(model, fresh, episodes, deterministic=True)
-        found.append((model.num_timesteps, value, time.time() - begin))
+        points.append((model.num_timesteps, value, time.time() - begin))
 
     def after_step(*_):
         nonlocal due
@@ -58,13 +58,13 @@ def curve(task, seed):
 
     model.learn(STEPS, callback=after_step)
     evaluate(100)
-    return found
+    return points
 
 
 def main():
     path, task, *seeds = sys.argv[1:]
     for seed in map(int, seeds):
-        found = curve(task, seed)
+        points = curve(task, seed)
         new = not Path(path).exists()
         with Path(path).open("a", newline="") as f:
             rows = csv.writer(f)
@@ -72,7 +72,7 @@ def main():
                 rows.writerow(["env", "algo", "seed", "env_steps", "value", "wall_clock_s"])
             rows.writerows(
                 [task, ALGO, seed, steps, round(value, 2), round(seconds, 1)]
-                for steps, value, seconds in found
+                for steps, value, seconds in points
             )
 
 
