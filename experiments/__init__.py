@@ -70,7 +70,7 @@ def _observed(space: Any, obs: np.ndarray) -> np.ndarray:
     obs, events = np.asarray(obs), len(space.shape)
     if obs.ndim < events or obs.shape[obs.ndim - events :] != space.shape:
         raise ValueError(
-            f"an observation has shape {space.shape}, behind axes of a batch if any; got {obs.shape}"
+            f"an observation has shape {space.shape}, after any axes of a batch; got {obs.shape}"
         )
     if not hasattr(space, "start"):  # a Box
         return obs.astype(np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype)

@@ -82,7 +82,7 @@ def space_text(space: gymnasium.Space) -> str:
 def _check(name: str, console: Console) -> int:
     if name.startswith(envs.HOST_PREFIX):
         raise ValueError(
-            f"{name} lives outside the program, where this contract does not hold; "
+            f"{name} runs on the host, where this contract does not hold; "
             "gymnasium.utils.env_checker checks it"
         )
     # One that is made, but is none, is a finding; one that cannot be made is bad input.
@@ -97,7 +97,7 @@ def _check(name: str, console: Console) -> int:
         console.print(f"{f.check}: {result}", markup=False)
     left = len(check.checks_of(env)) - len(findings)
     if left:
-        console.print(f"{left} more checks wait until that is mended")
+        console.print(f"{left} more checks wait until that is fixed")
     return 0 if check.passed(findings) else 1
 
 

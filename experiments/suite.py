@@ -98,7 +98,7 @@ def suite(argv: Sequence[str]) -> int:
     for line in failed:
         board.say(line)
     if signals.received:
-        board.say(f"stopped; to go on: {_command(argv)}")
+        board.say(f"stopped; resume with: {_command(argv)}")
         return 128 + signals.received[0]
     board.say(f"records: {out / 'records.json'}")
     return 1 if failed else 0

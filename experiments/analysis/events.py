@@ -115,7 +115,7 @@ def _events(path: Path) -> Iterator[Any]:
         for payload in framed(path.read_bytes()):
             yield Event.FromString(payload)
     except DecodeError:
-        raise ValueError(f"{path} is damaged: what it holds are no events") from None
+        raise ValueError(f"{path} is damaged: its content is not events") from None
 
 
 def framed(content: bytes) -> Iterator[bytes]:

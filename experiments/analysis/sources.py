@@ -189,7 +189,7 @@ def _of_run(folder: Path, wanted: Wanted) -> Found:
         path = metrics_file(folder, config["seeds"], i)
         if not path.parent.is_dir():
             raise ValueError(
-                f"{folder} is of {config['seeds']} seeds, says config.json; {path.parent} is missing"
+                f"{folder} is of {config['seeds']} seeds, by its config.json; {path.parent} is missing"
             )
         rows, damaged = stored.read_metrics(folder, config, i) if path.exists() else ([], 0)
         known |= {name for row in rows for name in row}

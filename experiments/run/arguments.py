@@ -149,7 +149,7 @@ def refuse_another(name: str, given: str | None, stored: Spec, folder: Path) -> 
 def refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
     """Raises ValueError where a flag `new` of a resumed run differs from its value `old`."""
     if run.out is not None and Path(run.out).resolve() != Path(run.resume or "").resolve():
-        raise ValueError("--resume goes on in the run's own folder; leave out --out")
+        raise ValueError("--resume continues in the run's own folder; leave out --out")
     for name, value in vars(new).items():
         if name == "imports" and not value:
             continue  # they are the run's own

@@ -142,7 +142,7 @@ def _plain_path(folder: Path) -> Iterator[Path]:
             link.symlink_to(folder, target_is_directory=True)
         except OSError as error:
             raise OSError(
-                f"its path has signs of which orbax makes something else, and no link can be made to it ({error}): "
+                f"its path has characters that orbax interprets, and no link to it can be made ({error}): "
                 "a path of letters, digits, - and _ is wanted"
             ) from error
         try:
@@ -156,7 +156,7 @@ def _plain_root() -> str:
     for root in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
         if _PLAIN_PATH.fullmatch(Path(root).absolute().as_posix()) and os.access(root, os.W_OK):
             return root
-    raise OSError(f"orbax can make nothing of the path of {tempfile.gettempdir()}: set TMPDIR")
+    raise OSError(f"orbax cannot use the path of {tempfile.gettempdir()}: set TMPDIR")
 
 
 @contextlib.contextmanager

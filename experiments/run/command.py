@@ -68,8 +68,10 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
             if line:
                 display.say(line)
         program = "tokens" if domain == "tokens" else env or "train"
-        to_go_on = f"to go on: python -m experiments.{program} --resume {folders.quoted(folder)}"
-        return _train(folder, spec, algo, programs, flags, display, to_go_on)
+        resume_with = (
+            f"resume with: python -m experiments.{program} --resume {folders.quoted(folder)}"
+        )
+        return _train(folder, spec, algo, programs, flags, display, resume_with)
 
 
 def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack) -> Path:
@@ -105,7 +107,7 @@ def _train(
     programs: Programs,
     flags: RunFlags,
     display: Display,
-    to_go_on: str,
+    resume_with: str,
 ) -> int:
     """Trains in a folder that is this process's own, and returns the exit code."""
     try:
@@ -114,12 +116,12 @@ def _train(
         conclude(folder, spec, algo, finished, flags.video, display)
     except RunInterruptedError as stopped:
         display.close()
-        display.say(f"stopped; {to_go_on}")
+        display.say(f"stopped; {resume_with}")
         code = 128 + stopped.signum
         return leave(code) if stopped.at_work else code
     except KeyboardInterrupt:
         display.close()
-        display.say(f"stopped; {to_go_on}")
+        display.say(f"stopped; {resume_with}")
         return INTERRUPTED
     except NonFiniteError as error:
         display.close()
@@ -127,22 +129,22 @@ def _train(
     except OSError as error:  # a full disk, say: what was saved before is whole
         display.close()
         fail(error)
-        display.say(f"when that is mended, {to_go_on}")
+        display.say(f"when that is fixed, {resume_with}")
         return FAILED
     except (DamagedCheckpointError, folders.LostRowsError) as error:
         return fail(error)
     except Exception as error:
         display.close()
         if _learned(folder, spec, algo):
-            to_go_on = f"when that is mended, {to_go_on}"
+            resume_with = f"when that is fixed, {resume_with}"
         elif not flags.resume:  # so that it can be begun again
             folders.discard(folder, spec.seeds)
-            to_go_on = ""
+            resume_with = ""
         if not isinstance(error, OF_HOST):
             raise
         code = fail_host(error)
-        if to_go_on:
-            display.say(to_go_on)
+        if resume_with:
+            display.say(resume_with)
         return code
     finally:
         display.close()

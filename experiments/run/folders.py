@@ -109,7 +109,7 @@ def refuse_taken(folder: Path, config: dict[str, Any]) -> None:
         return
     hint = ": choose another --out"
     if (folder / CONFIG).exists() and _same_run(folder, config):
-        hint = f"; --resume {quoted(folder)} goes on with it"
+        hint = f"; --resume {quoted(folder)} continues it"
     raise FileExistsError(f"{folder} exists already and is not overwritten{hint}")
 
 
@@ -235,7 +235,7 @@ def require_rows(path: Path, written: int, first: int, at_start: bool) -> None:
     else:
         return
     raise LostRowsError(
-        f"{path} lacks {lost}, without which the run cannot go on: put the file back, or begin a new run"
+        f"{path} lacks {lost}, without which the run cannot continue: put the file back, or begin a new run"
     )
 
 

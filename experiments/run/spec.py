@@ -193,7 +193,7 @@ def is_a_task(env: str, algo: str | None) -> str:
 def refuse_tokens(folder: Path, spec: Spec) -> None:
     """Raises ValueError for a run on tokens, where a policy acts step by step."""
     if spec.domain == "tokens":
-        raise ValueError(f"{folder} is a run of tokens: what it wrote is in its samples.jsonl")
+        raise ValueError(f"{folder} is a run on tokens: its responses are in samples.jsonl")
 
 
 def read_run(folder: Path, trust: bool = False) -> Spec:

@@ -87,7 +87,7 @@ def require_trusted(folder: Path, config: dict[str, Any], trust: bool) -> None:
             return
         why = "the run was not begun by you on this machine, or its config.json was edited"
     raise ValueError(
-        f"{folder} would run {names}, and did not: {why}; read the file, then say --trust "
+        f"{folder} would execute {names}, and did not: {why}; read the file, then give --trust "
         "(trust=True in Python)"
     )
 

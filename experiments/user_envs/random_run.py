@@ -94,9 +94,7 @@ def finite_run(env: Env, run: RandomRun) -> None:
         parts += ["reward"] if not parts else []
         raise Problem(f"{', '.join(parts)} is not finite after {t + 1} steps of random actions")
     if run()["unstarted"].any():
-        raise Problem(
-            "observation is not finite after a reset: mend what initial or observation gives"
-        )
+        raise Problem("observation is not finite after a reset: fix initial or observation")
     if run()["unseen"].any():
         t, _ = np.argwhere(run()["unseen"])[0]
         raise Problem(

@@ -112,7 +112,7 @@ def test_two_processes_do_not_share_a_run(tmp_path, capsys):
     assert command.main(["--resume", str(tmp_path / "run")]) == 0
 
 
-def test_a_full_disk_is_one_line_and_how_to_go_on(tmp_path, capsys, monkeypatch):
+def test_a_full_disk_is_one_line_and_how_resume_with(tmp_path, capsys, monkeypatch):
     flags = ["--env", "probe-truncation", "--algo", "stub", "--out", str(tmp_path / "run")]
 
     def full(path, rows):
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_line_and_how_to_go_on(tmp_path, capsys, monkeypatch)
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert "metrics.jsonl: No space left on device" in captured.err
-    assert f"to go on: python -m experiments.train --resume {tmp_path / 'run'}" in captured.out
+    assert f"resume with: python -m experiments.train --resume {tmp_path / 'run'}" in captured.out
     assert command.main(["--resume", str(tmp_path / "run")]) == 0
 
 
@@ -161,7 +161,7 @@ def test_interrupted_at_the_end_a_run_can_be_ended_again(tmp_path, capsys, monke
     with monkeypatch.context() as patch:
         patch.setattr(summary, "draw_curve", interrupted)
         assert command.main(flags) == 130
-    assert "stopped; to go on" in capsys.readouterr().out
+    assert "stopped; resume with" in capsys.readouterr().out
     assert not (tmp_path / "run" / "summary.json").exists()
     assert command.main(["--resume", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "summary.json").exists()

@@ -162,7 +162,7 @@ def test_the_hint_goes_on_with_the_same_run_only(capsys):
     assert cli.main([*FLAGS, "--out", "a run"]) == 0
     capsys.readouterr()
     assert cli.main([*FLAGS, "--out", "a run"]) == 2
-    assert "--resume 'a run' goes on with it" in capsys.readouterr().err
+    assert "--resume 'a run' continues it" in capsys.readouterr().err
     assert cli.main([*FLAGS, "--out", "a run", "--seed", "1"]) == 2
     assert "--resume" not in capsys.readouterr().err
 
@@ -265,7 +265,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, size, file):
         assert not (tmp_path / "run").exists()
     else:
         assert done.returncode == 1
-        assert "when that is mended, to go on: " in done.stdout
+        assert "when that is fixed, resume with: " in done.stdout
 
 
 FULL_CHECKPOINT = """

@@ -150,4 +150,4 @@ def test_a_run_that_is_still_compiling_stops_at_once(tmp_path):
         start = time.monotonic()
         assert run.wait() == 128 + signal.SIGTERM
         assert time.monotonic() - start < 10
-        assert "to go on: python -m experiments.train --resume run" in run.stdout.read()
+        assert "resume with: python -m experiments.train --resume run" in run.stdout.read()

@@ -335,7 +335,7 @@ def _open(folder):
     return spec, PPO(spec.config, spec.build().env)
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tmp_path):
+def test_ctrl_c_saves_says_how_resume_with_and_exits_with_130(tmp_path):
     process = start(*FLAGS, "--out", str(tmp_path / "a"))
     wait_for_rows(tmp_path / "a", 3, process)
     process.send_signal(signal.SIGINT)

@@ -142,7 +142,7 @@ def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
         two = [*PROBE, "--seeds", "2", "--seeds-per-run", "1"]
         assert suite.suite(two) == 143
     assert len(launched) == 2  # the second seed was not begun
-    assert f"to go on: python -m experiments.suite {' '.join(two)}" in capsys.readouterr().out
+    assert f"resume with: python -m experiments.suite {' '.join(two)}" in capsys.readouterr().out
     folder = Path("out/probe-truncation/stub/seeds_0-0")
     assert not (folder / "summary.json").exists()
     assert suite.suite(two) == 0
@@ -403,8 +403,8 @@ def test_a_real_suite_stops_and_goes_on(tmp_path, number):
     process.send_signal(number)
     said = communicate(process)
     assert process.returncode == 128 + number, said
-    assert "to go on: python -m experiments.suite --envs probe-delayed" in said
-    assert "stopped; to go on" in folder.with_name("seeds_0-1.log").read_text()
+    assert "resume with: python -m experiments.suite --envs probe-delayed" in said
+    assert "stopped; resume with" in folder.with_name("seeds_0-1.log").read_text()
     before = folders.read_rows(folders.metrics_file(folder, 2, 0))
     process = subprocess.Popen(command, env=environment, **pipes)
     said = communicate(process)

@@ -55,7 +55,7 @@ def refused(run, message, file):
     for way in (lambda: spec.open_run(run), lambda: load(run), lambda: play.play([str(run)])):
         with pytest.raises(ValueError, match=message) as error:
             way()
-        assert f"would run {file}, and did not" in str(error.value)
+        assert f"would execute {file}, and did not" in str(error.value)
         assert "--trust" in str(error.value)
     assert not Path("ran").exists()
 
@@ -149,7 +149,7 @@ def test_a_module_of_gymnasium_is_found_without_importing_it(tmp_path, monkeypat
         found = trust.named_files(f"gym:{module}:X-v0", {}, ())
         assert list(found.values()) == [tmp_path / file]
         config = {"env": f"gym:{module}:X-v0", "env_kwargs": {}}
-        with pytest.raises(ValueError, match=f"would run {tmp_path / file}, and did not"):
+        with pytest.raises(ValueError, match=f"would execute {tmp_path / file}, and did not"):
             trust.require_trusted(tmp_path, config, False)
     assert trust.named_files("gym:X-v0", {}, ()) == {}
     assert trust.named_files("gym:nowhere:X-v0", {}, ()) == {}
@@ -166,7 +166,7 @@ def test_files_in_options_and_imports_count(tmp_path):
 def test_a_tokens_task_of_a_file_counts(tmp_path):
     (tmp_path / "task.py").touch()
     config = {"env": f"{tmp_path}/task.py:Task", "env_kwargs": {}, "domain": "tokens"}
-    with pytest.raises(ValueError, match=r"would run .*task\.py, and did not"):
+    with pytest.raises(ValueError, match=r"would execute .*task\.py, and did not"):
         trust.require_trusted(tmp_path, config, False)
 
 

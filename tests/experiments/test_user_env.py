@@ -151,7 +151,7 @@ def test_the_checkers_command_says_what_fails(folder, capsys):
     assert "initial: ok" in out
     assert "FAIL: a Python if, while, and, or, not, min or max" in out
     assert f"{folder / 'bad.py'}, line 7" in out
-    assert "wait until that is mended" in out
+    assert "wait until that is fixed" in out
     for wrong in ("nothing", "bad.py:Baad", "gym:CartPole-v1"):
         with pytest.raises(ValueError, match=r"unknown|has no|lives outside"):
             inspect_envs(["--check", wrong])
