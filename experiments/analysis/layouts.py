@@ -78,11 +78,8 @@ def given(name: str) -> Identity | None:
 
 def of_folder(folder: Path, from_sb3: bool = False) -> Identity:
     """Reads an identity from the names of a folder and of those above it. `from_sb3`: its files are
-    Stable-Baselines3's, which numbers folders of any name. Raises ValueError with one line where they follow no layout.
-
-    `from_sb3`: its files are Stable-Baselines3's, which numbers folders of any name. Raises ValueError, in one line,
-    where they follow no layout.
-    """
+    Stable-Baselines3's, which numbers folders of any name. Raises ValueError with one line where they follow no
+    layout."""
     at = folder.resolve()
     names = [at.name, *(parent.name for parent in at.parents), "", ""]
     name, above, top = names[:3]

@@ -110,10 +110,7 @@ def of_monitors(paths: Sequence[Path]) -> tuple[Points, str | None]:
 
 def of_csv(path: Path, tags: Sequence[str], identity: Identity | None) -> list[Series]:
     """Reads all series of a CSV that holds one of `tags`, or scores. `identity`: as given by the user. Raises
-    ValueError with one line for any other table.
-
-    Raises ValueError, in one line, for a table that is none of these.
-    """
+    ValueError with one line for any other table."""
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         reader = csv.DictReader(file)
         names = list(reader.fieldnames or ())

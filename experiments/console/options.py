@@ -55,10 +55,7 @@ class Flags:
 
     def kwargs(self, given: Any) -> dict[str, Any]:
         """Returns the factory's keyword arguments, from an instance of `type`. Defaults are among them, for the record;
-        but JSON has no infinities. Raises ValueError for one that was given.
-
-        Defaults are among them, for the record; but JSON has no infinities. Raises ValueError for one that was given.
-        """
+        but JSON has no infinities. Raises ValueError for one that was given."""
         kept = {}
         for field, name in self.names.items():
             value = getattr(given, field)

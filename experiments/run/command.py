@@ -76,10 +76,7 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
 
 def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack) -> Path:
     """Takes the run's folder, locked until `held` ends, and writes config.json. Raises ValueError and OSError where
-    that fails, and leaves nothing behind.
-
-    Raises ValueError and OSError where it cannot be had; then nothing is left behind.
-    """
+    that fails, and leaves nothing behind."""
     if flags.resume:
         held.enter_context(exclusive_lock(folder, "another process"))
         return folder

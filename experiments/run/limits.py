@@ -34,10 +34,7 @@ def require_seeds(seed: int, seeds: int) -> None:
 
 def whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
     """Returns the spec with its total of steps rounded up to whole iterations, and a line that reports it, or None.
-    Raises ValueError where the total has more than 32 bits.
-
-    Raises ValueError where the total has more than 32 bits.
-    """
+    Raises ValueError where the total has more than 32 bits."""
     algo = algorithm(spec.algo, spec.domain)(spec.config, env)
     asked = spec.config.total_steps
     for what, steps in (("an iteration", algo.iteration_steps), ("warm-up", env_steps(algo, 0))):

@@ -172,10 +172,7 @@ def read_run(folder: Path) -> Finished:
 
 def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[str, Any]]]:
     """Returns title and records of a records.json; with the fields that tables need if `whole`, else with those that
-    curves need. Raises ValueError.
-
-    Raises ValueError.
-    """
+    curves need. Raises ValueError."""
     try:
         content = schema.parse(path)
     except FileNotFoundError:

@@ -72,10 +72,7 @@ def factory(name: str) -> Callable[..., Any]:
 
 def load(path: Path) -> ModuleType:
     """Loads the file as a module, once; its folder joins the import path, for its neighbours. Raises ValueError with
-    one line where the file is missing or fails.
-
-    Raises ValueError with one line where the file is missing or fails.
-    """
+    one line where the file is missing or fails."""
     # The same in every process, and no two files', nor an installed package's.
     name = f"{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     if name in sys.modules:
@@ -99,10 +96,7 @@ def load(path: Path) -> ModuleType:
 
 def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
     """Returns `make(**kwargs)`; a token task becomes its environment. Raises ValueError with one line where that fails
-    or is no environment.
-
-    Raises ValueError with one line where that fails or is no environment.
-    """
+    or is no environment."""
     path, attribute = _split(name)
     try:
         env = make(**kwargs)
