@@ -74,10 +74,7 @@ class Flags:
 
 def flags(factory: Callable, taken: Iterable[str], stored: dict[str, Any] | None = None) -> Flags:
     """Returns the options of `factory` as flags. An option whose name is `taken` gets the prefix `env_`. `stored`
-    values, of a run to be resumed, come before the factory's own defaults.
-
-    `stored` are values that go before the factory's own defaults: those of a run to be resumed.
-    """
+    values, of a run to be resumed, come before the factory's own defaults."""
     taken, stored = set(taken), stored or {}
     names, fields, defaults = {}, [], {}
     for option in options(factory):

@@ -30,7 +30,7 @@ _FREE = ("out", "resume", "video", "track", "trust")
 
 @dataclasses.dataclass(frozen=True)
 class RunFlags:
-    """Flags of every run, whatever it trains."""
+    """Flags of every run, whatever is trained."""
 
     algo: str = "ppo"
     """the algorithm"""

@@ -15,7 +15,7 @@ from experiments.run.spec import TOKENS, Domain, algorithm, token_env
 
 @dataclasses.dataclass(frozen=True)
 class WhichEnv:
-    """The flag of commands that train on environments."""
+    """The environment to train on."""
 
     flag: ClassVar[str] = "env"
     algo: ClassVar[str] = "ppo"  # without --algo
@@ -37,7 +37,7 @@ class WhichEnv:
 
 @dataclasses.dataclass(frozen=True)
 class WhichTask:
-    """The flag of the command that trains on token tasks."""
+    """The token task to train on."""
 
     flag: ClassVar[str] = "task"
     algo: ClassVar[str] = "grpo"

@@ -1,14 +1,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import agents
 from experiments import publish
 from experiments.figures import comparison
-from experiments.figures.alignment import quartiles
-from experiments.figures.canvas import CONTROL, looks
 from experiments.pages import publication, results
 from experiments.run import command, folders, records
 from experiments.run.provenance import provenance
@@ -311,24 +308,3 @@ def test_a_seed_that_diverged_is_never_scored_at_its_last_good_value(tmp_path):
     assert "| stub | 3.00 (not finite to 4.00) |" in section(page, "Best evaluation")
     assert publish.publish([str(bad), "--out", str(tmp_path / "one")]) == 0
     assert "| not finite |" in (tmp_path / "one/README.md").read_text()
-
-
-def test_quartiles_go_as_far_as_all_curves():
-    steps = np.array([0.0, 10.0, 20.0])
-    curves = [(steps, steps * k) for k in (1, 2, 3, 4)] + [
-        (np.array([5.0, 15.0]), np.array([25.0, 75.0]))
-    ]
-    x, (low, middle, high) = quartiles(curves)
-    np.testing.assert_allclose(x, [5, 10, 15])
-    np.testing.assert_allclose(low, 2 * x)
-    np.testing.assert_allclose(middle, 3 * x)
-    np.testing.assert_allclose(high, 4 * x)
-
-
-def test_an_algorithm_looks_the_same_in_every_figure():
-    alone, beside = looks(["sac"]), looks(["mine", "sac", "ppo", "yours"])
-    assert alone["sac"] == beside["sac"]
-    assert looks(["ppo"])["ppo"] == beside["ppo"]
-    assert len(set(beside.values())) == 4
-    assert len(set(looks(CONTROL).values())) == len(CONTROL)
-    assert list(agents.ALGORITHMS)[: len(CONTROL)] == list(CONTROL)  # then tabular
