@@ -17,7 +17,7 @@ _FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}  # TensorFlow's Data
 
 
 @dataclasses.dataclass(frozen=True)
-class Series:
+class TagSeries:
     """The points of a tag in event files."""
 
     tag: str
@@ -36,7 +36,7 @@ class _Tag:
     file: int = -1  # in which the last point was
 
 
-def read(folder: Path, tags: Sequence[str]) -> Series:
+def read(folder: Path, tags: Sequence[str]) -> TagSeries:
     """Reads the points of the first of `tags` that the event files of a folder hold.
 
     A run that was taken up again leaves several files: they come in the order in which they were begun, and seconds
@@ -62,7 +62,7 @@ def read(folder: Path, tags: Sequence[str]) -> Series:
                     _add(points_of[value.tag], event, value, number, files[0][0])
     for tag, of_tag in points_of.items():
         if of_tag.points:
-            return Series(tag, of_tag.points, _notes(folder, of_tag), frozenset(there))
+            return TagSeries(tag, of_tag.points, _notes(folder, of_tag), frozenset(there))
     for tag in tags:
         if tag in there:
             raise ValueError(

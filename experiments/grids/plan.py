@@ -17,7 +17,7 @@ SMOKE_STEPS, SMOKE_SEEDS = 5_000, 2
 _FLAGS = schema.TableOf(schema.ListOf(schema.TEXT))  # suite.json
 
 
-class Choice(Protocol):
+class CellFlags(Protocol):
     """The flags of a suite that choose its cells; `experiments.suite` explains them."""
 
     @property
@@ -46,7 +46,7 @@ def plan(
     return pending, damaged
 
 
-def choose_cells(choice: Choice) -> list[Cell]:
+def choose_cells(choice: CellFlags) -> list[Cell]:
     """Returns the cells of a grid that flags choose, each with its folder. Executes the files of `imports`. Raises
     ValueError with one line for flags and grids of which no run could be made."""
     for name in ("jobs", "seeds_per_run"):

@@ -103,7 +103,7 @@ _FILE = Table({"title": Maybe(TEXT), "records": ListOf(Table({}))})
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """The files of a finished run."""
 
     folder: Path
@@ -156,7 +156,7 @@ def read_metrics(folder: Path, config: dict[str, Any], index: int) -> tuple[Rows
     return rows, damaged
 
 
-def read_run(folder: Path) -> Finished:
+def read_run(folder: Path) -> FinishedRun:
     """Reads a finished run. Raises ValueError, also where lines of its metrics are damaged."""
     config = read_config(folder)
     summary = read_summary(folder, config)
@@ -167,7 +167,7 @@ def read_run(folder: Path) -> Finished:
             path = folders.metrics_file(folder, config["seeds"], i)
             raise ValueError(f"{path} is damaged: {damaged} of its lines are no rows of metrics")
         seeds.append(rows)
-    return Finished(folder, config, summary, seeds)
+    return FinishedRun(folder, config, summary, seeds)
 
 
 def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[str, Any]]]:
