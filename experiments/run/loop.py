@@ -63,10 +63,10 @@ def train(
     """
     programs = programs or programs_of(spec, algo)
     with Stop() as stop, Worker(stop) as worker:
-        return _Loop(folder, spec, algo, display, stop, worker, track, programs).run(resume)
+        return Loop(folder, spec, algo, display, stop, worker, track, programs).run(resume)
 
 
-class _Loop:
+class Loop:
     """The variables of the training loop."""
 
     def __init__(self, folder, spec, algo, display, stop, worker, track, programs):
@@ -93,7 +93,7 @@ class _Loop:
             self._restore()
         self.display.start(self._env_steps(self.total), self._env_steps())
         if self.states is None:
-            self.states = self._call(self.programs.init, initial_keys(self.spec))
+            self.states = self.call(self.programs.init, initial_keys(self.spec))
             self._save()
         if self.progress.iteration == 0 and self.evaluator.at_start:
             self._write_start(self._evaluate(self.final_batches))
@@ -102,7 +102,7 @@ class _Loop:
             self._stop_if_asked()
             upcoming = next(m for m in self.marks if m > self.progress.iteration)
             n = min(chunk, upcoming - self.progress.iteration)
-            seconds = self._advance(n)
+            seconds = self.advance(n)
             if self.progress.iteration == self.total:
                 episodes = self._evaluate(self.final_batches)
             elif self.progress.iteration in self.marks:
@@ -119,10 +119,10 @@ class _Loop:
         self._settle_clocks()
         return Finished(self.states, self.progress, episodes)
 
-    def _advance(self, n: int) -> float:
-        """Runs `n` iterations; returns the seconds they took."""
+    def advance(self, n: int) -> float:
+        """Runs `n` iterations and returns the seconds that they took."""
         start, compiled = time.monotonic(), self.programs.compile_s
-        self.states, buffers = self._call(self.programs.chunk, self.states, jnp.int32(n))
+        self.states, buffers = self.call(self.programs.chunk, self.states, jnp.int32(n))
         buffers = {name: np.asarray(x)[:n] for name, x in buffers.items()}
         seconds = time.monotonic() - start - (self.programs.compile_s - compiled)
         counts, buffers = nonfinite.split(buffers, self.algo.iteration_steps)
@@ -155,9 +155,9 @@ class _Loop:
         ):
             return
         if first:
-            self._call(self.programs.collect, self.states)  # compiles, and warms the caches
+            self.call(self.programs.collect, self.states)  # compiles, and warms the caches
         start = time.monotonic()
-        self._call(self.programs.collect, self.states)
+        self.call(self.programs.collect, self.states)
         self.rollout_share = min(1.0, (time.monotonic() - start) / iteration_s)
 
     def _evaluate(self, num_batches: int) -> list[Any]:
@@ -171,15 +171,15 @@ class _Loop:
                 raise RunInterruptedError(self.stop.received)
             seeds = [self.spec.seed + i for i in self._seeds()]
             keys = jnp.stack([control.keys(s, i * n, n) for s in seeds])
-            found = jax.device_get(self._call(self.programs.evaluate, self.states, keys))
-            batches.append(found)
-        found = [
+            batch = jax.device_get(self.call(self.programs.evaluate, self.states, keys))
+            batches.append(batch)
+        per_seed = [
             self.evaluator.concatenate([jax.tree.map(lambda x, i=i: x[i], b) for b in batches])
             for i in self._seeds()
         ]
-        for episodes in found:
+        for episodes in per_seed:
             self._warn_once("evaluation", self.evaluator.trouble(self.algo, episodes))
-        return found
+        return per_seed
 
     def _write_start(self, episodes: list[Any]) -> None:
         """Writes a row of figures from before training."""
@@ -306,7 +306,9 @@ class _Loop:
         self._save()
         raise RunInterruptedError(self.stop.received)
 
-    def _call(self, program: Callable, *arguments: Any) -> Any:
+    def call(self, program: Callable, *arguments: Any) -> Any:
+        """Returns the results of a program, which runs in the worker's thread, so that signals are seen meanwhile.
+        Raises RunInterruptedError where a signal gives it up."""
         return self.worker.run(
             lambda: jax.block_until_ready(program(*arguments)),
             # Before the first checkpoint nothing can be lost, and while a program is built only some seconds can.

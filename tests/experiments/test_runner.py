@@ -89,7 +89,7 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch, stop_after)
     spec = stub.spec(total_steps=4 * 777)
     whole = train(tmp_path / "whole", spec)
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
-    advance, calls = loop._Loop._advance, []
+    advance, calls = loop.Loop.advance, []
 
     def stop(training, n):
         calls.append(n)
@@ -97,7 +97,7 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch, stop_after)
             os.kill(os.getpid(), signal.SIGTERM)
         return advance(training, n)
 
-    monkeypatch.setattr(loop._Loop, "_advance", stop)
+    monkeypatch.setattr(loop.Loop, "advance", stop)
     with pytest.raises(loop.RunInterruptedError) as stopped:
         train(tmp_path / "cut", spec)
     assert stopped.value.signum == signal.SIGTERM
@@ -156,7 +156,7 @@ def test_a_long_evaluation_is_left_between_its_batches(tmp_path, monkeypatch):
     """That at the end: the iterations since the last checkpoint are done again."""
     spec = stub.spec(total_steps=400)
     whole = train(tmp_path / "whole", spec)
-    real, calls = loop._Loop._call, []
+    real, calls = loop.Loop.call, []
 
     def call(training, program, *arguments):
         done = real(training, program, *arguments)
@@ -165,11 +165,11 @@ def test_a_long_evaluation_is_left_between_its_batches(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return done
 
-    monkeypatch.setattr(loop._Loop, "_call", call)
+    monkeypatch.setattr(loop.Loop, "call", call)
     with pytest.raises(loop.RunInterruptedError):
         train(tmp_path / "cut", spec)
     assert len(calls) == 1
-    monkeypatch.setattr(loop._Loop, "_call", real)
+    monkeypatch.setattr(loop.Loop, "call", real)
     resumed = train(tmp_path / "cut", spec, resume=True)
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     np.testing.assert_array_equal(whole.states.params, resumed.states.params)

@@ -121,7 +121,7 @@ def test_done_is_skipped_and_seeds_accumulate(launched, capsys):
 
 
 def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
-    start_process, advance = launch.start_process, loop._Loop._advance
+    start_process, advance = launch.start_process, loop.Loop.advance
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-4)
 
     def stopped_soon(training, n):
@@ -137,7 +137,7 @@ def test_what_was_stopped_goes_on(launched, monkeypatch, capsys):
     argv = [*PROBE[:-2], "--out", "whole", "--seeds", "1"]
     assert suite.suite(argv) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(loop._Loop, "_advance", stopped_soon)
+        patched.setattr(loop.Loop, "advance", stopped_soon)
         patched.setattr(launch, "start_process", stopping)
         two = [*PROBE, "--seeds", "2", "--seeds-per-run", "1"]
         assert suite.suite(two) == 143
