@@ -47,7 +47,8 @@ def walker(backend: Backend) -> MujocoEnv:
 def raw_physics(env: MujocoEnv, num_envs: int, stripped: bool = False) -> Callable[[], int]:
     """Returns a workload of the environment's C MuJoCo alone, through `mujoco.rollout` on every core, every state reset
     after RESET_EVERY control steps. Physics is as MuJoCo's Python package has it, or, if `stripped`, as our engine
-    steps: without MuJoCo's clock, and with the optimised copy of the model (envs/process.py, envs/physics/optimised.py)."""
+    steps: without MuJoCo's clock, and with the optimised copy of the model (envs/process.py,
+    envs/physics/optimised.py)."""
     model = env.engine.stepped if stripped else env.engine.model
     substeps = env.engine.substeps
     start = jax.jit(jax.vmap(env.initial))(jax.random.split(jax.random.key(0), num_envs))
