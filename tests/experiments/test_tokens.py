@@ -63,7 +63,7 @@ def test_one_command_from_imitation_to_summary(tmp_path, capsys):
     assert len(shown[0]["prompt"].split()) == 4  # three digits and the mark
     assert "pass@1" in capsys.readouterr().out
     for use in (lambda: play.play(["run"]), lambda: experiments.load("run")):
-        with pytest.raises(ValueError, match="is a run of tokens"):
+        with pytest.raises(ValueError, match="is a run on tokens"):
             use()
 
 
