@@ -153,7 +153,7 @@ def test_the_checkers_command_says_what_fails(folder, capsys):
     assert f"{folder / 'bad.py'}, line 7" in out
     assert "wait until that is fixed" in out
     for wrong in ("nothing", "bad.py:Baad", "gym:CartPole-v1"):
-        with pytest.raises(ValueError, match=r"unknown|has no|lives outside"):
+        with pytest.raises(ValueError, match=r"unknown|has no|runs on the host"):
             inspect_envs(["--check", wrong])
 
 
