@@ -24,7 +24,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import replay, schedules
 from agents.core import value_losses
 from agents.networks import Functional
-from agents.off_policy import OffPolicy, OffPolicyConfig, OffPolicyState, Update
+from agents.off_policy import OffPolicy, OffPolicyState, Update
+from agents.off_policy_settings import OffPolicyConfig
 from agents.optimisers import apply_gradients
 from agents.q_values import (
     ActionGrid,
@@ -177,6 +178,7 @@ class DQN(OffPolicy):
         return self.choices.action(self.choices.random(key, self.config.num_envs))
 
     def epsilon(self, env_steps: Array) -> Float[Array, ""]:
+        """Returns the share of random actions after `env_steps`."""
         span = self.config.epsilon_fraction * self.config.total_steps
         return schedules.linear(1.0, self.config.epsilon_end, span, env_steps)
 

@@ -140,9 +140,11 @@ class ActorCritic(nnx.Module):
         self.critic = MLP(observations, hidden_sizes, 1, activation=activation, rngs=rngs)
 
     def distribution(self, obs: Float[Array, "*batch O"]) -> Categorical | Normal:
+        """Returns the distribution of actions."""
         return self.actor(obs)
 
     def value(self, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch"]:
+        """Returns the estimated value of each observation."""
         return self.critic(obs)[..., 0]
 
 
@@ -202,11 +204,12 @@ class ActionValue(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Functional:
-    """A module as pure functions: parameters are made by `init` and given to `module`, which puts them into place."""
+    """A module as pure functions of its parameters."""
 
     make: Callable[[nnx.Rngs], Any]
 
     def init(self, key: PRNGKeyArray) -> Any:
+        """Returns the parameters of a new module."""
         return nnx.state(self.make(nnx.Rngs(key)), nnx.Param)
 
     @functools.cached_property
@@ -214,6 +217,7 @@ class Functional:
         return nnx.graphdef(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
 
     def module(self, params: Any) -> Any:
+        """Returns the module with these parameters."""
         return nnx.merge(self._graphdef, params)
 
     def init_ensemble(self, key: PRNGKeyArray, size: int) -> Any:

@@ -11,9 +11,8 @@ iteration is some 256 environment steps, so that a compiled program has somethin
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import flax.struct
 import gymnasium
@@ -24,110 +23,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, replay, rollout
 from agents.exploration import next_noise
-from agents.settings import Settings, require
+from agents.off_policy_settings import OffPolicyConfig
 from agents.spaces import encode, normalized, num_inputs, require_actions, require_bounds
 from envs import base
 from envs.base import Env
 
 Params = Any
 
-ITERATION_STEPS = 256  # about
 RESET_BANK = 32  # start states for the resets of one iteration, where the environment wants a bank
-
-
-@dataclasses.dataclass(frozen=True)
-class OffPolicyConfig(Settings):
-    """Fields of every learner with a replay buffer. Raises ValueError, in one line, for impossible values."""
-
-    total_steps: int = 1_000_000
-    """environment steps of the whole run, warm-up included"""
-    num_envs: int = 1
-    """environments stepped side by side"""
-    num_steps: int = 1
-    """steps of each environment between updates"""
-    update_ratio: float = 1.0
-    """gradient steps for each environment step"""
-    warmup_steps: int = 5_000
-    """environment steps with random actions, before learning starts"""
-    buffer_size: int = 1_000_000
-    """environment steps that the replay buffer holds"""
-    batch_size: int = 256
-    """samples of a gradient step"""
-    n_step: int = 1
-    """rewards that a target adds up before it bootstraps"""
-    learning_rate: float = 3e-4
-    """Adam's step size, at first"""
-    learning_rate_schedule: Literal["linear", "constant"] = "constant"
-    """linear: falls to zero at total_steps"""
-    gamma: float = 0.99
-    """discount"""
-    normalize_observations: bool = False
-    """observations to mean 0 and variance 1, by running statistics"""
-    tau: float = 0.005
-    """share of the online network that goes into the target network, whenever that is moved: at each gradient step, but
-    for TD3 (each policy_delay-th) and DQN's hard updates (never)"""
-    max_grad_norm: float | None = None
-    """gradients longer than this are shortened to it; None: never"""
-    hidden_sizes: tuple[int, ...] = (256, 256)
-    """units of each hidden layer"""
-    activation: Literal["tanh", "relu", "elu", "swish"] = "relu"
-    """activation of the hidden layers"""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require_at_least_one(
-            "total_steps", "num_envs", "num_steps", "batch_size", "n_step", "buffer_size"
-        )
-        self.require_positive("learning_rate", "max_grad_norm", "update_ratio")
-        self.require_share("gamma")
-        require(0 < self.tau <= 1, f"tau must be in (0, 1], got {self.tau}")
-        self.require_hidden_sizes(self.hidden_sizes)
-        self.require_not_negative("warmup_steps")
-        self.require_count("num_envs x num_steps", self.round_steps)
-        self.require_count("batch_size x n_step", self.batch_size * self.n_step)
-        self.require_count(
-            "update_ratio x total_steps, the gradient steps,",
-            math.ceil(self.update_ratio * self.total_steps),
-        )
-        exact = self.update_ratio * self.round_steps
-        require(
-            math.isfinite(exact) and abs(exact - round(exact)) < 1e-6 and round(exact) >= 1,
-            f"update_ratio {self.update_ratio} of {self.round_steps} environment steps a round is {exact:g} gradient "
-            "steps, not a whole number: change num_steps or num_envs",
-        )
-        require(
-            self.buffer_size // self.num_envs >= self.num_steps + self.n_step,
-            f"buffer_size {self.buffer_size} is too small for {self.num_envs} environments",
-        )
-
-    @property
-    def round_steps(self) -> int:
-        """Environment steps between updates."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def round_updates(self) -> int:
-        return round(self.update_ratio * self.round_steps)
-
-    @property
-    def rounds(self) -> int:
-        """In an iteration."""
-        return max(1, ITERATION_STEPS // self.round_steps)
-
-
-@dataclasses.dataclass(frozen=True)
-class ContinuousConfig(OffPolicyConfig):
-    """Settings of learners that explore by noise on their actions."""
-
-    noise_correlation: float = 0.0
-    """correlation of a step's exploration noise with the step's before; 0: independent (DDPG's paper: 0.85)"""
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(
-            0 <= self.noise_correlation < 1,
-            f"noise_correlation must be at least 0 and below 1, got {self.noise_correlation}",
-        )
 
 
 @flax.struct.dataclass
@@ -318,6 +221,7 @@ class OffPolicy:
         return replay.Transition(obs, action, reward, flag, flag, obs)
 
     def learned(self, state: OffPolicyState) -> Params:
+        """Returns the parameters of all networks."""
         return state.params
 
     def buffer_bytes(self) -> int:
@@ -366,11 +270,3 @@ class OffPolicy:
 
     def _bank(self, env, key):
         return base.start_states(env, key, RESET_BANK) if env.reset_bank else None
-
-
-def human_bytes(n: int) -> str:
-    """To three digits, or all before the point."""
-    power = min(max(n.bit_length() - 1, 0) // 10, 3)
-    amount = n / 1024**power
-    digits = f"{amount:.3g}" if amount < 1000 else f"{amount:.0f}"
-    return f"{digits} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -33,10 +33,12 @@ class ActionGrid:
 
     @property
     def coordinates(self) -> int:
+        """D: numbers of an action."""
         return 1 if self._discrete else int(np.prod(self.space.shape or ()))
 
     @property
     def values(self) -> int:
+        """K: values that each coordinate takes."""
         if isinstance(self.space, gymnasium.spaces.Discrete):
             return int(self.space.n)
         return self.bins
@@ -57,6 +59,7 @@ class ActionGrid:
         return action[..., None]
 
     def random(self, key: PRNGKeyArray, *batch: int) -> Int[Array, "*batch D"]:
+        """Returns choices drawn uniformly."""
         return jax.random.randint(key, (*batch, self.coordinates), 0, self.values)
 
     @property

@@ -66,6 +66,7 @@ class StepMetrics(NamedTuple):
 
 
 def start(env: Env, key: PRNGKeyArray, num_envs: int) -> Stream:
+    """Returns a stream of environments that have just been reset."""
     running, obs = jax.vmap(lambda k: reset(env, k))(jax.random.split(key, num_envs))
     zeros = jnp.zeros(num_envs)
     return Stream(running, obs, zeros, zeros)

@@ -36,7 +36,8 @@ from agents import replay
 from agents.core import value_losses
 from agents.distributions import TanhNormal
 from agents.networks import ActionValue, Functional, SquashedActor
-from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, Update
+from agents.off_policy import OffPolicy, OffPolicyState, Update
+from agents.off_policy_settings import ContinuousConfig
 from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element

@@ -26,7 +26,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import replay
 from agents.core import value_losses
 from agents.networks import MLP, ActionValue, Functional
-from agents.off_policy import ContinuousConfig, OffPolicy, OffPolicyState, Update
+from agents.off_policy import OffPolicy, OffPolicyState, Update
+from agents.off_policy_settings import ContinuousConfig
 from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element

@@ -148,6 +148,7 @@ class TRPO(OnPolicy):
         return state, {**rollout_metrics, **metrics}
 
     def max_kl(self, env_steps: Array) -> Float[Array, ""]:
+        """Returns the bound on the KL divergence of an update, in nats."""
         config = self.config
         return schedules.decayed(
             config.max_kl, config.max_kl_schedule, env_steps, config.total_steps

@@ -192,6 +192,7 @@ class ValueIteration(_Exact):
     def step(
         self, state: DynamicProgrammingState, data: None = None
     ) -> tuple[DynamicProgrammingState, dict[str, Array]]:
+        """Returns the state after one sweep of values, and the metrics of it."""
         q = action_values(self.P, self.R, self.config.gamma, state.values)
         values = jnp.max(q, -1)
         q = action_values(self.P, self.R, self.config.gamma, values)
@@ -211,6 +212,7 @@ class PolicyIteration(_Exact):
     def step(
         self, state: DynamicProgrammingState, data: None = None
     ) -> tuple[DynamicProgrammingState, dict[str, Array]]:
+        """Returns the state after one evaluation and improvement, and the metrics of it."""
         policy = jax.nn.one_hot(state.policy, self.R.shape[1])
         values = evaluate_policy(self.P, self.R, self.config.gamma, policy)
         improved = improve_policy(

@@ -200,9 +200,11 @@ class QLearning:
         return schedules.linear(config.epsilon_start, config.epsilon_end, span, env_steps)
 
     def learned(self, state: TDState) -> Array:
+        """Returns the table of action values."""
         return state.q
 
     def buffer_bytes(self) -> int:
+        """Returns 0: there is no replay buffer."""
         return 0
 
     def _one_step(

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 import envs
 from agents import ALGORITHMS
 from agents.dqn import DQNConfig
-from agents.off_policy import OffPolicyConfig
+from agents.off_policy_settings import OffPolicyConfig
 from agents.ppo import PPOConfig
 from agents.td3 import TD3Config
 from experiments.benchmarks.rivals import Rival, print_ratios, start, take_turns

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 
-from agents.off_policy import human_bytes
 from agents.settings import COUNT_LIMIT, shown
 from experiments.console.flags import dashed
 from experiments.evaluation.evaluator import evaluator
@@ -174,3 +173,11 @@ def _above(spec: Spec, name: str, default: Any) -> bool:
 
 def _learner(spec: Spec, env: Any) -> Any:
     return algorithm(spec.algo, spec.domain)(spec.config, env)
+
+
+def human_bytes(n: int) -> str:
+    """Returns a size in words, such as 1.5 MiB: to three digits, or all before the point."""
+    power = min(max(n.bit_length() - 1, 0) // 10, 3)
+    amount = n / 1024**power
+    digits = f"{amount:.3g}" if amount < 1000 else f"{amount:.0f}"
+    return f"{digits} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.off_policy import OffPolicy, OffPolicyConfig, human_bytes
+from agents.off_policy import OffPolicy
+from agents.off_policy_settings import OffPolicyConfig
 from envs import probes
 
 SMALL = OffPolicyConfig(
@@ -300,12 +301,3 @@ def test_the_learning_rate_falls_to_zero_at_the_end_of_the_run():
 
     _, rates = jax.lax.scan(body, optimizer.init(jnp.zeros(())), None, 41)
     np.testing.assert_allclose(rates, 0.1 * (1 - np.arange(41) / 40), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("n", "text"),
-    [(0, "0 B"), (1, "1 B"), (1000, "1000 B"), (1536, "1.5 KiB"), (1010 * 1024, "1010 KiB"), (1024**2, "1 MiB"),
-     (1024**3, "1 GiB"), (5 * 1024**4, "5120 GiB")],
-)  # fmt: skip
-def test_bytes_for_people(n, text):
-    assert human_bytes(n) == text

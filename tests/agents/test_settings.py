@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
-from agents.off_policy import OffPolicyConfig
+from agents.off_policy_settings import OffPolicyConfig
 from agents.on_policy import OnPolicyConfig
 from agents.settings import MOST_LAYERS, Settings, shortened, shown
 from agents.tokens.settings import TokenConfig

@@ -151,3 +151,12 @@ def test_a_run_that_is_still_compiling_stops_at_once(tmp_path):
         assert run.wait() == 128 + signal.SIGTERM
         assert time.monotonic() - start < 10
         assert "resume with: python -m experiments.train --resume run" in run.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0 B"), (1, "1 B"), (1000, "1000 B"), (1536, "1.5 KiB"), (1010 * 1024, "1010 KiB"), (1024**2, "1 MiB"),
+     (1024**3, "1 GiB"), (5 * 1024**4, "5120 GiB")],
+)  # fmt: skip
+def test_bytes_for_people(n, text):
+    assert limits.human_bytes(n) == text
