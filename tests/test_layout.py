@@ -136,3 +136,38 @@ def test_no_room_of_experiments_imports_from_its_own_floor_or_above(name):
         # The package itself holds `load` and the version.
         if module.startswith("experiments.") and _room(module) != here:
             assert _floor(_room(module)) < _floor(here), f"{name} imports {module}"
+
+
+MAX_FILE, MAX_FUNCTION = 350, 80  # lines
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_are_short(name):
+    source = FILES[name].read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= MAX_FILE
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= MAX_FUNCTION, f"{node.name} has {lines} lines"
+
+
+# A command is described by its module; kinds of JSON by the protocol that they follow.
+DESCRIBED_ELSEWHERE = {"main", "fault", "words"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_public_classes_and_functions_have_docstrings(name):
+    def undocumented(node):
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if child.name.startswith("_") or child.name in DESCRIBED_ELSEWHERE:
+                continue
+            if not ast.get_docstring(child):
+                yield child.name
+            if isinstance(child, ast.ClassDef):
+                yield from undocumented(child)
+
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    assert list(undocumented(tree)) == []

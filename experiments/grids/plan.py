@@ -21,15 +21,24 @@ class CellFlags(Protocol):
     """The flags of a suite that choose its cells; `experiments.suite` explains them."""
 
     @property
-    def grid(self) -> str | None: ...
+    def grid(self) -> str | None:
+        """Name of a grid, or the path of its file; None: none."""
+
     @property
-    def envs(self) -> tuple[str, ...]: ...
+    def envs(self) -> tuple[str, ...]:
+        """Environments; beside a grid, those of its cells to run."""
+
     @property
-    def algos(self) -> tuple[str, ...]: ...
+    def algos(self) -> tuple[str, ...]:
+        """Algorithms; beside a grid, those of its cells to run."""
+
     @property
-    def imports(self) -> tuple[str, ...]: ...
+    def imports(self) -> tuple[str, ...]:
+        """Python files that each run executes first."""
+
     @property
-    def smoke(self) -> bool: ...
+    def smoke(self) -> bool:
+        """Whether everything is tried with few steps."""
 
 
 def plan(
