@@ -10,13 +10,18 @@ from agents.sac import SAC
 from agents.tabular.dynamic_programming import PolicyIteration, ValueIteration
 from agents.tabular.q_learning import SARSA, ExpectedSARSA, QLearning
 from agents.td3 import DDPG, TD3
+from agents.tokens.dpo import DPO
 from agents.tokens.dr_grpo import DrGRPO
 from agents.tokens.grpo import TokenGRPO
+from agents.tokens.ipo import IPO
+from agents.tokens.kto import KTO
+from agents.tokens.orpo import ORPO
 from agents.tokens.ppo import TokenPPO
 from agents.tokens.reinforce import TokenReinforce
 from agents.tokens.rejection import Rejection
 from agents.tokens.rloo import RLOO
 from agents.tokens.sft import SFT
+from agents.tokens.simpo import SimPO
 from agents.trpo import TRPO
 
 ALGORITHMS = {
@@ -45,4 +50,9 @@ TOKEN_ALGORITHMS = {
     "ppo": TokenPPO,
     "grpo": TokenGRPO,
     "dr-grpo": DrGRPO,
+    "dpo": DPO,
+    "ipo": IPO,
+    "kto": KTO,
+    "simpo": SimPO,
+    "orpo": ORPO,
 }

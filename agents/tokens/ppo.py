@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from agents import ppo
@@ -34,10 +35,13 @@ class TokenPPOConfig(ppo.PPOSettings, RewardConfig):
     nothing: on sorting, the median of three seeds is 0.91, and 0.83 with 0.95"""
     clip_value: float | None = 0.2
     """clip range of the value loss; None: not clipped"""
+    critic_warmup: int = 0
+    """iterations at first in which the critic alone learns: until it knows something, its errors push the policy"""
 
     def __post_init__(self):
         super().__post_init__()
         self.require_share("gamma")
+        self.require_not_negative("critic_warmup")
         self.require_parts("num_responses", self.num_responses)
 
 
@@ -89,7 +93,7 @@ class TokenPPO(TokenPolicy):
             rollout.loss_batch,
             gae_targets(batch, config.gamma, config.gae_lambda),
             evaluate=self.evaluate,
-            optimizer=self.optimizer,
+            optimizer=self.update_optimizer(state.env_steps),
             learning_rate=rate,
             kl_coefficient=state.kl_coefficient,
             entropy_coefficient=config.entropy_weight(self.remaining_fraction(state.env_steps)),
@@ -100,3 +104,17 @@ class TokenPPO(TokenPolicy):
             state, rollout, params, opt_state, key=key, kl_coefficient=kl_coefficient
         )
         return state, {**metrics, **update_metrics, "learning_rate": rate}
+
+    def update_optimizer(self, env_steps: Array) -> optax.GradientTransformation:
+        """Returns the optimiser of an iteration: while the critic warms up, gradients of the policy count as 0."""
+        if not self.config.critic_warmup:
+            return self.optimizer
+        warm = env_steps < self.config.critic_warmup * self.iteration_steps
+
+        def update(grads: Any, opt_state: Any, params: Any = None) -> tuple[Any, Any]:
+            held = jax.tree.map(lambda g: jnp.where(warm, 0.0, g), grads["policy"])
+            grads = jax.tree.map(lambda g: g, grads)
+            grads["policy"] = held
+            return self.optimizer.update(grads, opt_state, params)
+
+        return optax.GradientTransformation(self.optimizer.init, update)

@@ -61,10 +61,7 @@ def response_batch(
     """
     size = prompts.shape[1]
     real = jnp.arange(responses.shape[1]) < length[:, None]
-    positions = token_positions(prompts, pad)
-    following = positions[:, -1:] + 1 + jnp.arange(responses.shape[1])
-    tokens = jnp.concatenate([prompts, responses], axis=1)
-    positions = jnp.concatenate([positions, jnp.where(real, following, -1)], axis=1)
+    tokens, positions = padded_sequences(prompts, responses, length, pad)
     mask = align_to_steps(real, size)
     zeros = jnp.zeros(mask.shape)
     last = jnp.arange(mask.shape[0])[:, None] == size - 2 + length
@@ -79,6 +76,20 @@ def response_batch(
         truncated=jnp.zeros_like(last),
         mask=mask,
     )
+
+
+def padded_sequences(
+    prompts: Int[Array, "N P"],
+    responses: Int[Array, "N R"],
+    length: Int[Array, " N"],
+    pad: int,
+) -> tuple[Int[Array, "N L"], Int[Array, "N L"]]:
+    """Returns prompts and responses as one sequence of tokens each, L = P + R, and their positions, -1 for padding."""
+    real = jnp.arange(responses.shape[1]) < length[:, None]
+    positions = token_positions(prompts, pad)
+    following = positions[:, -1:] + 1 + jnp.arange(responses.shape[1])
+    tokens = jnp.concatenate([prompts, responses], axis=1)
+    return tokens, jnp.concatenate([positions, jnp.where(real, following, -1)], axis=1)
 
 
 def align_to_steps(x: Array, prompt_length: int) -> Array:

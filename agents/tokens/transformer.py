@@ -237,6 +237,11 @@ def token_model(config: TransformerConfig, *, critic: bool = False) -> Functiona
     return _DrawnInOneLoop(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
 
 
+def scalar_model(config: TransformerConfig) -> Functional:
+    """Returns a `Transformer` with one number for each token, 0 at first, as pure functions of its parameters."""
+    return _DrawnInOneLoop(lambda rngs: Transformer(config, outputs=1, rngs=rngs))
+
+
 def num_parameters(params: Any) -> int:
     """Returns the number of parameters."""
     return sum(x.size for x in jax.tree.leaves(params))

@@ -150,6 +150,29 @@ class TokenEnv(Env[TokenState]):
         """Names of tokens; see `envs.tokens.task.decode`."""
         return tasks.decode(self.task, tokens, length)
 
+    def encode_prompt(self, text: str) -> Int[np.ndarray, " P"]:
+        """The prompt that `text` writes in the task's notation, padded on the left. Raises ValueError in one line."""
+        ids = tasks.encode(self.task, text)
+        if not ids or len(ids) > self.prompt_length or PAD in ids:
+            most = self.prompt_length
+            raise ValueError(
+                f"a prompt has 1 to {most} tokens, none of them padding; got {len(ids)}: {text!r}"
+            )
+        return np.array([PAD] * (self.prompt_length - len(ids)) + ids, np.int32)
+
+    def encode_response(self, text: str) -> tuple[Int[np.ndarray, " R"], int]:
+        """The response that `text` writes, padded on the right, and its length; the stop token is added where it is
+        left out and there is room. Raises ValueError in one line."""
+        ids = tasks.encode(self.task, text)
+        if self.stop is not None and self.stop not in ids and len(ids) < self.response_length:
+            ids.append(self.stop)
+        if not ids or len(ids) > self.response_length or self.stop in ids[:-1]:
+            most = self.response_length
+            raise ValueError(
+                f"a response has 1 to {most} tokens, and nothing follows the stop token; got {len(ids)}: {text!r}"
+            )
+        return np.array(ids + [PAD] * (self.response_length - len(ids)), np.int32), len(ids)
+
     def _verdict(self, state: TokenState) -> tasks.Verdict:
         prompt, response = jnp.split(state.sequence, [self.prompt_length])
         return self.task.verify(prompt, response, state.length)

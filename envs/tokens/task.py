@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import difflib
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
@@ -145,6 +146,23 @@ def decode(task: Task, tokens: Any, length: int | None = None) -> str:
         real = [i for i, token in enumerate(ids) if token != PAD]
         ids = ids[real[0] : real[-1] + 1] if real else []
     return " ".join(task.vocabulary[i] for i in ids)
+
+
+def encode(task: Task, text: str) -> list[int]:
+    """The tokens that `text` names, blanks between them: what `decode` writes, read back.
+
+    Raises ValueError with one line that names the first word that is no token.
+    """
+    known = {name: i for i, name in reversed(list(enumerate(task.vocabulary)))}
+    words = text.split()
+    for word in words:
+        if word not in known:
+            shown = word if len(word) <= 40 else f"{word[:40]}..."
+            near = difflib.get_close_matches(word, known, n=1)
+            some = ", ".join([*known][::-1][:16]) + (", ..." if len(known) > 16 else "")
+            hint = f"did you mean {near[0]}?" if near else f"tokens are {some}, with blanks between"
+            raise ValueError(f"{shown!r} is no token of the task: {hint}")
+    return [known[word] for word in words]
 
 
 def is_finished(response: Int[Array, " R"], length: Int[Array, ""]) -> Bool[Array, ""]:

@@ -1,0 +1,65 @@
+"""SimPO for token tasks. Meng et al. 2024, https://arxiv.org/abs/2405.14734"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents.core.preference_losses import simpo_loss
+from agents.tokens.dpo import require_smoothing
+from agents.tokens.preference import (
+    PairLogps,
+    PreferenceConfig,
+    PreferencePolicy,
+    PreferenceState,
+    preference_step,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimPOConfig(PreferenceConfig):
+    """Settings of `SimPO`."""
+
+    beta: float = 2.0
+    """scale of the mean log-probabilities in the loss, and of log-ratios in the rewards of the metrics"""
+    gamma: float = 1.0
+    """margin by which the chosen response should lead, absolute as in the paper and TRL"""
+    label_smoothing: float = 0.0
+    """probability that a label is taken to be wrong"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_not_negative("gamma")
+        require_smoothing(self.label_smoothing)
+
+
+class SimPO(PreferencePolicy):
+    """Simple preference optimisation: mean log-probabilities in place of log-ratios, so the loss has no reference.
+
+    Meng et al. 2024, https://arxiv.org/abs/2405.14734; `agents.core.preference_losses.simpo_loss`.
+    """
+
+    Config: ClassVar[type] = SimPOConfig
+
+    def init(self, key: PRNGKeyArray) -> PreferenceState:
+        """Returns the first state, after imitation of the expert, with the set of pairs."""
+        return self.start_with_pairs(key)
+
+    def step(
+        self, state: PreferenceState, data: None = None
+    ) -> tuple[PreferenceState, dict[str, Array]]:
+        """Returns the state after one gradient step, and its metrics."""
+        return preference_step(self, state, self.loss)
+
+    def loss(self, pairs: PairLogps) -> Float[Array, " N"]:
+        """Returns the loss of each pair."""
+        config = self.config
+        return simpo_loss(
+            pairs.chosen_mean,
+            pairs.rejected_mean,
+            config.beta,
+            config.gamma,
+            config.label_smoothing,
+        )
