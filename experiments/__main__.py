@@ -14,6 +14,7 @@ COMMANDS = {
     "walker": "teach the two-legged robot to walk",
     "train": "train on any environment",
     "tokens": "train a small language model by reinforcement",
+    "reward": "train a reward model for a token task",
     "play": "show a trained policy, as a video or in a window",
     "envs": "list the environments, or check one of your own",
     "suite": "train a grid of environments, algorithms and seeds",

@@ -2,17 +2,23 @@
 
     prompts -> responses -> rewards -> advantages -> update
 
-as for a robot: `agents/tokens/policy.py` has the first three, and the update is the robot's own.
+as for a robot: `agents/tokens/policy.py` has the first three, and the update is the robot's own. With `--answer DIR`
+the policy of a run answers a prompt instead.
 """
 
 import sys
 
 from experiments.console.exits import run_main
-from experiments.run import command
+from experiments.run import answers, command
 
 
 def main() -> None:
-    run_main(lambda: command.main(sys.argv[1:], domain="tokens"))
+    run_main(lambda: run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Trains, or answers a prompt; returns the exit code."""
+    return answers.command(argv) if answers.asked(argv) else command.main(argv, domain="tokens")
 
 
 if __name__ == "__main__":

@@ -99,10 +99,12 @@ class PairLogps(NamedTuple):
 
     @property
     def chosen_ratio(self) -> Array:
+        """Log-ratio of the chosen response to the reference."""
         return self.chosen - self.chosen_ref
 
     @property
     def rejected_ratio(self) -> Array:
+        """Log-ratio of the rejected response to the reference."""
         return self.rejected - self.rejected_ref
 
     @property
@@ -112,6 +114,7 @@ class PairLogps(NamedTuple):
 
     @property
     def rejected_mean(self) -> Array:
+        """Log-probability of a rejected response's token."""
         return self.rejected / jnp.maximum(self.rejected_length, 1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.console import options
 from experiments.console.flags import ImportFlag, dashed, parse_flags
-from experiments.run import limits, tracking
+from experiments.run import inputs, limits, rewards, tracking
 from experiments.run.presets import preset
 from experiments.run.spec import (
     TOKENS,
@@ -93,6 +93,7 @@ def parse(
 ) -> tuple[RunFlags, Spec, str | None]:
     """Returns the run's flags, its spec, and a remark on flags that go by another name, or None. `run`: values of flags
     that are not given. Raises ValueError for bad input."""
+    argv, reward = rewards.split_flag(argv) if domain == "tokens" else (argv, None)
     algo = run.algo
     config_type = algorithm(algo, domain).Config
     config = stored.config if stored else preset(env, algo, config_type)
@@ -109,18 +110,24 @@ def parse(
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
+    config = inputs.with_absolute_paths(config)
     imports = tuple(str(load.path_of(file)) for file in run.imports)
     run = dataclasses.replace(run, imports=imports)
     if stored:
         imports = stored.imports
         refuse_contradiction(run, run, dataclasses.replace(parts[-3][1], imports=imports))
         refuse_contradiction(run, env_flags, of_env.default)
+        if reward not in (None, stored.reward):
+            raise ValueError(
+                f"--reward {reward} contradicts the run in {run.resume}, which has {stored.reward}"
+            )
+        reward = stored.reward
     kwargs = {**kept, **of_env.kwargs(env_flags)}
     clash = "; ".join(
         f"--{dashed(name)} is not the environment's: its own is --{dashed(field)}"
         for field, name in of_env.renamed.items()
     )
-    spec = Spec(env, kwargs, algo, config, run.seed, run.seeds, domain, imports)
+    spec = Spec(env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward)
     return run, spec, clash or None
 
 

@@ -16,7 +16,17 @@ from typing import Any, get_args
 from experiments.console.display import Display
 from experiments.console.exits import FAILED, INTERRUPTED, OF_HOST, fail, fail_host, leave
 from experiments.console.locks import exclusive_lock
-from experiments.run import checkpoints, folders, kinds, limits, schema, token_runs, tracking, trust
+from experiments.run import (
+    checkpoints,
+    folders,
+    inputs,
+    kinds,
+    limits,
+    schema,
+    token_runs,
+    tracking,
+    trust,
+)
 from experiments.run.arguments import (
     RunFlags,
     by_own_name,
@@ -32,10 +42,10 @@ from experiments.run.programs import Programs
 from experiments.run.spec import (
     Domain,
     Spec,
-    algorithm,
     execute,
     full_name,
     is_env_of,
+    learner,
     make_env,
     read_run,
     refuse_task,
@@ -81,7 +91,7 @@ def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack)
         held.enter_context(exclusive_lock(folder, "another process"))
         return folder
     config = {**spec.to_json(), "video": flags.video, "track": flags.track}
-    config |= trust.record(config)
+    config |= trust.record(config) | inputs.record(spec)
     if flags.out:
         folders.refuse_taken(folder, config)
     else:
@@ -205,4 +215,4 @@ def prepare(
     if not first.resume and not flags.out:
         folder = folders.default_folder(short_name(spec.env), spec.algo, spec.seed)
     note = "; ".join(filter(None, (clash, rounded))) or None
-    return folder, spec, algorithm(spec.algo, domain)(spec.config, environment), flags, note
+    return folder, spec, learner(spec, environment), flags, note

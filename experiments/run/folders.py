@@ -44,11 +44,13 @@ _CONFIG = schema.Table(
         "video": Flag(),
         "track": schema.NAME,
         "files": TableOf(schema.TEXT),
+        "inputs": TableOf(schema.TEXT),
+        "reward": Maybe(schema.NAME),
         "seal": Maybe(schema.TEXT),
     },
 )
 # What makes it the run that it is.
-_IDENTITY = (*_CONFIG.needed, "domain", "imports")
+_IDENTITY = (*_CONFIG.needed, "domain", "imports", "reward")
 
 
 class LostRowsError(Exception):

@@ -15,7 +15,7 @@ from experiments.evaluation.evaluator import evaluator
 from experiments.run import memory
 from experiments.run.programs import Programs, programs_of
 from experiments.run.progress import env_steps, total_iterations
-from experiments.run.spec import Spec, algorithm
+from experiments.run.spec import Spec, learner
 
 # (spec, algorithm, its programs) to bytes.
 _Estimate = Callable[[Spec, Any, Programs], int]
@@ -34,7 +34,7 @@ def require_seeds(seed: int, seeds: int) -> None:
 def whole_iterations(spec: Spec, env: Any) -> tuple[Spec, str | None]:
     """Returns the spec with its total of steps rounded up to whole iterations, and a line that reports it, or None.
     Raises ValueError where the total has more than 32 bits."""
-    algo = algorithm(spec.algo, spec.domain)(spec.config, env)
+    algo = learner(spec, env)
     asked = spec.config.total_steps
     for what, steps in (("an iteration", algo.iteration_steps), ("warm-up", env_steps(algo, 0))):
         if steps >= COUNT_LIMIT:
@@ -130,8 +130,8 @@ def _culprit(spec: Spec, algo: Any, estimate: _Estimate) -> str:
     sizes = {}
     for name, smaller in (raised or names).items():
         try:
-            learner = smaller.build() if name == _LIMIT else _learner(smaller, algo.env)
-            sizes[name] = estimate(smaller, learner, programs_of(smaller, learner))
+            halved = smaller.build() if name == _LIMIT else learner(smaller, algo.env)
+            sizes[name] = estimate(smaller, halved, programs_of(smaller, halved))
         except (ValueError, TypeError):  # it does not fit the other settings
             continue
     return f"--{dashed(min(sizes, key=lambda name: sizes[name]))}" if sizes else "its sizes"
@@ -169,10 +169,6 @@ def _above(spec: Spec, name: str, default: Any) -> bool:
     if isinstance(value, tuple) and isinstance(default, tuple):
         return sum(value) > sum(default)
     return isinstance(default, int) and value > default
-
-
-def _learner(spec: Spec, env: Any) -> Any:
-    return algorithm(spec.algo, spec.domain)(spec.config, env)
 
 
 def human_bytes(n: int) -> str:

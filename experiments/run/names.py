@@ -37,7 +37,9 @@ def label_runs(configs: list[dict[str, Any]]) -> list[str]:
     flat: list[dict[str, Any]] = []
     for c in configs:
         names = {"env": c["env"], "algo": c["algo"]}
-        flat.append({**names, **c["env_kwargs"], **c["config"], "seed": c["seed"], **names})
+        reward = {"reward": c["reward"]} if c.get("reward") else {}
+        settings = {**c["env_kwargs"], **reward, **c["config"]}
+        flat.append({**names, **settings, "seed": c["seed"], **names})
     every = dict.fromkeys(name for c in flat for name in c)
     differing = [n for n in every if len({str(c.get(n)) for c in flat}) > 1]
     if len({(c["env"], c["algo"]) for c in flat}) == len(flat):

@@ -44,7 +44,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
         "machine": config.get("machine"),
         "versions": config.get("versions"),
         "env_kwargs": config["env_kwargs"],
-        "settings": changed_settings(config),
+        "settings": changed_settings(config) | _learned_reward(config),
         "command": command(config),
         **{
             name: summary[name]
@@ -161,10 +161,17 @@ def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in config["config"].items() if k not in defaults or defaults[k] != v}
 
 
+def _learned_reward(config: dict[str, Any]) -> dict[str, Any]:
+    """The reward that is learnt from, where it is not the task's own."""
+    return {"reward": config["reward"]} if config.get("reward") else {}
+
+
 def command(config: dict[str, Any]) -> str:
     """Returns the command that repeats a run, independent of later presets."""
     seeds = {"seed": config["seed"], "seeds": config["seeds"]}
     flags = arguments.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
+    if config.get("reward"):
+        flags += ["--reward", config["reward"]]
     domain = config.get("domain", "control")
     names = [
         *arguments.environment_flag(_portable(config["env"]), domain),

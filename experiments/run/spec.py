@@ -20,7 +20,7 @@ from envs.process import require_single_precision
 from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, token_factory
 from experiments.console.suggest import suggestion
 from experiments.evaluation.evaluator import Domain
-from experiments.run import checkpoints, folders, kinds, schema
+from experiments.run import checkpoints, folders, inputs, kinds, schema
 from experiments.run.trust import require_trusted
 from experiments.user_envs import load
 
@@ -41,12 +41,15 @@ class Spec:
     seeds: int
     domain: Domain = "control"
     imports: tuple[str, ...] = ()  # files that are executed first: they register environments
+    reward: str | None = (
+        None  # learnt from in place of the verifier's score, see `experiments.run.rewards`
+    )
 
     def build(self) -> Any:
         """Returns the algorithm on its environment. Raises ValueError with one line on impossible settings."""
         execute(self.imports)
         env = make_env(self.env, self.env_kwargs, self.domain)
-        return algorithm(self.algo, self.domain)(self.config, env)
+        return learner(self, env)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec in JSON's types, for config.json."""
@@ -65,6 +68,15 @@ class Spec:
         fields = {field.name for field in dataclasses.fields(cls)}
         kept = {name: _tuples(value) for name, value in stored.items() if name in fields}
         return cls(**{**kept, "config": config})
+
+
+def learner(spec: Spec, env: Env) -> Any:
+    """Returns the algorithm on its environment, with the reward and the pairs that the spec names.
+
+    Raises OSError and ValueError with one line on impossible settings and unusable files.
+    """
+    kind = algorithm(spec.algo, spec.domain)
+    return kind(spec.config, env, **inputs.given(spec, env, kind))
 
 
 def algorithm(name: str, domain: Domain = "control") -> Any:
@@ -193,7 +205,10 @@ def is_a_task(env: str, algo: str | None) -> str:
 def refuse_tokens(folder: Path, spec: Spec) -> None:
     """Raises ValueError for a run on tokens, where a policy acts step by step."""
     if spec.domain == "tokens":
-        raise ValueError(f"{folder} is a run on tokens: its responses are in samples.jsonl")
+        raise ValueError(
+            f"{folder} is a run on tokens: its responses are in samples.jsonl, and python -m experiments.tokens "
+            f"--answer {folders.quoted(folder)} asks it"
+        )
 
 
 def read_run(folder: Path, trust: bool = False) -> Spec:
@@ -205,6 +220,7 @@ def read_run(folder: Path, trust: bool = False) -> Spec:
     file, stored = folder / CONFIG, folders.read_config(folder)
     spec = Spec.from_json(stored, file)
     require_trusted(folder, stored, trust)
+    inputs.require_unchanged(folder, stored)
     execute(spec.imports)
     for line in kinds.require_options(
         stored["env_kwargs"], env_factory(spec.env, spec.domain), file

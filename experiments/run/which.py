@@ -62,8 +62,11 @@ WHICH: dict[str, Any] = {"control": WhichEnv, "tokens": WhichTask}
 
 
 def learners(domain: Domain) -> str:
-    """Returns a sentence that names the learners of a domain."""
-    return f"--algo takes {', '.join(ALGORITHMS if domain == 'control' else TOKEN_ALGORITHMS)}."
+    """Returns a sentence that names the learners of a domain; for tokens, one more on their rewards."""
+    names = f"--algo takes {', '.join(ALGORITHMS if domain == 'control' else TOKEN_ALGORITHMS)}."
+    if domain == "control":
+        return names
+    return f"{names} --reward also takes model:DIR, ensemble:DIR,DIR and sum:W*TERM+W*TERM."
 
 
 def help_on_any(run: Any, domain: Domain) -> None:
