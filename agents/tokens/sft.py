@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 from jaxtyping import Array, PRNGKeyArray
@@ -22,10 +22,13 @@ class SFTConfig(TokenConfig):
 
 
 class SFT(TokenPolicy):
-    """Supervised fine-tuning: `imitation_step` on the expert's responses, for the whole run."""
+    """Supervised fine-tuning: `imitation_step` on the expert's responses, for the whole run. Takes no reward."""
 
     Config: ClassVar[type] = SFTConfig
     imitates: ClassVar[bool] = True
+
+    def __init__(self, config: SFTConfig, env: Any):
+        super().__init__(config, env)
 
     def init(self, key: PRNGKeyArray) -> TokenState:
         """Returns the first state, after imitation of the expert."""

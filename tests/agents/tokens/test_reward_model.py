@@ -89,7 +89,7 @@ def test_a_constant_of_a_prompt_changes_no_loss(monkeypatch):
         "raw_score",
         lambda params, prompts, *rest: shifted(params, prompts, *rest) + prompts[:, 0] ** 2.0,
     )
-    assert model.loss(params, pairs)[0] == pytest.approx(plain, rel=1e-4)
+    assert model.loss(params, pairs)[0] == pytest.approx(float(plain), rel=1e-4)
 
 
 def test_pairs_of_weight_0_never_train():
@@ -170,7 +170,7 @@ def test_a_process_model_learns_from_every_step_and_scores_by_the_worst():
     logits = model.token_scores(params, jnp.concatenate([PROMPTS, PROMPTS]), responses, lengths)
     signs = jnp.where(labels.right, -logits, logits)
     expected = jnp.sum(jnp.where(ends, jnp.log1p(jnp.exp(signs)), 0.0)) / ends.sum()
-    assert model.loss(params, pairs, labels)[0] == pytest.approx(expected, rel=1e-5)
+    assert model.loss(params, pairs, labels)[0] == pytest.approx(float(expected), rel=1e-5)
     worst = jnp.min(jnp.where(ends, jax.nn.sigmoid(logits), 1.0), axis=1)[:2]
     np.testing.assert_allclose(
         model.raw_score(params, PROMPTS, RESPONSES, LENGTHS), worst, rtol=1e-5
