@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import datetime
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ def train(argv: Sequence[str]) -> int:
     # By the seed alone, as every run with these settings begins.
     policy = jax.jit(lambda k: order.policy.start(k)["params"])(jax.random.key(order.run.seed))
     display.say(f"policy: {order.policy.config.imitation_steps} steps of imitation")
-    every_token = order.config.kind == "process" and gives_step_credit(order.env)
+    judge = order.env.replace(reward_kind="process")
+    every_token = order.config.kind == "process" and gives_step_credit(judge)
     model = RewardModel(order.config, order.env.vocabulary_size, order.env.pad, every_token)
     pairs, labels = training_set(order, policy, pair_key, every_token)
     share = float(np.mean(np.asarray(pairs.weight) > 0))
@@ -174,7 +175,9 @@ def training_set(
     """Returns the pairs, and for a process reward model the verifier's judgement of their steps."""
     pairs = order.pairs
     if pairs is None:
-        pairs = _sampled(order, policy, key, order.env.prompts, order.config.num_pairs)
+        config = order.config
+        noise = config.label_temperature, config.label_flips
+        pairs = _sampled(order, policy, key, order.env.prompts, config.num_pairs, noise)
     if order.config.kind != "process":
         return pairs, None
     env = order.env.replace(reward_kind="process")
@@ -261,18 +264,28 @@ def _pair_agreement(model: RewardModel, params: RewardParams, pairs: Pairs) -> f
     return float(np.average(0.5 + 0.5 * np.sign(lead), weights=np.asarray(pairs.weight) + 1e-12))
 
 
-def _sampled(order: Order, policy: Any, key: jax.Array, source: Any, n: int) -> Pairs:
-    """Pairs of the policy's samples, ranked by gold; with the noise that was asked for only where it is trained on."""
-    trained = source == order.env.prompts
-    noise = (order.config.label_temperature, order.config.label_flips) if trained else (0.0, 0.0)
+def _sampled(
+    order: Order,
+    policy: Any,
+    key: jax.Array,
+    prompts_of: Callable[[jax.Array, int], jax.Array],
+    n: int,
+    noise: tuple[float, float] = (0.0, 0.0),
+) -> Pairs:
+    """Pairs of the policy's samples, ranked by gold, with noise of the labels: temperature and flips."""
+    temperature, flips = noise
 
     @jax.jit
     def make(policy, key):
         prompt_key, key = jax.random.split(key)
-        prompts = source(prompt_key, n)
-        learner, (temperature, flips) = order.policy, noise
         return sample_pairs(
-            learner, policy, prompts, key, temperature=temperature, flips=flips, at_once=512
+            order.policy,
+            policy,
+            prompts_of(prompt_key, n),
+            key,
+            temperature=temperature,
+            flips=flips,
+            at_once=512,
         )
 
     return make(policy, key)
