@@ -54,6 +54,8 @@ _PARTS = 10  # lines of progress
 
 @dataclasses.dataclass(frozen=True)
 class RewardFlags:
+    """Flags of the command, beside those of the task and of the model."""
+
     seed: int = 0
     """everything random follows from it"""
     out: Path | None = None

@@ -29,6 +29,8 @@ _AT_ONCE = 2048  # responses
 
 @dataclasses.dataclass(frozen=True)
 class AnswerFlags:
+    """Flags of `--answer`."""
+
     answer: Path
     """folder of the run whose policy answers"""
     prompt: str | None = None
