@@ -26,6 +26,7 @@ exclude_patterns = ["_build", "_static/mathjax"]
 html_theme = "furo"
 html_title = "stride"
 html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_show_sphinx = False
 
 # One bundle beside the pages: no page loads anything from a network.
