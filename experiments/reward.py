@@ -104,7 +104,8 @@ def train(argv: Sequence[str]) -> int:
     display.say(f"{len(pairs.weight)} pairs, {1 - share:.0%} of them ties that train nothing")
     if share == 0 and order.config.kind == "bradley-terry":
         raise ValueError("every pair is a tie: more --imitation-steps, or --reward process")
-    state = fit(model, model.start(start_key), pairs, labels, display)
+    layers = policy["policy"] if order.config.from_policy else None
+    state = fit(model, model.start(start_key, layers), pairs, labels, display)
     params, report = measure(order, model, state.params, policy, key)
     if not all(np.isfinite(x) for x in (params.mean, params.std)):
         raise ValueError("the model scores NaN: lower --learning-rate")

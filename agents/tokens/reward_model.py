@@ -60,6 +60,8 @@ class RewardModelConfig(Settings):
     """Adam's step size, which falls to zero at the end"""
     max_grad_norm: float | None = 1.0
     """gradients longer than this are shortened to it; None: never"""
+    from_policy: bool = True
+    """begin with the layers of the policy that wrote the samples, as far as the sizes agree; else at random"""
     centre: float = 0.01
     """weight of the squared sum of a pair's scores, which keeps them around zero (bradley-terry)"""
     label_temperature: float = 0.0
@@ -141,10 +143,24 @@ class RewardModel:
         self.network = scalar_model(config.transformer(vocabulary))
         self.optimizer = optimisers.clipped(optax.scale_by_adam(b2=0.99), config.max_grad_norm)
 
-    def start(self, key: PRNGKeyArray) -> RewardState:
-        """Returns the first state; every score is 0, for the head is."""
+    def start(self, key: PRNGKeyArray, layers: Params | None = None) -> RewardState:
+        """Returns the first state; every score is 0, for the head is.
+
+        Args:
+          layers: parameters of a policy's transformer, which the model begins with where shapes agree (the head's do
+            not); None: all are random.
+        """
         params_key, key = jax.random.split(key)
         params = self.network.init(params_key)
+        if layers is not None:
+            paths = jax.tree_util.tree_flatten_with_path(layers)[0]
+            given = {jax.tree_util.keystr(path): x for path, x in paths}
+
+            def take(path: Any, own: Array) -> Array:
+                x = given.get(jax.tree_util.keystr(path), own)
+                return jnp.copy(x) if x.shape == own.shape else own
+
+            params = jax.tree_util.tree_map_with_path(take, params)
         return RewardState(params, self.optimizer.init(params), key, jnp.zeros((), jnp.int32))
 
     def token_scores(

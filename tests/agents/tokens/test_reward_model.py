@@ -18,6 +18,7 @@ from agents.tokens.reward_model import (
     step_labels,
 )
 from agents.tokens.reward_sets import ensemble, verifier_reward, weighted_sum
+from agents.tokens.transformer import token_model
 from envs.tokens import make_tokens
 from envs.tokens.task import EOS, PAD
 
@@ -77,6 +78,19 @@ def test_the_first_loss_is_log_2_and_a_margin_raises_it():
     assert model.loss(params, some_pairs())[0] == pytest.approx(np.log(2.0), abs=1e-6)
     loss = model.loss(params, some_pairs(jnp.full(4, 2.0)))[0]
     assert loss == pytest.approx(np.log1p(np.exp(2.0)), rel=1e-5)
+
+
+def test_a_model_begins_with_the_layers_of_a_policy_and_a_head_of_0():
+    config = RewardModelConfig(**SMALL)
+    model = RewardModel(config, VOCABULARY, PAD)
+    policy = token_model(config.transformer(VOCABULARY)).init(jax.random.key(5))["policy"]
+    params = model.start(jax.random.key(0), policy).params
+    for name in ("embedding", "blocks", "norm"):
+        for a, b in zip(*map(jax.tree.leaves, (params[name], policy[name])), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.any(model.raw_score(params, PROMPTS, RESPONSES, LENGTHS))
+    wider = RewardModel(RewardModelConfig(**{**SMALL, "width": 32}), VOCABULARY, PAD)
+    assert wider.start(jax.random.key(0), policy).params["norm"]["scale"][...].shape == (32,)
 
 
 def test_a_constant_of_a_prompt_changes_no_loss(monkeypatch):
