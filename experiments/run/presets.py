@@ -194,6 +194,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("classic", "a2c"): {"total_steps": 500_000},
     ("Pendulum-v1", "a2c"): _LONG_ROLLOUTS | {"initial_log_std": 0.5},
+    # Without an entropy bonus: a clipped action costs no more than the bound, and deviations would grow.
+    ("MountainCarContinuous-v0", "a2c"): _LONG_ROLLOUTS | {"initial_log_std": 0.5},
     ("MountainCar-v0", "a2c"): _LONG_ROLLOUTS | {"learning_rate": 2e-3},
     ("classic", "reinforce"): {
         "total_steps": 500_000,
