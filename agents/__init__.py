@@ -10,14 +10,18 @@ from agents.sac import SAC
 from agents.tabular.dynamic_programming import PolicyIteration, ValueIteration
 from agents.tabular.q_learning import SARSA, ExpectedSARSA, QLearning
 from agents.td3 import DDPG, TD3
+from agents.tokens.cispo import CISPO
+from agents.tokens.dapo import DAPO
 from agents.tokens.dpo import DPO
 from agents.tokens.dr_grpo import DrGRPO
 from agents.tokens.grpo import TokenGRPO
+from agents.tokens.gspo import GSPO
 from agents.tokens.ipo import IPO
 from agents.tokens.kto import KTO
 from agents.tokens.orpo import ORPO
 from agents.tokens.ppo import TokenPPO
 from agents.tokens.reinforce import TokenReinforce
+from agents.tokens.reinforce_plus_plus import ReinforcePlusPlus
 from agents.tokens.rejection import Rejection
 from agents.tokens.rloo import RLOO
 from agents.tokens.sft import SFT
@@ -55,4 +59,8 @@ TOKEN_ALGORITHMS = {
     "kto": KTO,
     "simpo": SimPO,
     "orpo": ORPO,
+    "dapo": DAPO,
+    "gspo": GSPO,
+    "cispo": CISPO,
+    "reinforce++": ReinforcePlusPlus,
 }

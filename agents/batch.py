@@ -22,7 +22,9 @@ class Batch(NamedTuple):
 
     obs: Any  # [T, N, ...]
     action: Any  # [T, N, ...] raw, see `agents.spaces`
-    logp: Array  # [T, N] log-prob of `action` when it was chosen
+    logp: (
+        Array | Any
+    )  # [T, N] log-prob of `action` when it was chosen; None: that of an update's only pass
     reward: Array  # [T, N]
     terminated: Array  # [T, N] bool
     truncated: Array  # [T, N] bool
@@ -46,6 +48,14 @@ class Evaluation(NamedTuple):
     logp: Array  # [T, N]
     entropy: Array  # [T, N]
     value: Array | Any = None  # [T, N]; None: the policy has no critic
+
+
+def require_old_logp(batch: Batch, gradient_steps: int) -> None:
+    """Raises ValueError where a batch has no `logp` and more than one gradient step is to be made on it."""
+    if batch.logp is None and gradient_steps != 1:
+        raise ValueError(
+            f"batch.logp is None, and {gradient_steps} gradient steps need it: from the second on the policy has moved"
+        )
 
 
 def flatten_time(tree: Any) -> Any:

@@ -8,7 +8,7 @@ A group is G episodes from one and the same start (one prompt, for tokens). Its 
 
 Choices: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
 https://arxiv.org/abs/2503.20783); `clip_high > clip_low` with "token-mean" are two parts of DAPO (Yu et al. 2025,
-https://arxiv.org/abs/2503.14476).
+https://arxiv.org/abs/2503.14476); `surrogate` is GRPO's, GSPO's or CISPO's.
 
 `update` and `agents.groups.group_targets` are what learns; they know nothing of environments or networks, and train
 transformers just as well.
@@ -17,7 +17,8 @@ transformers just as well.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -27,11 +28,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, optimisers, rollout
 from agents.algorithm import Evaluate, Params
-from agents.batch import Batch, Targets, sum_over_parts
+from agents.batch import Batch, Targets, require_old_logp, sum_over_parts
 from agents.core import kl, returns
 from agents.core.policy_losses import Aggregation
 from agents.groups import episode_returns, group_starts, group_targets
-from agents.objectives import Objective, aggregation, clip_objective
+from agents.objectives import (
+    KLEstimator,
+    Objective,
+    SurrogateName,
+    aggregation,
+    kl_in_loss,
+    named_objective,
+)
 from agents.on_policy import (
     ActorState,
     OnPolicyState,
@@ -41,7 +49,7 @@ from agents.on_policy import (
     actor,
     first_fields,
 )
-from agents.settings import EntropySettings, require
+from agents.settings import EntropySettings, require, require_dual_clip
 from agents.spaces import encode
 from envs.base import Env
 
@@ -64,18 +72,32 @@ class GRPOSettings(EntropySettings):
     """the surrogate's clip range below a ratio of 1"""
     clip_high: float = 0.2
     """the surrogate's clip range above a ratio of 1"""
+    surrogate: SurrogateName = "clip"
+    """ratio and clip of the loss: of each step (clip: PPO's); of a whole episode, its geometric mean (gspo, and
+    gspo-token for advantages that differ along it); or of each step as a constant weight, so that clipped steps still
+    learn (cispo)"""
+    dual_clip: float | None = None
+    """bound on the loss of a negative advantage, in multiples of it, 3 as a rule (surrogate clip); None: no bound"""
     aggregation: Aggregation = "seq-mean-token-mean"
     """how the loss is averaged: over steps, then episodes (GRPO); over all steps (DAPO); or summed over steps and
     divided by the longest episode's, a constant (Dr. GRPO)"""
     kl_coefficient: float = 0.0
     """weight of the KL to the reference policy in the loss; 0: no such term"""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """estimate of the KL in the loss: k2 or k3 (k1 has no gradient on average, and is refused)"""
+    kl_estimator: KLEstimator = "k3"
+    """estimate of the KL in the loss. k3: GRPO's; unbiased in value, with the gradient of KL(ref || pi). k2: on-policy
+    its mean gradient is exactly that of KL(pi || ref). k3-plus: value of k3, gradient of k2. weighted-k3: ratio times
+    k3, exact in value and gradient also after the first gradient step, with the ratio's variance. k1: refused, its mean
+    gradient is 0"""
 
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
         self.require_positive("clip_low", "clip_high")
+        require_dual_clip(self.dual_clip, "clip_high", self.clip_high)
+        require(
+            self.dual_clip is None or self.surrogate == "clip",
+            f"dual_clip belongs to surrogate clip, which is {self.surrogate}",
+        )
         self.require_not_negative("kl_coefficient")
         require(
             self.group_size >= 2,
@@ -83,7 +105,8 @@ class GRPOSettings(EntropySettings):
         )
         require(
             self.kl_estimator != "k1",
-            "kl_estimator k1 in the loss has an expected gradient of zero on-policy: take k2 or k3",
+            "kl_estimator k1 in the loss has an expected gradient of zero on-policy: take k2, k3, k3-plus or "
+            "weighted-k3",
         )
 
     def require_groups(self, name: str, episodes: int) -> None:
@@ -251,9 +274,13 @@ class GRPO(PolicyLearner):
 
 
 def objective_of(config: GRPOSettings, longest: int) -> Objective:
-    """Returns the clipped surrogate with the config's mean; `longest` is the constant of "token-sum-constant"."""
-    return clip_objective(
-        config.clip_low, config.clip_high, aggregation(config.aggregation, longest)
+    """Returns the config's surrogate with its mean; `longest` is the constant of "token-sum-constant"."""
+    return named_objective(
+        config.surrogate,
+        config.clip_low,
+        config.clip_high,
+        aggregation(config.aggregation, longest),
+        config.dual_clip,
     )
 
 
@@ -270,42 +297,53 @@ def update(
     entropy_coefficient: Float[Array, ""] | float,
     objective: Objective,
     config: GRPOSettings,
+    skip_empty: bool = False,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """Returns parameters after epochs of minibatch gradient steps on one batch of episodes.
 
     Args:
       batch, targets: leaves [T, N, ...]; one column is one episode, and stays whole. `batch.ref_logp` is needed if
-        `config.kl_coefficient` is not 0, and where it is there, the KL is measured. Values are ignored.
+        `config.kl_coefficient` is not 0, and where it is there, the KL is measured. `batch.logp` may be None where one
+        gradient step is made: the old log-probs are those of its own pass. `batch.weight`, where it is there,
+        multiplies the surrogate. Values are ignored.
       evaluate: (params, obs, action) to log-probs and entropies [T, N], finite also where the mask is False.
       optimizer: everything but the learning rate.
       learning_rate, entropy_coefficient: of this update; the config's are those at first, and where
         `config.entropy_coefficient` is 0 there is no bonus.
       objective: the loss of each step, and its mean, in which the KL and entropy terms take part too.
+      skip_empty: a minibatch of masked steps alone changes neither parameters nor optimiser state. (Otherwise Adam's
+        momentum carries them on.)
 
     Returns:
       params, opt_state, and metrics over unmasked steps: means over all gradient steps; `kl` is KL(pi_old || pi), by
       k3, of the last epoch; `kl_reference` is KL(pi || pi_ref), by k3.
 
-    Raises ValueError where columns do not divide into minibatches and micro-batches, or `ref_logp` is missing.
+    Raises ValueError where columns do not divide into minibatches and micro-batches, and where `ref_logp` or `logp` is
+      missing.
     """
     config.require_parts(batch.mask.shape[1])
     require(
         batch.ref_logp is not None or not config.kl_coefficient,
         f"kl_coefficient = {config.kl_coefficient} needs batch.ref_logp, which is None",
     )
+    require_old_logp(batch, config.num_epochs * config.num_minibatches)
 
     def loss(params: Params, batch: Batch, targets: Targets):
         """Sums, for micro-batches to be added up: (loss, (its denominator, steps, metrics))."""
         new = evaluate(params, batch.obs, batch.action)
-        each = objective.surrogate(new.logp, batch.logp, targets.advantage, batch.mask)
+        old_logp = jax.lax.stop_gradient(new.logp) if batch.logp is None else batch.logp
+        each = objective.surrogate(new.logp, old_logp, targets.advantage, batch.mask)
+        if batch.weight is not None:
+            each *= batch.weight
         # Samples come from pi_old, so this is KL(pi_old || pi).
-        measured = {"kl": kl.k3(batch.logp, new.logp), "entropy": new.entropy}
-        measured |= objective.measure(new.logp, batch.logp, batch.mask)
+        measured = {"kl": kl.k3(old_logp, new.logp), "entropy": new.entropy}
+        measured |= objective.measure(new.logp, old_logp, batch.mask)
         if batch.ref_logp is not None:
             measured["kl_reference"] = kl.k3(new.logp, batch.ref_logp)
         if config.kl_coefficient and batch.ref_logp is not None:
-            estimate = kl.k2 if config.kl_estimator == "k2" else kl.k3
-            each += config.kl_coefficient * estimate(new.logp, batch.ref_logp)
+            each += config.kl_coefficient * kl_in_loss(
+                config.kl_estimator, new.logp, batch.ref_logp, old_logp
+            )
         if config.entropy_coefficient:
             each -= entropy_coefficient * new.entropy
         total, denominator = objective.aggregate(each, batch.mask)
@@ -320,15 +358,18 @@ def update(
             data,
             config.micro_batches,
         )
+        empty = steps == 0
         # An empty minibatch has sums and denominators of 0.
         denominator, steps = jnp.maximum(denominator, 1.0), jnp.maximum(steps, 1.0)
         grads = jax.tree.map(lambda x: x / denominator, grads)
-        carry = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
+        new = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
         metrics = {name: x / steps for name, x in metrics.items()}
         metrics |= {"loss/policy": total / denominator, "grad_norm": optax.tree.norm(grads)}
-        return carry, metrics
+        if skip_empty:
+            new = jax.tree.map(partial(jnp.where, empty), carry, new)
+        return new, (metrics, ~empty)
 
-    (params, opt_state), metrics = optimisers.epochs(
+    (params, opt_state), (metrics, taken) = optimisers.epochs(
         gradient_step,
         (params, opt_state),
         (batch, targets),
@@ -336,4 +377,9 @@ def update(
         config.num_epochs,
         config.num_minibatches,
     )
-    return params, opt_state, jax.tree.map(jnp.mean, metrics) | {"kl": jnp.mean(metrics["kl"][-1])}
+    mean = jax.tree.map(
+        lambda x: returns.masked_mean(x, taken) if skip_empty else jnp.mean(x), metrics
+    )
+    last = metrics["kl"][-1]
+    last = returns.masked_mean(last, taken[-1]) if skip_empty else jnp.mean(last)
+    return params, opt_state, mean | {"kl": last}

@@ -14,7 +14,7 @@ the functions.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
@@ -23,6 +23,9 @@ from agents.algorithm import Distribution, Evaluate, Params
 from agents.batch import Batch, mean_over_parts
 from agents.core import kl, policy_losses, returns, surrogates
 from agents.core.policy_losses import Aggregation
+
+SurrogateName = Literal["clip", "gspo", "gspo-token", "cispo"]
+KLEstimator = Literal["k1", "k2", "k3", "k3-plus", "weighted-k3"]
 
 
 @runtime_checkable
@@ -97,10 +100,20 @@ def clip_indicators(
     The ratio alone counts, as is usual: also where the sign of the advantage makes the surrogate ignore the clip.
     """
     ratio = policy_losses.importance_ratio(logp, old_logp)
-    return {
-        "clip_fraction_low": (ratio < 1.0 - clip_low).astype(ratio.dtype),
-        "clip_fraction_high": (ratio > 1.0 + clip_high).astype(ratio.dtype),
-    }
+    return _outside(ratio, clip_low, clip_high)
+
+
+def sequence_clip_indicators(
+    logp: Float[Array, "T N"],
+    old_logp: Float[Array, "T N"],
+    mask: Bool[Array, "T N"],
+    *,
+    clip_low: ScalarLike,
+    clip_high: ScalarLike,
+) -> dict[str, Float[Array, "T N"]]:
+    """Returns `clip_indicators` of GSPO's ratio of the whole column, the same at all of its steps."""
+    ratio = surrogates.sequence_ratio(logp, old_logp, mask)
+    return _outside(jnp.broadcast_to(ratio, logp.shape), clip_low, clip_high)
 
 
 def aggregation(how: Aggregation, constant: ScalarLike | None = None) -> Aggregate:
@@ -108,10 +121,15 @@ def aggregation(how: Aggregation, constant: ScalarLike | None = None) -> Aggrega
     return partial(policy_losses.aggregate, how=how, constant=constant)
 
 
-def clip_objective(clip_low: ScalarLike, clip_high: ScalarLike, aggregate: Aggregate) -> Objective:
+def clip_objective(
+    clip_low: ScalarLike,
+    clip_high: ScalarLike,
+    aggregate: Aggregate,
+    dual_clip: ScalarLike | None = None,
+) -> Objective:
     """Returns the clipped surrogate: PPO's, GRPO's, and with clip_high > clip_low DAPO's."""
     return Objective(
-        partial(surrogates.clip, clip_low=clip_low, clip_high=clip_high),
+        partial(surrogates.clip, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip),
         aggregate,
         partial(clip_indicators, clip_low=clip_low, clip_high=clip_high),
     )
@@ -138,3 +156,47 @@ def kl_between(
         return returns.masked_mean(divergence, batch.mask)
 
     return mean_over_parts(of_part, batch, batch.mask, parts)
+
+
+def named_objective(
+    name: SurrogateName,
+    clip_low: ScalarLike,
+    clip_high: ScalarLike,
+    aggregate: Aggregate,
+    dual_clip: ScalarLike | None = None,
+) -> Objective:
+    """Returns the objective of a surrogate by its name. Raises ValueError for a dual clip of another than "clip"."""
+    if name == "clip":
+        return clip_objective(clip_low, clip_high, aggregate, dual_clip)
+    if dual_clip is not None:
+        raise ValueError(f'dual_clip belongs to the surrogate "clip", not to "{name}"')
+    surrogate, measure = {
+        "gspo": (surrogates.gspo, sequence_clip_indicators),
+        "gspo-token": (surrogates.gspo_token, sequence_clip_indicators),
+        "cispo": (surrogates.cispo, clip_indicators),
+    }[name]
+    return Objective(
+        partial(surrogate, clip_low=clip_low, clip_high=clip_high),
+        aggregate,
+        partial(measure, clip_low=clip_low, clip_high=clip_high),
+    )
+
+
+def kl_in_loss(
+    estimator: KLEstimator,
+    logp: Float[Array, "T N"],
+    ref_logp: Float[Array, "T N"],
+    old_logp: Float[Array, "T N"],
+) -> Float[Array, "T N"]:
+    """Returns the estimate of KL(pi || ref) at each step that enters the loss; `GRPOSettings.kl_estimator` says how
+    their gradients differ. k1 is none of them."""
+    if estimator == "weighted-k3":
+        return kl.weighted_k3(logp, ref_logp, old_logp)
+    return {"k2": kl.k2, "k3": kl.k3, "k3-plus": kl.k3_plus}[estimator](logp, ref_logp)
+
+
+def _outside(ratio, clip_low, clip_high):
+    return {
+        "clip_fraction_low": (ratio < 1.0 - clip_low).astype(ratio.dtype),
+        "clip_fraction_high": (ratio > 1.0 + clip_high).astype(ratio.dtype),
+    }

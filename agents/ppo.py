@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import distributions, optimisers
 from agents.algorithm import Distribution, Evaluate, Params
-from agents.batch import Batch, Targets, flatten_time, sum_over_parts
+from agents.batch import Batch, Targets, flatten_time, require_old_logp, sum_over_parts
 from agents.core import kl, returns, surrogates, value_losses
 from agents.objectives import Objective, aggregation, clip_objective, kl_between
 from agents.on_policy import (
@@ -37,7 +37,7 @@ from agents.on_policy import (
     actor_critic,
     gae_targets,
 )
-from agents.settings import EntropySettings, require
+from agents.settings import EntropySettings, require, require_dual_clip
 from envs.base import Env
 
 
@@ -57,6 +57,10 @@ class PPOSettings(EntropySettings):
     """clipped surrogate, or surrogate with an adaptive KL penalty"""
     clip_ratio: float = 0.2
     """the surrogate's clip range (clip objective)"""
+    clip_high: float | None = None
+    """its range above a ratio of 1, where that is wider (DAPO: 0.28); None: clip_ratio on both sides"""
+    dual_clip: float | None = None
+    """bound on the loss of a negative advantage, in multiples of it, 3 as a rule (clip objective); None: no bound"""
     kl_coefficient: float = 1.0
     """the KL penalty's coefficient at first (kl objective)"""
     kl_target: float = 0.01
@@ -75,6 +79,16 @@ class PPOSettings(EntropySettings):
         super().__post_init__()
         self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
         self.require_positive("clip_ratio", "kl_target", "clip_value", "stop_kl")
+        high = self.clip_ratio if self.clip_high is None else self.clip_high
+        require(
+            high >= self.clip_ratio,
+            f"clip_high must be at least clip_ratio = {self.clip_ratio:g}, got {high:g}",
+        )
+        require_dual_clip(self.dual_clip, "the upper clip range", high)
+        require(
+            self.objective == "clip" or (self.clip_high is None and self.dual_clip is None),
+            "clip_high and dual_clip belong to objective clip, which is kl",
+        )
         self.require_not_negative("kl_coefficient", "value_coefficient")
         self.require_share("gae_lambda")
 
@@ -162,7 +176,8 @@ def targets(batch: Batch, config: Any) -> Targets:
 
 def objective_of(config: PPOSettings) -> Objective:
     """Returns the clipped surrogate (eq. 7), or the unclipped one, to which the KL penalty is added (eq. 8)."""
-    objective = clip_objective(config.clip_ratio, config.clip_ratio, aggregation("token-mean"))
+    high = config.clip_ratio if config.clip_high is None else config.clip_high
+    objective = clip_objective(config.clip_ratio, high, aggregation("token-mean"), config.dual_clip)
     return (
         objective
         if config.objective == "clip"
@@ -239,7 +254,9 @@ def update(
     """Returns parameters after epochs of minibatch gradient steps on one batch.
 
     Args:
-      batch, targets: leaves [T, N, ...]; minibatches split N, so what lies along T stays together.
+      batch, targets: leaves [T, N, ...]; minibatches split N, so what lies along T stays together. `batch.logp` may be
+        None where one gradient step is made: the old log-probs are those of its own pass. `batch.weight`, where it is
+        there, multiplies the surrogate.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
       learning_rate, entropy_coefficient: of this update; the config's are those at first.
@@ -251,6 +268,7 @@ def update(
       params, opt_state, and metrics: means over all gradient steps, except `kl`, which is KL(pi_old || pi) by k3 in the
       last epoch's gradient steps, each before its own step.
     """
+    require_old_logp(batch, config.num_epochs * config.num_minibatches)
     loss = _loss(evaluate, objective, config, entropy_coefficient, kl_coefficient, distribution)
     old = None
     if distribution is not None:
@@ -310,9 +328,12 @@ def _loss(
     def loss(params: Params, batch: Batch, targets: Targets, old: Any, sizes: tuple[Array, Array]):
         denominator, steps = sizes
         new = evaluate(params, batch.obs, batch.action)
+        old_logp = jax.lax.stop_gradient(new.logp) if batch.logp is None else batch.logp
         # Samples come from pi_old, so k3 estimates KL(pi_old || pi).
-        kl_estimate = kl.k3(batch.logp, new.logp)
-        policy_loss = objective.surrogate(new.logp, batch.logp, targets.advantage, batch.mask)
+        kl_estimate = kl.k3(old_logp, new.logp)
+        policy_loss = objective.surrogate(new.logp, old_logp, targets.advantage, batch.mask)
+        if batch.weight is not None:
+            policy_loss *= batch.weight
         if kl_coefficient is not None:
             exact = old.kl(distribution(params, batch.obs)) if distribution else kl_estimate
             policy_loss += kl_coefficient * exact
@@ -322,7 +343,7 @@ def _loss(
             ),
             "entropy": new.entropy,
             "kl": kl_estimate,
-            **objective.measure(new.logp, batch.logp, batch.mask),
+            **objective.measure(new.logp, old_logp, batch.mask),
         }
         means = {name: jnp.sum(jnp.where(batch.mask, x, 0.0)) / steps for name, x in each.items()}
         means["loss/policy"] = objective.aggregate(policy_loss, batch.mask)[0] / denominator

@@ -26,6 +26,7 @@ of the error. Without a discount it grows without bound, unless most episodes en
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import flax.struct
@@ -36,7 +37,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from agents import normalize, optimisers
 from agents.algorithm import Evaluate, Params
-from agents.batch import Batch, Targets, flatten_time
+from agents.batch import Batch, Evaluation, Targets, flatten_time
 from agents.core import policy_losses, returns, value_losses
 from agents.on_policy import (
     OnPolicy,
@@ -203,6 +204,7 @@ def update(
     learning_rate: Float[Array, ""],
     config: ReinforceSettings,
     value_coefficient: float | None = None,
+    measure: Callable[[Evaluation], dict[str, Array]] | None = None,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """One gradient step on all of a batch; with a value baseline, the value takes it too.
 
@@ -211,6 +213,7 @@ def update(
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
       value_coefficient: weight of the value loss; None: there is no value to learn.
+      measure: further metrics of the policy's view before the step; None: no others.
 
     Returns:
       params, opt_state, metrics.
@@ -226,6 +229,7 @@ def update(
         metrics = {
             "loss/policy": policy_loss,
             "entropy": returns.masked_mean(new.entropy, batch.mask),
+            **(measure(new) if measure else {}),
         }
         if value_coefficient is None:
             return policy_loss, metrics

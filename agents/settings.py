@@ -114,6 +114,14 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_dual_clip(dual_clip: float | None, name: str, clip_high: float) -> None:
+    """Raises ValueError, in one line, for a dual clip within the clip range, whose upper setting is called `name`."""
+    require(
+        dual_clip is None or dual_clip > 1 + clip_high,
+        f"dual_clip must be more than 1 + {name} = {1 + clip_high:g}, what the clip leaves; got {dual_clip}",
+    )
+
+
 def number_fault(number: Any) -> str | None:
     """Returns the end of "must be ..." for a number that no program can hold; None for any other value.
 

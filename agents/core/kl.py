@@ -51,6 +51,19 @@ def k3_plus(
     return gradient + jax.lax.stop_gradient(k3(logp, ref_logp) - gradient)
 
 
+def weighted_k3(
+    logp: Float[Array, "*shape"],
+    ref_logp: Float[Array, "*shape"],
+    old_logp: Float[Array, "*shape"],
+) -> Float[Array, "*shape"]:
+    """pi / pi_old times `k3`, for samples of pi_old: unbiased in value and, with the ratio's gradient, in gradient too.
+
+    grad E_old[ratio k3] = E_pi[(k3 + 1 - ref / pi) grad log pi] = E_pi[log(pi / ref) grad log pi] = grad KL(pi || ref).
+    DeepSeek-AI 2025, "DeepSeek-V3.2", sec. 3.1. https://arxiv.org/abs/2512.02556
+    """
+    return jnp.exp(_log_ratio(logp, old_logp)) * k3(logp, ref_logp)
+
+
 def adaptive_coefficient_proportional(
     beta: ScalarLike, kl: ScalarLike, target: ScalarLike, n: ScalarLike, horizon: ScalarLike
 ) -> Float[Array, ""]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents.settings import Settings, require
 from agents.tokens.transformer import Transformer, empty_cache
@@ -39,6 +39,11 @@ class Sampling(Settings):
         return Sampling(self.temperature, self.top_k, self.top_p)
 
     @property
+    def truncated(self) -> bool:
+        """True where some tokens may not be drawn."""
+        return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+
+    @property
     def untruncated(self) -> Sampling:
         """The same temperature over the whole vocabulary."""
         return Sampling(self.temperature)
@@ -50,20 +55,26 @@ class Generated(NamedTuple):
     tokens: Array  # [N, R] int32; padding after the end
     logp: Array  # [N, R] float32, 0 after the end
     length: Array  # [N] int32, the stop token included
+    allowed: Array | None = None  # [N, R, V] bool: what top-k and top-p left to be drawn; None: all
 
 
 def log_probs(
     logits: Float[Array, "*batch V"],
     sampling: Sampling,
     keep: Int[Array, "*batch"] | None = None,
+    allowed: Bool[Array, "*batch V"] | None = None,
 ) -> Float[Array, "*batch V"]:
     """Returns the log-probs that tokens are drawn with: temperature, then top-k, then top-p, renormalised.
 
     Args:
       keep: a token that stays in the choice whatever its rank. The learner gives the one that was drawn: it was among
         the chosen then, and while the policy moves it must not drop out, or its log-probability would be -inf.
+      allowed: the choice of the time of sampling, in place of one by these logits. A ratio of probabilities over two
+        different choices would not be that of two policies of the same kind.
     """
     logits = logits / sampling.temperature
+    if allowed is not None:
+        return jax.nn.log_softmax(jnp.where(allowed, logits, _NEVER), axis=-1)
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         least = jax.lax.top_k(jax.lax.stop_gradient(logits), sampling.top_k)[0][..., -1:]
         logits = _only(logits, logits >= least, keep)
@@ -83,26 +94,56 @@ def chosen_log_probs(
     hidden: Float[Array, "N T D"],
     chosen: Int[Array, "N T"],
     sampling: Sampling,
+    allowed: Bool[Array, "N T V"] | None = None,
 ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
     """Returns log-probs of chosen tokens, and the entropy of the next token, at hidden states of a model.
 
     Above 2^26 logits sequences are computed one after another: the logits of all are never in memory together.
+    `allowed` as of `log_probs`.
     """
 
-    def of_tokens(part: tuple[Array, Array]) -> tuple[Array, Array]:
-        hidden, chosen = part
-        logp = log_probs(model.logits(hidden), sampling, chosen)
+    def of_tokens(part: tuple[Array, Array, Array | None]) -> tuple[Array, Array]:
+        hidden, chosen, allowed = part
+        logp = log_probs(model.logits(hidden), sampling, chosen, allowed)
         entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
         return jnp.take_along_axis(logp, chosen[..., None], axis=-1)[..., 0], entropy
 
     if chosen.size * model.config.vocabulary > _MOST_LOGITS:
-        return jax.lax.map(jax.checkpoint(of_tokens), (hidden, chosen))
-    return of_tokens((hidden, chosen))
+        return jax.lax.map(jax.checkpoint(of_tokens), (hidden, chosen, allowed))
+    return of_tokens((hidden, chosen, allowed))
+
+
+def exact_kl(
+    models: tuple[Transformer, Transformer],
+    hidden: tuple[Float[Array, "N T D"], Float[Array, "N T D"]],
+    chosen: Int[Array, "N T"],
+    sampling: Sampling,
+    allowed: Bool[Array, "N T V"] | None = None,
+) -> Float[Array, "N T"]:
+    """Returns KL(policy || reference) of the next token, by the sum over the vocabulary.
+
+    The reference is not truncated. Above 2^26 logits sequences are computed one after another.
+
+    Args:
+      models, hidden: of the policy and of the reference.
+      chosen, allowed: the arguments `keep` and `allowed` of `log_probs`, for the policy.
+    """
+
+    def of_tokens(part: tuple[Any, Array, Array | None]) -> Array:
+        (own, other), chosen, allowed = part
+        logp = log_probs(models[0].logits(own), sampling, chosen, allowed)
+        reference = log_probs(models[1].logits(other), sampling.untruncated)
+        # What may not be drawn has probability 0, and the limit of p log p is 0.
+        return jnp.sum(jnp.exp(logp) * jnp.where(logp > _NEVER / 2, logp - reference, 0.0), axis=-1)
+
+    if chosen.size * models[0].config.vocabulary > _MOST_LOGITS:
+        return jax.lax.map(of_tokens, (hidden, chosen, allowed))
+    return of_tokens((hidden, chosen, allowed))
 
 
 def generate(
     model: Transformer,
-    prompt: Int[Array, "N P"],
+    prompt: Int[Array, "M P"],
     key: PRNGKeyArray,
     response_length: int,
     sampling: Sampling,
@@ -110,6 +151,7 @@ def generate(
     pad: int,
     stop: int | None,
     cached: bool = True,
+    repeats: int = 1,
 ) -> Generated:
     """Returns responses of at most `response_length` tokens; each ends with `stop`, if that is drawn before.
 
@@ -117,14 +159,20 @@ def generate(
       prompt: `pad` on the left, P >= 1; `pad` alone is the empty prompt.
       stop: the token that ends a response; None: all have full length.
       cached: False computes everything again for every token. It is there to be compared with.
+      repeats: responses to each prompt, contiguous among the N = M * repeats; the prompt is read once for all of them.
     """
-    n, size = prompt.shape
+    n, size = prompt.shape[0] * repeats, prompt.shape[1]
     positions = token_positions(prompt, pad)
     cache: Any
     if cached:
-        cache = empty_cache(model.config, n, size + response_length)
+        cache = empty_cache(model.config, prompt.shape[0], size + response_length)
         cache, hidden = model.extend(cache, prompt, positions, 0)
+        hidden, positions = hidden[:, -1:], positions[:, -1:]
+        if repeats > 1:
+            cache = cache.repeated(repeats)
+            hidden, positions = (jnp.repeat(x, repeats, axis=0) for x in (hidden, positions))
     else:
+        prompt, positions = (jnp.repeat(x, repeats, axis=0) for x in (prompt, positions))
         # Room for the whole response: what is not there yet has position -1.
         room = jnp.full((n, response_length), pad, prompt.dtype)
         cache = (
@@ -142,6 +190,7 @@ def generate(
             out.tokens.at[:, t].set(jnp.where(done, pad, token)),
             out.logp.at[:, t].set(jnp.where(done, 0.0, token_logp)),
             out.length + ~done,
+            None if out.allowed is None else out.allowed.at[:, t].set(logp > _NEVER / 2),
         )
         return out, done if stop is None else done | (token == stop)
 
@@ -162,7 +211,10 @@ def generate(
         return t + 1, cache, out, done
 
     shape = (n, response_length)
-    out = Generated(jnp.full(shape, pad, prompt.dtype), jnp.zeros(shape), jnp.zeros(n, jnp.int32))
+    allowed = jnp.ones((*shape, model.config.vocabulary), bool) if sampling.truncated else None
+    out = Generated(
+        jnp.full(shape, pad, prompt.dtype), jnp.zeros(shape), jnp.zeros(n, jnp.int32), allowed
+    )
     out, done = draw(0, hidden[:, -1], out, jnp.zeros(n, bool))
     carry = (jnp.ones((), jnp.int32), cache, out, done)
     return jax.lax.while_loop(lambda c: (c[0] < response_length) & ~jnp.all(c[3]), body, carry)[2]

@@ -9,26 +9,43 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from agents import grpo
+from agents.batch import Targets
 from agents.groups import group_targets
 from agents.objectives import Objective
+from agents.settings import require
+from agents.tokens.collection import Collection
 from agents.tokens.policy import TokenPolicy
 from agents.tokens.reward import Reward
-from agents.tokens.rollout import TokenState
-from agents.tokens.settings import RewardConfig
+from agents.tokens.rollout import TokenRollout, TokenState
+from agents.tokens.settings import SurrogateConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenGRPOConfig(grpo.GRPOSettings, RewardConfig):
+class TokenGRPOConfig(grpo.GRPOSettings, SurrogateConfig):
     """Settings of `TokenGRPO`."""
 
     num_epochs: int = 1
     """passes over the responses of one iteration"""
     num_minibatches: int = 4
     """parts the responses are dealt into, one gradient step each"""
+    dynamic_sampling: bool = False
+    """groups whose outcomes are all equal are left out and others drawn in their place"""
+    max_rounds: int = 4
+    """rounds of num_responses responses that are written, at most, until enough groups are there; what is missing then
+    is missing in the update (dynamic_sampling)"""
 
     def __post_init__(self):
         super().__post_init__()
         self.require_groups("num_responses", self.num_responses)
+        self.require_at_least_one("max_rounds")
+        require(
+            not self.dynamic_sampling or self.kl_in_reward_target is None,
+            "dynamic_sampling leaves batches short, and kl_in_reward_target adapts to whole ones: take one",
+        )
+        require(
+            self.clip_high >= self.clip_low,
+            f"clip_high must be at least clip_low = {self.clip_low:g}, got {self.clip_high:g}",
+        )
 
 
 class TokenGRPO(TokenPolicy):
@@ -48,7 +65,13 @@ class TokenGRPO(TokenPolicy):
         reward: Reward | None = None,
         objective: Objective | None = None,
     ):
-        super().__init__(config, env, reward=reward, group_size=config.group_size)
+        super().__init__(
+            config,
+            env,
+            reward=reward,
+            group_size=config.group_size,
+            collection=collection_of(config),
+        )
         self.objective = objective or grpo.objective_of(config, env.response_length)
 
     def init(self, key: PRNGKeyArray) -> TokenState:
@@ -58,22 +81,55 @@ class TokenGRPO(TokenPolicy):
     def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         """Returns the state after one iteration, and its metrics: responses, targets, one update."""
         state, (rollout, metrics) = self.collect(state)
-        config, batch = self.config, rollout.batch
-        targets, spread = group_targets(batch, config.group_size, scale=config.scale_advantages)
-        update_key, key = jax.random.split(state.key)
-        rate = self.learning_rate(state.env_steps)
-        params, opt_state, update_metrics = grpo.update(
-            state.params,
-            state.opt_state,
-            update_key,
-            rollout.loss_batch,
-            targets,
-            evaluate=self.evaluate,
-            optimizer=self.optimizer,
-            learning_rate=rate,
-            entropy_coefficient=config.entropy_weight(self.remaining_fraction(state.env_steps)),
-            objective=self.objective,
-            config=config,
+        config = self.config
+        targets, spread = group_targets(
+            rollout.batch, config.group_size, scale=config.scale_advantages
         )
-        state = self.finish(state, rollout, params, opt_state, key=key)
-        return state, {**metrics, **spread, **update_metrics, "learning_rate": rate}
+        # With dynamic sampling `metrics` has the share without spread of all groups that were drawn.
+        return surrogate_step(self, state, rollout, targets, {**spread, **metrics}, self.objective)
+
+
+def collection_of(config: TokenGRPOConfig) -> Collection:
+    """Returns what `surrogate_step` needs of an iteration's responses."""
+    return Collection(
+        max_rounds=config.max_rounds if config.dynamic_sampling else None,
+        single_step=config.num_epochs * config.num_minibatches == 1,
+        reference=config.kl_coefficient > 0,
+        importance_bound=config.importance_bound,
+    )
+
+
+def surrogate_step(
+    learner: TokenPolicy,
+    state: TokenState,
+    rollout: TokenRollout,
+    targets: Targets,
+    metrics: dict[str, Array],
+    objective: Objective,
+) -> tuple[TokenState, dict[str, Array]]:
+    """Returns the state after one `grpo.update` on a rollout, the end of an iteration, and all metrics.
+
+    Args:
+      learner: its config has the settings of `grpo.update`.
+      rollout: of which `loss_batch` enters the loss.
+      metrics: those of the iteration so far.
+    """
+    config = learner.config
+    update_key, key = jax.random.split(state.key)
+    rate = learner.learning_rate(state.env_steps)
+    params, opt_state, update_metrics = grpo.update(
+        state.params,
+        state.opt_state,
+        update_key,
+        rollout.loss_batch,
+        targets,
+        evaluate=learner.evaluate,
+        optimizer=learner.optimizer,
+        learning_rate=rate,
+        entropy_coefficient=config.entropy_weight(learner.remaining_fraction(state.env_steps)),
+        objective=objective,
+        config=config,
+        skip_empty=learner.collection.max_rounds is not None,
+    )
+    state = learner.finish(state, rollout, params, opt_state, key=key)
+    return state, {**metrics, **update_metrics, "learning_rate": rate}

@@ -10,6 +10,7 @@ A state is a prompt and the tokens so far, an action the next token, an episode 
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import jax
@@ -19,18 +20,30 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents import reinforce, schedules
 from agents.batch import Batch, Evaluation, Targets
-from agents.core import kl, returns
+from agents.core import kl
 from agents.settings import require
-from agents.tokens.generation import Generated, Sampling, chosen_log_probs, generate
-from agents.tokens.reward import Reward, training_rewards, without_nonfinite
+from agents.tokens.collection import (
+    EVERYTHING_KEPT,
+    Collection,
+    draw_groups_with_spread,
+    draw_responses,
+    view,
+)
+from agents.tokens.generation import (
+    Generated,
+    Sampling,
+    chosen_log_probs,
+    exact_kl,
+    generate,
+)
+from agents.tokens.reward import Reward, without_nonfinite
 from agents.tokens.rollout import (
     Params,
     TokenRollout,
     TokenState,
-    align_to_steps,
-    at_last_token,
-    ends_with_stop,
+    choice_at,
     response_batch,
+    sequences,
 )
 from agents.tokens.settings import TokenConfig
 from agents.tokens.task import TokenTask
@@ -38,6 +51,9 @@ from agents.tokens.transformer import token_model
 
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
+
+# Up to so many logits nothing is saved where the prompt's are left out.
+_FEW_LOGITS = 2**22
 
 State = TypeVar("State", bound=TokenState)
 
@@ -59,6 +75,7 @@ class TokenPolicy:
       reward: learnt from in place of the verifier's score, which is measured beside it; None: the verifier's score.
       critic: True for a second transformer that values states.
       group_size: responses to each prompt.
+      collection: what the learner needs of an iteration's responses.
 
     Raises ValueError for an environment that is no token task, and for settings that the task cannot have.
     """
@@ -75,6 +92,7 @@ class TokenPolicy:
         reward: Reward | None = None,
         critic: bool = False,
         group_size: int = 1,
+        collection: Collection = EVERYTHING_KEPT,
     ):
         require(
             isinstance(env, TokenTask),
@@ -86,6 +104,7 @@ class TokenPolicy:
         self.env = env
         self.reward = reward
         self.group_size = group_size
+        self.collection = collection
         self.iteration_steps = config.num_responses * env.response_length
         self.model_config = config.transformer(env.vocabulary_size)
         self.network = token_model(self.model_config, critic=critic)
@@ -114,6 +133,15 @@ class TokenPolicy:
         require(
             env.stop is not None or cut == "keep",
             f"cut_responses {cut} has nothing to act on: no token ends a response of this task, all have full length",
+        )
+        buffer = self.shaping.overlong_buffer
+        require(
+            buffer is None or env.stop is not None,
+            "overlong_buffer has nothing to act on: no token ends a response of this task, all have full length",
+        )
+        require(
+            buffer is None or buffer <= env.response_length,
+            f"overlong_buffer = {buffer} is more than the greatest length: {env.response_length}",
         )
 
     def learned(self, state: TokenState) -> Params:
@@ -194,8 +222,9 @@ class TokenPolicy:
         prompts: Int[Array, "N P"],
         key: PRNGKeyArray,
         sampling: Sampling | None = None,
+        repeats: int = 1,
     ) -> Generated:
-        """Returns one response to each prompt; `sampling` None: as in training."""
+        """Returns `repeats` responses to each prompt, contiguous; `sampling` None: as in training."""
         return generate(
             self.network.module(params).policy,
             prompts,
@@ -204,6 +233,7 @@ class TokenPolicy:
             sampling or self.config.sampling,
             pad=self.env.pad,
             stop=self.env.stop,
+            repeats=repeats,
         )
 
     def verify(
@@ -220,65 +250,21 @@ class TokenPolicy:
     def collect(self, state: State) -> tuple[State, tuple[TokenRollout, dict[str, Array]]]:
         """Returns the state, and responses of the present policy to fresh prompts with their rewards and metrics.
 
-        Responses to the same prompt are contiguous in N.
+        Responses to the same prompt are contiguous in N. Every token that was written is counted in the state, those of
+        groups that were drawn again too.
         """
         prompt_key, sample_key, key = jax.random.split(state.key, 3)
-        config, env = self.config, self.env
-        prompts = env.prompts(prompt_key, config.num_responses // self.group_size)
-        prompts = jnp.repeat(prompts, self.group_size, axis=0)
-        generated = self.respond(state.params, prompts, sample_key)
-        verified, correct, broken = self.verify(prompts, generated)
-        rewards, broken, reward_metrics = training_rewards(
-            self.reward, prompts, generated, verified, broken
-        )
-        ended = ends_with_stop(generated, env.stop)
-        rewards = self.shaped_rewards(rewards, generated, ended)
-        batch = self.batch(prompts, generated.tokens, generated.length, rewards)
-        # The old policy's view once more, in the learner's own arithmetic: the first ratio is exactly 1.
-        old = self.evaluate(state.params, batch.obs, batch.action)
-        reference = self.reference_logp(state.reference, batch.obs, batch.action)
-        next_value = jnp.concatenate([old.value[1:], old.value[-1:]])
-        sampled = align_to_steps(generated.logp, env.prompt_length)
-        penalty = jnp.where(batch.mask, kl.k1(old.logp, reference), 0.0)
-        batch = batch._replace(
-            logp=old.logp,
-            value=old.value,
-            next_value=next_value,
-            reward=batch.reward - state.kl_in_reward * penalty,
-            ref_logp=reference,
-        )
-        difference = jnp.where(batch.mask, jnp.abs(sampled - old.logp), 0.0)
-        length = generated.length.astype(jnp.float32)
-        metrics = {
-            "train/return": jnp.mean(jnp.sum(verified, axis=1)),
-            "train/length": jnp.mean(length),
-            "train/episodes": jnp.asarray(config.num_responses, jnp.float32),
-            "train/correct": jnp.mean(correct.astype(jnp.float32)),
-            "train/cut": 1.0 - jnp.mean(ended.astype(jnp.float32)),
-            "train/env_steps_taken": jnp.sum(length),
-            "train/nonfinite": jnp.sum(broken).astype(jnp.float32),
-            "logp_diff_max": jnp.max(difference),
-            "kl_reference": returns.masked_mean(kl.k3(old.logp, reference), batch.mask),
-            "kl_in_reward": state.kl_in_reward,
-            **reward_metrics,
-        }
-        state = dataclasses.replace(
-            state, key=key, tokens=state.tokens + jnp.sum(generated.length, dtype=jnp.int32)
-        )
-        masks_cut = self.shaping.cut_responses == "mask"
-        loss_mask = batch.mask & ended if masks_cut else batch.mask
-        rollout = TokenRollout(batch, correct, jnp.sum(penalty, axis=0), loss_mask)
-        return state, (rollout, metrics)
-
-    def shaped_rewards(
-        self, rewards: Float[Array, "N R"], generated: Generated, ended: Bool[Array, " N"]
-    ) -> Float[Array, "N R"]:
-        """Returns the rewards, with those of responses without an end replaced where they are to be penalised."""
-        if self.shaping.cut_responses != "penalise":
-            return rewards
-        score = jnp.full(ended.shape, self.shaping.cut_score)
-        penalty = at_last_token(score, generated.length, rewards.shape[1])
-        return jnp.where(ended[:, None], rewards, penalty)
+        draw, keys = partial(draw_responses, self, state.params), (prompt_key, sample_key)
+        rounds = self.collection.max_rounds
+        if rounds is None:
+            responses, metrics, tokens = draw(keys)
+        else:
+            responses, metrics, tokens = draw_groups_with_spread(
+                draw, keys, self.group_size, rounds
+            )
+        rollout, measured = view(self, state, responses)
+        state = dataclasses.replace(state, key=key, tokens=state.tokens + tokens)
+        return state, (rollout, {**metrics, **measured})
 
     def batch(
         self,
@@ -324,14 +310,36 @@ class TokenPolicy:
     ) -> Evaluation:
         """Returns log-probs, entropies and values from one pass over sequences; obs and action [T, N].
 
-        `sampling` None: as in training.
+        Where the sampler was truncated, `obs["allowed"]` keeps its choice of tokens while the policy moves. At the
+        prompt's steps, where nothing was chosen, log-probs and entropies are 0 or those of the prompt's own tokens.
+
+        Args:
+          sampling: None: as in training.
         """
         sampling = sampling or self.config.sampling
         model = self.network.module(params)
-        sequence = obs["token"].T, obs["position"].T
-        hidden = model.policy.hidden(*sequence)
-        logp, entropy = chosen_log_probs(model.policy, hidden, action.T, sampling)
-        return Evaluation(logp.T, entropy.T, model.value(*sequence).T)
+        steps = self.logits_at(action)
+        hidden = model.policy.hidden(*sequences(obs))[:, steps]
+        allowed = choice_at(steps, obs, sampling)
+        found = chosen_log_probs(model.policy, hidden, action.T[:, steps], sampling, allowed)
+        logp, entropy = (jnp.pad(x.T, ((steps.start, 0), (0, 0))) for x in found)
+        return Evaluation(logp, entropy, model.value(*sequences(obs)).T)
+
+    def exact_kl(
+        self, params: Params, reference: Params, obs: Any, action: Array
+    ) -> Float[Array, "T N"]:
+        """Returns KL(policy || reference) of the next token, by the sum over the vocabulary."""
+        models = tuple(self.network.module(p).policy for p in (params, reference))
+        sampling, steps = self.config.sampling, self.logits_at(action)
+        hidden = tuple(model.hidden(*sequences(obs))[:, steps] for model in models)
+        allowed = choice_at(steps, obs, sampling)
+        found = exact_kl(models, hidden, action.T[:, steps], sampling, allowed)
+        return jnp.pad(found.T, ((steps.start, 0), (0, 0)))
+
+    def logits_at(self, action: Array) -> slice:
+        """Returns the steps at which logits are computed: those of the response, or all where these are few."""
+        few = action.size * self.env.vocabulary_size <= _FEW_LOGITS
+        return slice(0 if few else self.env.prompt_length - 1, None)
 
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         """Returns Adam's step size, which rises for a share `warmup` of the run and then follows its schedule."""

@@ -14,14 +14,15 @@ from jaxtyping import Array, PRNGKeyArray
 from agents import ppo
 from agents.objectives import Objective
 from agents.on_policy import gae_targets
+from agents.tokens.collection import Collection
 from agents.tokens.policy import TokenPolicy
 from agents.tokens.reward import Reward
 from agents.tokens.rollout import TokenState
-from agents.tokens.settings import RewardConfig
+from agents.tokens.settings import SurrogateConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenPPOConfig(ppo.PPOSettings, RewardConfig):
+class TokenPPOConfig(ppo.PPOSettings, SurrogateConfig):
     """Settings of `TokenPPO`."""
 
     num_epochs: int = 1
@@ -69,7 +70,10 @@ class TokenPPO(TokenPolicy):
         reward: Reward | None = None,
         objective: Objective | None = None,
     ):
-        super().__init__(config, env, reward=reward, critic=True)
+        # The KL penalty compares the policy before with the policy after, also where there is one step.
+        once = config.num_epochs * config.num_minibatches == 1 and config.objective == "clip"
+        collection = Collection(single_step=once, importance_bound=config.importance_bound)
+        super().__init__(config, env, reward=reward, critic=True, collection=collection)
         self.objective = objective or ppo.objective_of(config)
 
     def init(self, key: PRNGKeyArray) -> TokenPPOState:

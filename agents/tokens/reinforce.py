@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from agents import reinforce
-from agents.batch import Targets
+from agents.batch import Evaluation, Targets
 from agents.settings import require
+from agents.tokens.collection import Collection
 from agents.tokens.policy import TokenPolicy
 from agents.tokens.reward import Reward
 from agents.tokens.rollout import TokenRollout, TokenState
 from agents.tokens.settings import RewardConfig
+
+ONE_STEP = Collection(single_step=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,7 @@ class TokenReinforce(TokenPolicy):
     Config: ClassVar[type] = TokenReinforceConfig
 
     def __init__(self, config: TokenReinforceConfig, env: Any, reward: Reward | None = None):
-        super().__init__(config, env, reward=reward)
+        super().__init__(config, env, reward=reward, collection=ONE_STEP)
 
     def init(self, key: PRNGKeyArray) -> TokenState:
         """Returns the first state, after imitation of the expert."""
@@ -74,6 +78,11 @@ def policy_gradient_step(
       config: whether advantages are whitened.
     """
     rate = learner.learning_rate(state.env_steps)
+    mask = rollout.batch.mask
+
+    def difference(new: Evaluation) -> dict[str, Array]:
+        return {"logp_diff_max": jnp.max(jnp.where(mask, jnp.abs(rollout.sampled - new.logp), 0.0))}
+
     params, opt_state, update_metrics = reinforce.update(
         state.params,
         state.opt_state,
@@ -83,6 +92,7 @@ def policy_gradient_step(
         optimizer=learner.optimizer,
         learning_rate=rate,
         config=config,
+        measure=difference,
     )
     state = learner.finish(state, rollout, params, opt_state)
     return state, {**metrics, **update_metrics, "learning_rate": rate}

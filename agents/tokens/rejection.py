@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from agents.batch import Targets
 from agents.settings import require
 from agents.tokens.policy import PLAIN_GRADIENT, TokenPolicy
-from agents.tokens.reinforce import policy_gradient_step
+from agents.tokens.reinforce import ONE_STEP, policy_gradient_step
 from agents.tokens.rollout import TokenState
 from agents.tokens.settings import ResponseConfig, require_whole_groups
 
@@ -42,7 +42,7 @@ class Rejection(TokenPolicy):
     Config: ClassVar[type] = RejectionConfig
 
     def __init__(self, config: RejectionConfig, env: Any):
-        super().__init__(config, env, group_size=config.group_size)
+        super().__init__(config, env, group_size=config.group_size, collection=ONE_STEP)
 
     def init(self, key: PRNGKeyArray) -> TokenState:
         """Returns the first state, after imitation of the expert."""

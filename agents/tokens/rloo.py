@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from agents.groups import leave_one_out_targets
 from agents.settings import require
 from agents.tokens.policy import PLAIN_GRADIENT, TokenPolicy
-from agents.tokens.reinforce import policy_gradient_step
+from agents.tokens.reinforce import ONE_STEP, policy_gradient_step
 from agents.tokens.reward import Reward
 from agents.tokens.rollout import TokenState
 from agents.tokens.settings import RewardConfig, require_whole_groups
@@ -44,7 +44,9 @@ class RLOO(TokenPolicy):
     Config: ClassVar[type] = RLOOConfig
 
     def __init__(self, config: RLOOConfig, env: Any, reward: Reward | None = None):
-        super().__init__(config, env, reward=reward, group_size=config.group_size)
+        super().__init__(
+            config, env, reward=reward, group_size=config.group_size, collection=ONE_STEP
+        )
 
     def init(self, key: PRNGKeyArray) -> TokenState:
         """Returns the first state, after imitation of the expert."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents.batch import Batch
-from agents.tokens.generation import Generated, token_positions
+from agents.tokens.generation import Generated, Sampling, token_positions
 
 Params = Any
 
@@ -38,6 +38,7 @@ class TokenRollout(NamedTuple):
     correct: Array  # [N] bool, by the verifier
     kl: Array  # [N] KL to the reference over the response, k1, in nats
     loss_mask: Array  # [T, N] bool: the steps of the batch's mask that enter the loss
+    sampled: Array  # [T, N] the sampler's own log-probs
 
     @property
     def loss_batch(self) -> Batch:
@@ -92,9 +93,21 @@ def padded_sequences(
     return tokens, jnp.concatenate([positions, jnp.where(real, following, -1)], axis=1)
 
 
+def sequences(obs: Any) -> tuple[Int[Array, "N T"], Int[Array, "N T"]]:
+    """Returns tokens and positions of a batch's observations as a transformer takes them."""
+    return obs["token"].T, obs["position"].T
+
+
+def choice_at(steps: slice, obs: Any, sampling: Sampling) -> Bool[Array, "N L V"] | None:
+    """Returns the tokens that a truncated sampler could choose from at some steps; None where that is not recorded."""
+    allowed = obs.get("allowed") if sampling.truncated else None
+    return None if allowed is None else jnp.swapaxes(allowed, 0, 1)[:, steps]
+
+
 def align_to_steps(x: Array, prompt_length: int) -> Array:
-    """Returns values of response tokens [N, R] at the steps [P + R - 1, N] at which these tokens were chosen."""
-    return jnp.pad(x.T, ((prompt_length - 1, 0), (0, 0)))
+    """Returns values of response tokens [N, R, ...] at the steps [P + R - 1, N, ...] at which these were chosen."""
+    steps = jnp.swapaxes(x, 0, 1)
+    return jnp.pad(steps, ((prompt_length - 1, 0), *[(0, 0)] * (x.ndim - 1)))
 
 
 def ends_with_stop(generated: Generated, stop: int | None) -> Bool[Array, " N"]:

@@ -20,6 +20,7 @@ class RewardShaping(NamedTuple):
     kl_in_reward: float = 0.0
     kl_in_reward_target: float | None = None
     kl_horizon: int = 1
+    overlong_buffer: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,9 @@ class ResponseConfig(TokenConfig):
     """responses cut off at the greatest length: learnt from like any other (keep); left out of the loss, while their
     scores still count in the baseline of the others (mask, DAPO's overlong filtering); or scored cut_score in place
     of their rewards (penalise)"""
+    measure_kl: bool = False
+    """the KL to the reference policy is measured in each iteration, by the k3 estimate and exactly, also where nothing
+    needs it: further passes through both networks. Evaluations measure it in any case"""
 
     @property
     def shaping(self) -> RewardShaping:
@@ -117,6 +121,9 @@ class RewardConfig(ResponseConfig):
     """KL per response, in nats, that the weight is adapted to, from a kl_in_reward above 0; None: the weight stays"""
     kl_horizon: int = 10_000
     """responses over which the weight changes by at most about a fifth"""
+    overlong_buffer: int | None = None
+    """tokens before the greatest length in which a response is charged for its length, from 0 in a line to -1 at the
+    greatest length (DAPO's soft overlong punishment); None: no charge"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -127,7 +134,11 @@ class RewardConfig(ResponseConfig):
         )
         self.require_at_least_one("kl_horizon")
         self.require_not_negative("kl_in_reward")
-        self.require_positive("kl_in_reward_target")
+        self.require_positive("kl_in_reward_target", "overlong_buffer")
+        require(
+            self.overlong_buffer is None or self.cut_responses != "penalise",
+            "overlong_buffer and cut_responses penalise both charge for length: take one",
+        )
         if self.kl_in_reward_target is None:
             return
         require(
@@ -144,6 +155,23 @@ class RewardConfig(ResponseConfig):
     def shaping(self) -> RewardShaping:
         """Returns the changes to rewards that these settings ask for."""
         return RewardShaping(*(getattr(self, name) for name in RewardShaping._fields))
+
+
+@dataclasses.dataclass(frozen=True)
+class SurrogateConfig(RewardConfig):
+    """A further field of learners by importance ratios."""
+
+    importance_bound: float | None = None
+    """greatest weight of a token's loss, where losses are weighted with the ratio of the learner's own probability of a
+    token to the sampler's (truncated importance sampling; 2 or 3 as a rule); None: no weights"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        bound = self.importance_bound
+        require(
+            bound is None or bound >= 1,
+            f"importance_bound must be at least 1, the weight of a token on whose probability both agree; got {bound}",
+        )
 
 
 def require_whole_groups(config: Any) -> None:

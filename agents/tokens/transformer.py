@@ -78,6 +78,11 @@ class Cache:
     values: Any  # [layers, N, S, kv_heads, head_width]
     positions: Any  # int32 [N, S]; -1: nothing here
 
+    def repeated(self, times: int) -> Cache:
+        """Returns the cache of `times` sequences in place of each, contiguous in N."""
+        keys, values = (jnp.repeat(x, times, axis=1) for x in (self.keys, self.values))
+        return Cache(keys, values, jnp.repeat(self.positions, times, axis=0))
+
 
 def empty_cache(config: TransformerConfig, num_sequences: int, size: int) -> Cache:
     """Returns a cache with room for `size` tokens of each sequence."""

@@ -62,6 +62,28 @@ def test_k3_plus_has_the_value_of_k3_and_the_gradient_of_k2():
     assert (jnp.abs(slopes[0] - slopes[2]) > 1e-3).any()
 
 
+def test_weighted_k3_is_exact_off_policy_in_value_and_gradient():
+    """Weights are those of another sampling distribution, and the ratio makes up for it."""
+    old = jax.nn.log_softmax(jnp.array([0.5, 0.0, 0.2, -1.0]))
+
+    def expected(estimator):
+        def loss(logits):
+            return jnp.sum(jnp.exp(old) * estimator(jax.nn.log_softmax(logits)))
+
+        return jax.value_and_grad(loss)(LOGITS)
+
+    def exact(logits):
+        logp = jax.nn.log_softmax(logits)
+        return jnp.sum(jnp.exp(logp) * (logp - REF_LOGP))
+
+    value, slope = expected(lambda logp: kl.weighted_k3(logp, REF_LOGP, old))
+    assert value == pytest.approx(EXACT, rel=1e-5)
+    np.testing.assert_allclose(slope, jax.grad(exact)(LOGITS), atol=1e-6)
+    for estimator in (kl.k2, kl.k3):
+        _, other = expected(lambda logp, f=estimator: f(logp, REF_LOGP))
+        assert np.abs(other - jax.grad(exact)(LOGITS)).max() > 1e-2
+
+
 def test_k3_from_samples_has_less_variance_than_k1():
     actions = jax.random.categorical(jax.random.key(0), LOGITS, shape=(50_000,))
     a, b = (estimator(LOGP[actions], REF_LOGP[actions]) for estimator in (kl.k1, kl.k3))

@@ -50,6 +50,25 @@ def test_the_cache_changes_nothing(params, stop):
     np.testing.assert_allclose(with_cache.logp, without.logp, atol=1e-5)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_prompt_is_read_once_for_all_of_its_responses(params, cached):
+    """The same as for prompts that are repeated."""
+
+    @jax.jit
+    def run(params, prompt):
+        policy = NETWORK.module(params).policy
+        settings = {"pad": PAD, "stop": STOP, "cached": cached, "repeats": 3}
+        return generate(policy, prompt, jax.random.key(3), 6, Sampling(top_k=4), **settings)
+
+    found = run(params, PROMPT)
+    expected = write(params, jnp.repeat(PROMPT, 3, axis=0), Sampling(top_k=4), cached=cached)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_array_equal(found.length, expected.length)
+    np.testing.assert_array_equal(found.allowed, expected.allowed)
+    np.testing.assert_allclose(found.logp, expected.logp, atol=1e-6)
+    assert (np.asarray(found.allowed).sum(-1) == 4).all(where=np.arange(6) < found.length[:, None])
+
+
 def test_padding_before_a_prompt_changes_nothing(params):
     short = write(params, PROMPT[:1, 2:])
     padded = write(params, jnp.pad(PROMPT[:1, 2:], ((0, 0), (5, 0))))

@@ -1,0 +1,226 @@
+"""How a learner's responses come about: written and scored, and drawn again where a group of them teaches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from agents.batch import Batch
+from agents.core import kl, returns, surrogates
+from agents.core.reward_scores import soft_overlong_penalty
+from agents.tokens.generation import Generated
+from agents.tokens.reward import training_rewards
+from agents.tokens.rollout import (
+    Params,
+    TokenRollout,
+    TokenState,
+    align_to_steps,
+    at_last_token,
+    ends_with_stop,
+    sequences,
+)
+from agents.tokens.settings import RewardShaping
+
+# Metrics that add up over rounds of generation; the others are means.
+_COUNTS = ("train/episodes", "train/env_steps_taken", "train/nonfinite")
+
+
+class Collection(NamedTuple):
+    """What a learner's update needs of an iteration's responses: no pass through a network is made for nothing."""
+
+    # Rounds in which groups without spread are drawn again, at most; None: one round, and all groups are kept.
+    max_rounds: int | None = None
+    # The update is one gradient step on-policy, and its own pass has the old log-probs.
+    single_step: bool = False
+    # The update needs the reference's log-probs.
+    reference: bool = False
+    # Greatest weight of a token where weights correct the sampler; None: there are no weights.
+    importance_bound: float | None = None
+
+
+EVERYTHING_KEPT = Collection()
+
+
+class Responses(NamedTuple):
+    """N responses, groups contiguous; of length 0 where there is none."""
+
+    prompts: Array  # int32 [N, P]
+    generated: Generated
+    verified: Array  # float32 [N, R] the verifier's rewards
+    rewards: Array  # float32 [N, R] those that are learnt from
+    correct: Array  # bool [N], by the verifier
+    ended: Array  # bool [N], by the stop token
+
+
+Drawn = tuple[Responses, dict[str, Array], Array]  # responses, metrics, int32 [] tokens written
+
+
+def response_metrics(responses: Responses, broken: Bool[Array, " N"]) -> dict[str, Array]:
+    """Returns metrics of all responses of a round; `broken` is True for rewards that were not finite."""
+    length = responses.generated.length.astype(jnp.float32)
+    return {
+        "train/return": jnp.mean(jnp.sum(responses.verified, axis=1)),
+        "train/length": jnp.mean(length),
+        "train/episodes": jnp.asarray(length.shape[0], jnp.float32),
+        "train/correct": jnp.mean(responses.correct.astype(jnp.float32)),
+        "train/cut": 1.0 - jnp.mean(responses.ended.astype(jnp.float32)),
+        "train/env_steps_taken": jnp.sum(length),
+        "train/nonfinite": jnp.sum(broken).astype(jnp.float32),
+    }
+
+
+def draw_responses(learner: Any, params: Params, keys: tuple[PRNGKeyArray, PRNGKeyArray]) -> Drawn:
+    """Returns responses to fresh prompts and their rewards, metrics, and the number of tokens.
+
+    Args:
+      learner: a `TokenPolicy`.
+      keys: of the prompts, and of the responses.
+    """
+    env, repeats = learner.env, learner.group_size
+    prompts = env.prompts(keys[0], learner.config.num_responses // repeats)
+    generated = learner.respond(params, prompts, keys[1], repeats=repeats)
+    prompts = jnp.repeat(prompts, repeats, axis=0)
+    verified, correct, broken = learner.verify(prompts, generated)
+    rewards, broken, reward_metrics = training_rewards(
+        learner.reward, prompts, generated, verified, broken
+    )
+    ended = ends_with_stop(generated, env.stop)
+    responses = Responses(prompts, generated, verified, rewards, correct, ended)
+    metrics = response_metrics(responses, broken) | reward_metrics
+    return responses, metrics, jnp.sum(generated.length, dtype=jnp.int32)
+
+
+def draw_groups_with_spread(
+    draw: Callable[[Any], Drawn], keys: Any, group_size: int, max_rounds: int
+) -> Drawn:
+    """Returns as many responses as one draw has, of groups whose outcomes differ, and metrics of all that were drawn.
+
+    Rounds of drawing fill the rows from the front, and end when all are full, or after `max_rounds`. Rows that are left
+    have responses of length 0, whose steps are masked. The outcome is the sum of a response's rewards before any charge
+    for its length or KL. Under `vmap` rounds go on until the last seed is full; the others' numbers stay.
+
+    Args:
+      draw: keys to responses, metrics, number of tokens.
+      keys: a pytree of keys, from which those of each round are derived.
+
+    Returns:
+      Responses; metrics, among them `frac_zero_std`, the share of drawn groups without spread, `train/rounds` and
+      `train/groups_kept`; tokens of all rounds.
+
+    DAPO, Yu et al. 2025, sec. 3.2. https://arxiv.org/abs/2503.14476
+    """
+    shapes = jax.eval_shape(draw, keys)
+    empty, measured, tokens = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    size = empty.correct.shape[0]
+    measured |= {"frac_zero_std": jnp.zeros(())}
+
+    def unfinished(carry):
+        rounds, filled, *_ = carry
+        return (filled < size) & (rounds < max_rounds)
+
+    def one_round(carry):
+        rounds, filled, kept, measured, tokens = carry
+        found, metrics, written = draw(jax.tree.map(lambda k: jax.random.fold_in(k, rounds), keys))
+        spread = returns.groups_with_spread(jnp.sum(found.rewards, axis=1), group_size)
+        metrics |= {"frac_zero_std": 1.0 - jnp.mean(spread.astype(jnp.float32))}
+        # Beyond the last row is nowhere: of groups without spread, and of those that find no room.
+        row = jnp.where(spread, filled + jnp.cumsum(spread) - 1, size)
+        kept = jax.tree.map(lambda all_rows, x: all_rows.at[row].set(x, mode="drop"), kept, found)
+        filled = jnp.minimum(filled + jnp.sum(spread, dtype=jnp.int32), size)
+        return rounds + 1, filled, kept, jax.tree.map(jnp.add, measured, metrics), tokens + written
+
+    nothing = jnp.zeros((), jnp.int32)
+    start = (nothing, nothing, empty, measured, tokens)
+    rounds, filled, kept, measured, tokens = jax.lax.while_loop(unfinished, one_round, start)
+    metrics = {name: x if name in _COUNTS else x / rounds for name, x in measured.items()}
+    metrics |= {
+        "train/rounds": rounds.astype(jnp.float32),
+        "train/groups_kept": filled.astype(jnp.float32) / group_size,
+    }
+    return kept, metrics, tokens
+
+
+def view(
+    learner: Any, state: TokenState, responses: Responses
+) -> tuple[TokenRollout, dict[str, Array]]:
+    """Returns responses as a batch with all that the update needs to know of them, and metrics.
+
+    Passes that nothing needs are not made. Where the update is a single step on-policy, `batch.logp` is None: the
+    update's own pass has these log-probs, and the KL in the reward takes the sampler's. Without a weight of the KL
+    there is no `batch.ref_logp` and no metric `kl_reference`, unless `measure_kl` asks for it.
+    """
+    generated, env, config = responses.generated, learner.env, learner.config
+    rewards = shaped_rewards(learner.shaping, responses.rewards, generated, responses.ended)
+    batch = learner.batch(responses.prompts, generated.tokens, generated.length, rewards)
+    if generated.allowed is not None:
+        batch.obs["allowed"] = align_to_steps(generated.allowed, env.prompt_length)
+    sampled = align_to_steps(generated.logp, env.prompt_length)
+    metrics = {"kl_in_reward": state.kl_in_reward}
+    old_logp, value = old_view(learner, state.params, batch)
+    logp, weight = sampled, None
+    if old_logp is not None:
+        # The old policy's view once more, in the learner's own arithmetic: the first ratio is exactly 1.
+        logp = old_logp
+        difference = jnp.where(batch.mask, jnp.abs(sampled - logp), 0.0)
+        metrics["logp_diff_max"] = jnp.max(difference)
+    if learner.collection.importance_bound is not None:
+        weight, found = surrogates.truncated_importance_weight(
+            logp, sampled, batch.mask, learner.collection.importance_bound
+        )
+        metrics |= {f"importance/{name}": x for name, x in found._asdict().items()}
+    penalty, reference = jnp.zeros(batch.mask.shape), None
+    if learner.collection.reference or learner.shaping.kl_in_reward or config.measure_kl:
+        reference = learner.reference_logp(state.reference, batch.obs, batch.action)
+        penalty = jnp.where(batch.mask, kl.k1(logp, reference), 0.0)
+        metrics["kl_reference"] = returns.masked_mean(kl.k3(logp, reference), batch.mask)
+    if config.measure_kl:
+        exact = learner.exact_kl(state.params, state.reference, batch.obs, batch.action)
+        metrics["kl_exact"] = returns.masked_mean(exact, batch.mask)
+    batch = batch._replace(
+        logp=old_logp,
+        value=value,
+        next_value=jnp.concatenate([value[1:], value[-1:]]),
+        reward=batch.reward - state.kl_in_reward * penalty,
+        ref_logp=reference,
+        weight=weight,
+    )
+    masks_cut = learner.shaping.cut_responses == "mask"
+    loss_mask = batch.mask & responses.ended if masks_cut else batch.mask
+    rollout = TokenRollout(batch, responses.correct, jnp.sum(penalty, axis=0), loss_mask, sampled)
+    return rollout, metrics
+
+
+def old_view(
+    learner: Any, params: Params, batch: Batch
+) -> tuple[Float[Array, "T N"] | None, Float[Array, "T N"]]:
+    """Returns log-probs and values by the present policy; None for log-probs that the update's own pass has.
+
+    Weights that correct the sampler need them beforehand.
+    """
+    if learner.collection.single_step and learner.collection.importance_bound is None:
+        value = learner.network.module(params).value(*sequences(batch.obs))
+        return None, value.T
+    found = learner.evaluate(params, batch.obs, batch.action)
+    return found.logp, found.value
+
+
+def shaped_rewards(
+    shaping: RewardShaping,
+    rewards: Float[Array, "N R"],
+    generated: Generated,
+    ended: Bool[Array, " N"],
+) -> Float[Array, "N R"]:
+    """Returns the rewards, charged for length, or replaced where responses without an end are to be penalised."""
+    buffer, limit = shaping.overlong_buffer, rewards.shape[1]
+    if buffer is not None:
+        charge = soft_overlong_penalty(generated.length, limit, buffer)
+        return rewards + at_last_token(charge, generated.length, limit)
+    if shaping.cut_responses != "penalise":
+        return rewards
+    score = jnp.full(ended.shape, shaping.cut_score)
+    penalty = at_last_token(score, generated.length, limit)
+    return jnp.where(ended[:, None], rewards, penalty)
