@@ -2,7 +2,7 @@
 
     prompts -> responses -> rewards -> advantages -> update
 
-as for a robot: `agents/tokens/policy.py` has the first three, and the update is the robot's own. With `--answer DIR`
+as for a robot: `agents/tokens/collection.py` has the first three, and the update is the robot's own. With `--answer DIR`
 the policy of a run answers a prompt instead.
 """
 

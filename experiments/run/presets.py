@@ -250,6 +250,13 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("InvertedPendulum-v5", "trpo"): _POLES,
 }
 
+# Sorting by groups: 150 iterations.
+_SORT_GROUPS: dict[str, Any] = {
+    "total_steps": 806_400,
+    "num_responses": 768,
+    "entropy_coefficient": 0.01,
+}
+
 # (task, learner): the same for token tasks, of every size.
 TOKEN_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     # 120 iterations.
@@ -258,13 +265,12 @@ TOKEN_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_responses": 512,
         "entropy_coefficient": 0.01,
     },
-    # 150 iterations.
-    ("sort", "grpo"): {
-        "total_steps": 806_400,
-        "num_responses": 768,
-        "kl_coefficient": 0.02,
-        "entropy_coefficient": 0.01,
-    },
+    ("sort", "grpo"): _SORT_GROUPS | {"kl_coefficient": 0.02},
+    # GRPO's numbers, without trials of their own.
+    ("sort", "dapo"): _SORT_GROUPS,
+    ("sort", "gspo"): _SORT_GROUPS,
+    ("sort", "cispo"): _SORT_GROUPS,
+    ("sort", "reinforce++"): _SORT_GROUPS,
     # Depth counts for more than time. The bonus falls with the learning rate, so that the policy settles in the end.
     ("countdown", "grpo"): _COUNTDOWN
     | {
