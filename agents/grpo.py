@@ -17,6 +17,7 @@ transformers just as well.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -328,28 +329,7 @@ def update(
     )
     require_old_logp(batch, config.num_epochs * config.num_minibatches)
 
-    def loss(params: Params, batch: Batch, targets: Targets):
-        """Sums, for micro-batches to be added up: (loss, (its denominator, steps, metrics))."""
-        new = evaluate(params, batch.obs, batch.action)
-        old_logp = jax.lax.stop_gradient(new.logp) if batch.logp is None else batch.logp
-        each = objective.surrogate(new.logp, old_logp, targets.advantage, batch.mask)
-        if batch.weight is not None:
-            each *= batch.weight
-        # Samples come from pi_old, so this is KL(pi_old || pi).
-        measured = {"kl": kl.k3(old_logp, new.logp), "entropy": new.entropy}
-        measured |= objective.measure(new.logp, old_logp, batch.mask)
-        if batch.ref_logp is not None:
-            measured["kl_reference"] = kl.k3(new.logp, batch.ref_logp)
-        if config.kl_coefficient and batch.ref_logp is not None:
-            each += config.kl_coefficient * kl_in_loss(
-                config.kl_estimator, new.logp, batch.ref_logp, old_logp
-            )
-        if config.entropy_coefficient:
-            each -= entropy_coefficient * new.entropy
-        total, denominator = objective.aggregate(each, batch.mask)
-        metrics = {name: returns.masked_mean(x, batch.mask) for name, x in measured.items()}
-        steps = jnp.sum(batch.mask).astype(total.dtype)
-        return total, (denominator, steps, jax.tree.map(lambda x: steps * x, metrics))
+    loss = _loss(evaluate, objective, config, entropy_coefficient)
 
     def gradient_step(carry, data):
         params, opt_state = carry
@@ -377,9 +357,45 @@ def update(
         config.num_epochs,
         config.num_minibatches,
     )
-    mean = jax.tree.map(
-        lambda x: returns.masked_mean(x, taken) if skip_empty else jnp.mean(x), metrics
-    )
-    last = metrics["kl"][-1]
-    last = returns.masked_mean(last, taken[-1]) if skip_empty else jnp.mean(last)
-    return params, opt_state, mean | {"kl": last}
+
+    def mean(x: Array, taken: Array) -> Array:
+        return returns.masked_mean(x, taken) if skip_empty else jnp.mean(x)
+
+    last = {"kl": mean(metrics["kl"][-1], taken[-1])}
+    return params, opt_state, {name: mean(x, taken) for name, x in metrics.items()} | last
+
+
+def _loss(
+    evaluate: Evaluate,
+    objective: Objective,
+    config: GRPOSettings,
+    entropy_coefficient: Float[Array, ""] | float,
+) -> Callable[..., tuple[Array, tuple[Array, Array, dict[str, Array]]]]:
+    """Returns the loss of a part of a minibatch: (params, batch, targets) to sums, which add up over its parts.
+
+    These are the loss, and (its denominator, the number of steps, metrics).
+    """
+
+    def loss(params: Params, batch: Batch, targets: Targets):
+        new = evaluate(params, batch.obs, batch.action)
+        old_logp = jax.lax.stop_gradient(new.logp) if batch.logp is None else batch.logp
+        each = objective.surrogate(new.logp, old_logp, targets.advantage, batch.mask)
+        if batch.weight is not None:
+            each *= batch.weight
+        # Samples come from pi_old, so this is KL(pi_old || pi).
+        measured = {"kl": kl.k3(old_logp, new.logp), "entropy": new.entropy}
+        measured |= objective.measure(new.logp, old_logp, batch.mask)
+        if batch.ref_logp is not None:
+            measured["kl_reference"] = kl.k3(new.logp, batch.ref_logp)
+        if config.kl_coefficient and batch.ref_logp is not None:
+            each += config.kl_coefficient * kl_in_loss(
+                config.kl_estimator, new.logp, batch.ref_logp, old_logp
+            )
+        if config.entropy_coefficient:
+            each -= entropy_coefficient * new.entropy
+        total, denominator = objective.aggregate(each, batch.mask)
+        metrics = {name: returns.masked_mean(x, batch.mask) for name, x in measured.items()}
+        steps = jnp.sum(batch.mask).astype(total.dtype)
+        return total, (denominator, steps, jax.tree.map(lambda x: steps * x, metrics))
+
+    return loss

@@ -99,19 +99,17 @@ class TestDynamicSampling:
             equal(jax.tree.map(lambda x, i=i: x[i], together), run_scripted(keys[i], 20))
 
     def test_a_learner_trains_on_groups_with_spread_and_counts_every_token(self):
-        """Of three arms the reward pays for the first, and only where the prompt asks for it."""
+        """The reward of one context depends on the answer; that of the two others is the same for all."""
 
-        def pays(first, prompts, responses, lengths):
-            return jnp.where(prompts[:, -1] == first, (responses[:, 0] == first) * 1.0, 0.5)
+        def pays(context, prompts, responses, lengths):
+            return jnp.where(prompts[:, 0] == context, responses[:, 0] % 2, 0.5)
 
-        env = make_tokens("bandit-3")
-        first = int(env.solutions(env.prompts(jax.random.key(0), 1))[0, 0])
-        asked = Reward(pays, first)
-        algo = learner("dapo", "bandit-3", "exact", asked, max_rounds=3, **BANDIT)
+        algo = learner("dapo", "bandit-3", "exact", Reward(pays, 3), max_rounds=3, **BANDIT)
         state = jax.jit(algo.init)(jax.random.key(1))
         after, (rollout, metrics) = jax.jit(algo.collect)(state)
         batch = jax.tree.map(np.asarray, rollout.batch)
         kept = int(metrics["train/groups_kept"])
+        assert (batch.obs["token"][0, : 4 * kept] == 3).all()
         assert kept > 0
         scores = np.where(batch.mask, batch.reward, 0).sum(0).reshape(4, 4)
         assert (scores[:kept].max(1) > scores[:kept].min(1)).all()
