@@ -413,7 +413,7 @@ class TestPassesNobodyNeedsAreNotMade:
         assert ("kl_reference" in metrics) == has_reference
         assert (rollout.batch.ref_logp is not None) == has_reference
 
-    @pytest.mark.parametrize("name", ["ppo", "grpo", "dapo", "gspo", "cispo", "reinforce++"])
+    @pytest.mark.parametrize("name", ["ppo", "gspo", "reinforce++"])
     def test_a_single_step_takes_the_old_log_probs_from_its_own_pass(self, name):
         """The same parameters as with a pass for these."""
         bonus = {"entropy_coefficient": 0.01, "kl_in_reward": 0.05}

@@ -88,14 +88,19 @@ def hand_weights(name, algo, rollout):
     if name == "rloo":
         others = (groups.sum(1, keepdims=True) - groups) / (algo.config.group_size - 1)
         return mask * (groups - others).ravel() / tokens
+    if name == "reinforce++":
+        white = (to_go - to_go[mask > 0].mean()) / to_go[mask > 0].std(ddof=1)
+        return mask * white / tokens
     centred = groups - groups.mean(1, keepdims=True)
     if name == "dr-grpo":
         return mask * centred.ravel() / (size * algo.env.response_length)
     scaled = (centred / (groups.std(1, ddof=1, keepdims=True) + 1e-4)).ravel()
+    if name in ("dapo", "cispo"):
+        return mask * scaled / tokens
     return mask * scaled / mask.sum(0) / size
 
 
-@pytest.mark.parametrize("name", ["rejection", "reinforce", "rloo", "ppo", "grpo", "dr-grpo"])
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "sft"])
 def test_a_step_is_the_gradient_of_the_paper(name):
     """One step of plain gradient descent at rate 1, where every importance ratio is 1."""
     once = {"num_epochs": 1, "num_minibatches": 1}
@@ -250,7 +255,9 @@ class TestCutResponses:
         without = jax.tree.map(lambda x: np.asarray(x)[:, ended], (rollout.batch, targets))
         close(find(masked, targets), find(*without))
 
-    @pytest.mark.parametrize("name", ["reinforce", "rloo", "ppo", "grpo", "dr-grpo", "rejection"])
+    @pytest.mark.parametrize(
+        "name", ["reinforce", "rloo", "ppo", "grpo", "rejection", "dapo", "reinforce++"]
+    )
     def test_every_learner_can_mask_them(self, name):
         algo = learner(name, cut_responses="mask")
         state, metrics = jax.jit(lambda k: algo.step(algo.init(k)))(jax.random.key(0))
