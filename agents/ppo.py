@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -37,71 +37,8 @@ from agents.on_policy import (
     actor_critic,
     gae_targets,
 )
-from agents.settings import EntropySettings, require, require_dual_clip
+from agents.ppo_settings import PPOSettings
 from envs.base import Env
-
-
-@dataclasses.dataclass(frozen=True)
-class PPOSettings(EntropySettings):
-    """Settings of `update`, shared by control and tokens."""
-
-    num_epochs: int = 8
-    """passes over the data of one rollout"""
-    num_minibatches: int = 8
-    """parts the data is cut into, one gradient step each"""
-    micro_batches: int = 1
-    """parts of a minibatch that pass through the network one after another: less memory, the same step"""
-    gae_lambda: float = 0.95
-    """trace decay of generalised advantage estimation"""
-    objective: Literal["clip", "kl"] = "clip"
-    """clipped surrogate, or surrogate with an adaptive KL penalty"""
-    clip_ratio: float = 0.2
-    """the surrogate's clip range (clip objective)"""
-    clip_high: float | None = None
-    """its range above a ratio of 1, where that is wider (DAPO: 0.28); None: clip_ratio on both sides"""
-    dual_clip: float | None = None
-    """bound on the loss of a negative advantage, in multiples of it, 3 as a rule (clip objective); None: no bound"""
-    kl_coefficient: float = 1.0
-    """the KL penalty's coefficient at first (kl objective)"""
-    kl_target: float = 0.01
-    """KL(old || new) of each update that the coefficient is adapted to (kl objective), in nats"""
-    value_coefficient: float = 0.5
-    """weight of the value loss"""
-    clip_value: float | None = None
-    """clip range of the value loss, in normalised returns; None: not clipped"""
-    stop_kl: float | None = None
-    """an epoch is the update's last if its last minibatch, before its own gradient step, shows a KL(old || new) above
-    this, by the k3 estimate; None: never"""
-    whiten_advantages: bool = True
-    """advantages of each minibatch to mean 0 and variance 1"""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require_at_least_one("num_epochs", "num_minibatches", "micro_batches")
-        self.require_positive("clip_ratio", "kl_target", "clip_value", "stop_kl")
-        high = self.clip_ratio if self.clip_high is None else self.clip_high
-        require(
-            high >= self.clip_ratio,
-            f"clip_high must be at least clip_ratio = {self.clip_ratio:g}, got {high:g}",
-        )
-        require_dual_clip(self.dual_clip, "the upper clip range", high)
-        require(
-            self.objective == "clip" or (self.clip_high is None and self.dual_clip is None),
-            "clip_high and dual_clip belong to objective clip, which is kl",
-        )
-        self.require_not_negative("kl_coefficient", "value_coefficient")
-        self.require_share("gae_lambda")
-
-    def require_parts(self, name: str, columns: int) -> None:
-        """Raises ValueError where `columns` do not divide into minibatches and micro-batches."""
-        parts = self.micro_batches
-        cut = f"num_minibatches = {self.num_minibatches}" + (
-            f" times micro_batches = {parts}" if parts > 1 else ""
-        )
-        require(
-            columns % (self.num_minibatches * parts) == 0,
-            f"{name} = {columns} does not divide into {cut}",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +113,9 @@ def targets(batch: Batch, config: Any) -> Targets:
 
 def objective_of(config: PPOSettings) -> Objective:
     """Returns the clipped surrogate (eq. 7), or the unclipped one, to which the KL penalty is added (eq. 8)."""
-    high = config.clip_ratio if config.clip_high is None else config.clip_high
-    objective = clip_objective(config.clip_ratio, high, aggregation("token-mean"), config.dual_clip)
+    objective = clip_objective(
+        config.clip_ratio, config.upper_clip, aggregation("token-mean"), config.dual_clip
+    )
     return (
         objective
         if config.objective == "clip"
@@ -255,8 +193,7 @@ def update(
 
     Args:
       batch, targets: leaves [T, N, ...]; minibatches split N, so what lies along T stays together. `batch.logp` may be
-        None where one gradient step is made: the old log-probs are those of its own pass. `batch.weight`, where it is
-        there, multiplies the surrogate.
+        None where one gradient step is made, which has them itself; `batch.weight`, if any, multiplies the surrogate.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
       optimizer: everything but the learning rate.
       learning_rate, entropy_coefficient: of this update; the config's are those at first.

@@ -114,6 +114,11 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_clip_range(name: str, low: float, high: float) -> None:
+    """Raises ValueError, in one line, for a `clip_high` below the lower range, which is called `name`."""
+    require(high >= low, f"clip_high must be at least {name} = {low:g}, got {high:g}")
+
+
 def require_dual_clip(dual_clip: float | None, name: str, clip_high: float) -> None:
     """Raises ValueError, in one line, for a dual clip within the clip range, whose upper setting is called `name`."""
     require(

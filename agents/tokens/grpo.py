@@ -11,8 +11,9 @@ from jaxtyping import Array, PRNGKeyArray
 from agents import grpo
 from agents.batch import Targets
 from agents.groups import group_targets
+from agents.grpo_settings import GRPOSettings
 from agents.objectives import Objective
-from agents.settings import require
+from agents.settings import require, require_clip_range
 from agents.tokens.collection import Collection
 from agents.tokens.policy import TokenPolicy
 from agents.tokens.reward import Reward
@@ -21,7 +22,7 @@ from agents.tokens.settings import SurrogateConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenGRPOConfig(grpo.GRPOSettings, SurrogateConfig):
+class TokenGRPOConfig(GRPOSettings, SurrogateConfig):
     """Settings of `TokenGRPO`."""
 
     num_epochs: int = 1
@@ -42,10 +43,7 @@ class TokenGRPOConfig(grpo.GRPOSettings, SurrogateConfig):
             not self.dynamic_sampling or self.kl_in_reward_target is None,
             "dynamic_sampling leaves batches short, and kl_in_reward_target adapts to whole ones: take one",
         )
-        require(
-            self.clip_high >= self.clip_low,
-            f"clip_high must be at least clip_low = {self.clip_low:g}, got {self.clip_high:g}",
-        )
+        require_clip_range("clip_low", self.clip_low, self.clip_high)
 
 
 class TokenGRPO(TokenPolicy):

@@ -45,7 +45,7 @@ from agents.tokens.rollout import (
     response_batch,
     sequences,
 )
-from agents.tokens.settings import TokenConfig
+from agents.tokens.settings import require_task_fits
 from agents.tokens.task import TokenTask
 from agents.tokens.transformer import token_model
 
@@ -99,7 +99,7 @@ class TokenPolicy:
             f"{type(self).__name__} learns token tasks, and this environment is none",
         )
         self.shaping = config.shaping
-        self._require_task_fits(config, env)
+        require_task_fits(config, env, type(self).__name__ if self.imitates else None)
         self.config = config
         self.env = env
         self.reward = reward
@@ -112,36 +112,6 @@ class TokenPolicy:
         self.optimizer = optax.chain(
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
             optax.scale_by_adam(b2=0.99),
-        )
-
-    def _require_task_fits(self, config: TokenConfig, env: TokenTask) -> None:
-        """Raises ValueError, in one line, for settings that the task cannot have."""
-        require(
-            config.top_k is None or config.top_k <= env.vocabulary_size,
-            f"top_k = {config.top_k} is more than the vocabulary has: {env.vocabulary_size}",
-        )
-        require(
-            env.has_solutions or not self.imitates,
-            f"{type(self).__name__} imitates an expert, and the task has none: write its solution",
-        )
-        require(
-            env.has_solutions or not config.imitation_steps,
-            f"imitation_steps = {config.imitation_steps} needs an expert, and the task has none: write its solution, "
-            "or set imitation_steps to 0",
-        )
-        cut = self.shaping.cut_responses
-        require(
-            env.stop is not None or cut == "keep",
-            f"cut_responses {cut} has nothing to act on: no token ends a response of this task, all have full length",
-        )
-        buffer = self.shaping.overlong_buffer
-        require(
-            buffer is None or env.stop is not None,
-            "overlong_buffer has nothing to act on: no token ends a response of this task, all have full length",
-        )
-        require(
-            buffer is None or buffer <= env.response_length,
-            f"overlong_buffer = {buffer} is more than the greatest length: {env.response_length}",
         )
 
     def learned(self, state: TokenState) -> Params:

@@ -14,6 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 from agents import ppo
 from agents.objectives import Objective
 from agents.on_policy import gae_targets
+from agents.ppo_settings import PPOSettings
 from agents.tokens.collection import Collection
 from agents.tokens.policy import TokenPolicy
 from agents.tokens.reward import Reward
@@ -22,7 +23,7 @@ from agents.tokens.settings import SurrogateConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenPPOConfig(ppo.PPOSettings, SurrogateConfig):
+class TokenPPOConfig(PPOSettings, SurrogateConfig):
     """Settings of `TokenPPO`."""
 
     num_epochs: int = 1

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from agents.settings import require
 from agents.tokens.generation import Sampling
+from agents.tokens.task import TokenTask
 from agents.tokens.transformer import TransformerConfig
 
 CutResponses = Literal["keep", "mask", "penalise"]
@@ -179,4 +180,39 @@ def require_whole_groups(config: Any) -> None:
     require(
         config.num_responses % config.group_size == 0,
         f"num_responses = {config.num_responses} does not divide into groups of group_size = {config.group_size}",
+    )
+
+
+def require_task_fits(config: TokenConfig, env: TokenTask, imitator: str | None) -> None:
+    """Raises ValueError, in one line, for settings that the task cannot have.
+
+    Args:
+      imitator: the name of a learner whose training itself needs an expert; None: it does not.
+    """
+    require(
+        config.top_k is None or config.top_k <= env.vocabulary_size,
+        f"top_k = {config.top_k} is more than the vocabulary has: {env.vocabulary_size}",
+    )
+    require(
+        env.has_solutions or imitator is None,
+        f"{imitator} imitates an expert, and the task has none: write its solution",
+    )
+    require(
+        env.has_solutions or not config.imitation_steps,
+        f"imitation_steps = {config.imitation_steps} needs an expert, and the task has none: write its solution, "
+        "or set imitation_steps to 0",
+    )
+    cut = config.shaping.cut_responses
+    require(
+        env.stop is not None or cut == "keep",
+        f"cut_responses {cut} has nothing to act on: no token ends a response of this task, all have full length",
+    )
+    buffer = config.shaping.overlong_buffer
+    require(
+        buffer is None or env.stop is not None,
+        "overlong_buffer has nothing to act on: no token ends a response of this task, all have full length",
+    )
+    require(
+        buffer is None or buffer <= env.response_length,
+        f"overlong_buffer = {buffer} is more than the greatest length: {env.response_length}",
     )
