@@ -2,8 +2,8 @@
 
     prompts -> responses -> rewards -> advantages -> update
 
-as for a robot: `agents/tokens/collection.py` has the first three, and the update is the robot's own. With `--answer DIR`
-the policy of a run answers a prompt instead.
+as for a robot: `agents/tokens/collection.py` has the first three, and the update is the robot's own. With
+`--answer DIR` the policy of a run answers a prompt instead.
 """
 
 import sys
