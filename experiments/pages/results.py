@@ -159,10 +159,18 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes:
     lines += ["## Learning curves", "", "Median and interquartile range over seeds.", ""]
     lines += [markdown.picture(called[env], picture) for env, picture in pictures.items()]
     lines += ["", "## How they were made", ""]
-    lines += [markdown.item(by) for by in dict.fromkeys(map(_made_by, records))]
-    lines += ["- settings, evaluations and training curves of every seed: records.json", ""]
-    lines += [*markdown.code(dict.fromkeys(r["command"] for r in records)), ""]
-    return "\n".join(lines)
+    return "\n".join(lines + how_made(records))
+
+
+def how_made(records: list[Record]) -> list[str]:
+    """Returns the commands below the commit, the machine and the versions with which each of them was run."""
+    commands: dict[str, dict[str, None]] = {}
+    for r in records:
+        commands.setdefault(_made_by(r), {})[r["command"]] = None
+    lines = ["Settings, evaluations and training curves of every seed: records.json.", ""]
+    for by, made in commands.items():
+        lines += [markdown.item(by), "", *markdown.code(made), ""]
+    return lines
 
 
 def _worst_if_diverged(r: Record, value: float | None) -> float | None:

@@ -95,6 +95,14 @@ def test_the_suites_pages_are_made_of_their_records(name):
     assert ("## Against published numbers" in page) == (name in ("classic", "mujoco"))
 
 
+def test_a_command_stands_below_its_commit():
+    _, found = records.read(ROOT / "results" / "mujoco" / "records.json")
+    made = "\n".join(results.how_made(found))
+    for r in found:
+        below = made.split(f"- commit {results.short_commit(r['commit'])}; ")[1:]
+        assert any(r["command"] in part.split("- commit ")[0] for part in below)
+
+
 def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
     out, again = tmp_path / "results", tmp_path / "again"
     assert publish.publish([str(suite), "--out", str(out), "--title", "Two probes"]) == 0
@@ -111,6 +119,7 @@ def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
     made = section(page, "How they were made")
     assert "--env probe-constant --algo stub --seed 3 --seeds 2 --total-steps 40" in made
     assert f"jax {provenance()['versions']['jax']}" in made
+    assert made.count("- commit ") == 1  # one commit on one machine
     pictures = ["curves-probe-action.png", "curves-probe-constant.png"]
     assert sorted(p.name for p in out.glob("*.png")) == pictures
     assert all(f"]({picture})" in page for picture in pictures)
