@@ -47,7 +47,7 @@ class RunFlags:
     track: tracking.Kind = "none"
     """also show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases"""
     imports: ImportFlag = ()
-    """a Python file to execute first, which registers environments; may be given several times"""
+    """a Python file to execute first, which registers environments or algorithms; may be given several times"""
     trust: bool = False
     """with --resume: execute the files that the run names, even if they changed or another user began the run"""
 

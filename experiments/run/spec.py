@@ -218,10 +218,10 @@ def read_run(folder: Path, trust: bool = False) -> Spec:
     another kind, and where it names files that may not be run unless the user says so, by `trust`.
     """
     file, stored = folder / CONFIG, folders.read_config(folder)
-    spec = Spec.from_json(stored, file)
     require_trusted(folder, stored, trust)
+    execute(stored.get("imports", ()))  # the algorithm may be one that they register
+    spec = Spec.from_json(stored, file)
     inputs.require_unchanged(folder, stored)
-    execute(spec.imports)
     for line in kinds.require_options(
         stored["env_kwargs"], env_factory(spec.env, spec.domain), file
     ):

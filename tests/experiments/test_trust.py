@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,27 @@ def test_an_environment_of_an_imported_file(tmp_path, capsys):
     refused(tmp_path / "run", "another one than", tmp_path / "names.py")
     (found,) = records.record(tmp_path / "run")
     assert "--import names.py --env of-names-py" in found["command"]
+
+
+def test_an_algorithm_of_an_imported_file(tmp_path):
+    source = (
+        "import agents\nfrom tests.experiments import stub\nagents.ALGORITHMS['mine'] = stub.Stub\n"
+    )
+    (tmp_path / "mine_first.py").write_text(source)
+    flags = ["--algo", "mine", *FLAGS[2:]]
+    try:
+        assert command.main(["--import", "mine_first.py", "--env", "probe-constant", *flags]) == 0
+        for way in (
+            lambda: callable(load("run")),
+            lambda: play.play(["run"]) == 0,
+            lambda: command.main(["--resume", "run"]) == 0,
+        ):
+            # As in a new process.
+            del agents.ALGORITHMS["mine"]
+            del sys.modules[next(name for name in sys.modules if name.startswith("mine_first_"))]
+            assert way()
+    finally:
+        agents.ALGORITHMS.pop("mine", None)
 
 
 def test_the_checker_and_a_suite_take_imports(tmp_path, capsys):
