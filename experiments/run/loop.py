@@ -83,7 +83,8 @@ class Loop:
         self.progress = Progress()
         self.states: Any = None
         self.rollout_share: float | None = None
-        self.clock = time.monotonic()
+        # The programs may have been traced already, to see how much memory they need.
+        self.clock = time.monotonic() - programs.compile_s
         self.saved_at = -np.inf
         self.warned: set[str] = set()
 

@@ -68,6 +68,16 @@ def test_every_run_of_a_seed_is_the_same_however_it_is_cut(tmp_path, monkeypatch
     assert not np.array_equal(first.states.params, other.states.params)
 
 
+def test_the_wall_clock_includes_what_was_traced_before_training(tmp_path):
+    spec = stub.spec(total_steps=8)
+    folders.create(tmp_path / "a", spec.to_json())
+    algo = spec.build()
+    programs = loop.programs_of(spec, algo)
+    programs.compile_s = 1000.0
+    progress = loop.train(tmp_path / "a", spec, algo, QUIET, programs=programs).progress
+    assert progress.wall_clock_s > progress.compile_s > 1000
+
+
 def test_rows_are_those_of_the_contract(tmp_path):
     spec = stub.spec(total_steps=4 * 1003)
     train(tmp_path / "a", spec)
