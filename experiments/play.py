@@ -90,7 +90,7 @@ def play(argv: Sequence[str]) -> int:
         display.warn(spoiled)
     frame_rate(algo.env)  # raises ValueError where nothing can be shown at it
     if not record:
-        display.say(f"{spec.short_name(stored.env)} has nothing to show")
+        display.say(f"{spec.short_name(stored.env)} has nothing to show: it has no `render_fps`")
         return 0
     states, rewards = control.episode(episodes, control.typical(episodes))
     if flags.viewer:

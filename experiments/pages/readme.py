@@ -70,7 +70,7 @@ def text(kept: list[dict[str, Any]]) -> str:
     ]
     lines = table(["", *(f"`{algo}`" for algo in CONTROL)], rows, str)
     below = [
-        f"{algo} on {_short(env)} {_number(value)} (asked {_number(goal)})"
+        f"{algo} on {_short(env)} {_number(value)}{' at best' * (env in _BY_BEST)} (target {_number(goal)})"
         for env, algo, goal, value in _judged(cells)
         if value is not None and value < goal
     ]
@@ -78,11 +78,11 @@ def text(kept: list[dict[str, Any]]) -> str:
     missing = [
         f"{algo} on {_short(env)}" for env, algo, _, value in _judged(cells) if value is None
     ]
-    lines += ["", f"Below what was asked: {'; '.join(below) or 'none'}."]
-    lines += [f"Asked, and not run yet: {'; '.join(missing) or 'none'}."]
+    lines += ["", f"Below the target: {'; '.join(below) or 'none'}."]
+    lines += [f"With a target, but not run yet: {'; '.join(missing) or 'none'}."]
     if slow := _slow(cells):
         lines += [
-            "Slower on the walker than asked (10 minutes a seed, with replay 20), wall clock of a run by its seeds: "
+            "Slower on the walker than the target (10 minutes a seed, with replay 20), wall clock by seeds: "
             f"{'; '.join(slow)}."
         ]
     return "\n".join(lines)
@@ -99,7 +99,8 @@ def _beside_returns(kept, cells) -> list[str]:
     compared, *_ = literature.against(ppo)
     training = [c for c in compared if c.best.metric == "final" and c.value < c.best.value]
     return unmet + [
-        f"ppo on {_short(c.env)} {_number(c.value)} over the last 100 training episodes (asked {_number(c.best.value)})"
+        f"ppo on {_short(c.env)} {_number(c.value)} over the last 100 training episodes "
+        f"(target {_number(c.best.value)})"
         for c in training
     ]
 

@@ -59,7 +59,7 @@ def factory(name: str) -> Callable[..., Any]:
             if candidates
             else "no class in it derives from envs.base.Env or envs.tokens.Task"
         )
-        wrong = f"has no {attribute!r}" if attribute else "give its class too, FILE.py:NAME"
+        wrong = f"has no {attribute!r}" if attribute else "needs the name of a class, FILE.py:NAME"
         raise ValueError(f"{path} {wrong}: {hint}")
     target = getattr(module, attribute)
     if not callable(target):

@@ -37,8 +37,8 @@ def test_medians_goals_and_what_is_missing():
     ]
     # Hopper is judged by the highest point of its curve, and is not below; by the episodes of training it is.
     assert lines[-2] == (
-        "Below what was asked: dqn on Acrobot -85.0 (asked -80.0); "
-        "ppo on Hopper 100 over the last 100 training episodes (asked 2383)."
+        "Below the target: dqn on Acrobot -85.0 (target -80.0); "
+        "ppo on Hopper 100 over the last 100 training episodes (target 2383)."
     )
     assert "trpo on CartPole" in lines[-1]
     assert "ppo on Hopper" not in lines[-1]
@@ -46,7 +46,7 @@ def test_medians_goals_and_what_is_missing():
 
 def test_one_that_does_not_walk_is_named():
     line = text([record("walker", "dqn", 190.0, 190.0), record("walker", "sac", 206.0, 206.0)])
-    assert "Below what was asked: dqn on walker does not walk." in line
+    assert "Below the target: dqn on walker does not walk." in line
 
 
 def test_one_that_takes_too_long_is_named():

@@ -64,7 +64,7 @@ BAD = [
     ("nowhere.py:Robot", "there is no file"),
     ("robot.py:Robt", "has no 'Robt': did you mean Robot?"),
     ("robot.py:xyz", "has no 'xyz': choose from"),
-    ("robot.py", "give its class too, FILE.py:NAME"),
+    ("robot.py", "robot.py needs the name of a class, FILE.py:NAME: choose from"),
     ("beside.py:Robot", "no class in it derives from envs.base.Env"),
     ("broken.py:Robot", "broken.py, line 2: AttributeError: 'int' object has no attribute 'z'"),
     ("typo.py:Robot", "typo.py, line 1: SyntaxError"),
