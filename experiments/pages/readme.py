@@ -82,7 +82,8 @@ def text(kept: list[dict[str, Any]]) -> str:
     lines += [f"With a target, but not run yet: {'; '.join(missing) or 'none'}."]
     if slow := _slow(cells):
         lines += [
-            "Slower on the walker than the target (10 minutes a seed, with replay 20), wall clock by seeds: "
+            "Slower on the walker than the target (10 minutes a seed, with replay 20), "
+            "wall clock of a run by its seeds: "
             f"{'; '.join(slow)}."
         ]
     return "\n".join(lines)
