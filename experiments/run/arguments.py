@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def parse(
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
     }
     of_env = options.flags(env_factory(env, domain), taken, kept)
-    parts = [("run", run), ("environment", of_env.default), (algo.replace("-", "_"), config)]
+    group = re.sub(r"\W", "_", algo.replace("+", "_plus"))  # a field's name: reinforce++ is none
+    parts = [("run", run), ("environment", of_env.default), (group, config)]
     if which is not None:
         parts.insert(0, ("which", which))
     arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])

@@ -268,6 +268,7 @@ class TestState:
             square = 0.99 * square + 0.01 * clipped**2
             np.testing.assert_allclose(step["w"], clipped / np.sqrt(square + 1e-5), rtol=1e-5)
 
+    @pytest.mark.slow  # the same schedule as PPO's
     def test_entropy_bonus_falls_to_zero(self):
         def after_a_step(env_steps, **bonus):
             algo = A2C(dataclasses.replace(SMALL, **bonus), probes.RewardIsAction(continuous=True))

@@ -348,6 +348,7 @@ class TestState:
         batch, expected = look(state, was)
         np.testing.assert_allclose(batch.ref_logp, expected, atol=1e-6)
 
+    @pytest.mark.slow  # the same schedule as PPO's
     def test_entropy_bonus_falls_to_zero(self):
         """Half way through its share of the run it weighs half."""
         half = SMALL.total_steps // 2

@@ -413,7 +413,9 @@ class TestPassesNobodyNeedsAreNotMade:
         assert ("kl_reference" in metrics) == has_reference
         assert (rollout.batch.ref_logp is not None) == has_reference
 
-    @pytest.mark.parametrize("name", ["ppo", "gspo", "reinforce++"])
+    @pytest.mark.parametrize(
+        "name", ["gspo", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ppo", "reinforce++"))]
+    )
     def test_a_single_step_takes_the_old_log_probs_from_its_own_pass(self, name):
         """The same step of plain gradient descent as with a pass for these."""
         bonus = {"entropy_coefficient": 0.01, "learning_rate": 1.0, "warmup": 0.0}

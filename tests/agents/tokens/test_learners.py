@@ -31,6 +31,11 @@ SMALL = {
 }
 
 
+def slow(*values):
+    """What is run by hand: it takes the same path as another case, and seconds to compile."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def learner(name, task="sort-3", reward="process", **changes):
     algorithm = ALGORITHMS[name]
     return algorithm(algorithm.Config(**{**SMALL, **changes}), make_tokens(task, reward))
@@ -43,7 +48,13 @@ def collected(name="grpo", **changes):
     return algo, state, rollout, metrics
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sft", "ppo", "grpo", "dpo"),
+        *slow(*(name for name in ALGORITHMS if name not in ("sft", "ppo", "grpo", "dpo"))),
+    ],
+)
 def test_a_bandit_is_solved(name):
     """A context, one right arm in three: every learner finds it."""
     changes = {"num_responses": 96, "learning_rate": 0.02, "total_steps": 60 * 96}
@@ -222,7 +233,7 @@ OF_A_TASK = [
 ]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, *slow(np.inf)])
 def test_token_reward_not_finite(value):
     """Such a response earns 0 and is counted; the others are learnt from as ever."""
     algo = spoilt(learner("grpo"), value)
@@ -262,7 +273,7 @@ class TestCutResponses:
         close(find(masked, targets), find(*without))
 
     @pytest.mark.parametrize(
-        "name", ["reinforce", "rloo", "ppo", "grpo", "rejection", "dapo", "reinforce++"]
+        "name", ["rejection", "grpo", *slow("reinforce", "rloo", "ppo", "dapo", "reinforce++")]
     )
     def test_every_learner_can_mask_them(self, name):
         algo = learner(name, cut_responses="mask")
@@ -532,7 +543,7 @@ def test_steps_rise_and_fall():
     assert algo.learning_rate(jnp.asarray(2 * 6400)) == 0.0
 
 
-@pytest.mark.parametrize("name", ["ppo", "grpo"])
+@pytest.mark.parametrize("name", ["grpo", *slow("ppo")])
 def test_entropy_bonus_falls_to_zero(name):
     """Half way through the run it weighs half."""
     half = SMALL["total_steps"] // 2

@@ -163,7 +163,13 @@ def test_an_epoch_deals_every_pair_once():
     assert first.tolist() != second.tolist()
 
 
-@pytest.mark.parametrize("name", PREFERENCES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("dpo", "kto") else pytest.param(name, marks=pytest.mark.slow)
+        for name in PREFERENCES
+    ],
+)
 def test_pairs_of_weight_0_never_train(name):
     """Whatever they hold, the step is the same; and with no other there is no gradient."""
     algo, state = started(name, sft_weight=0.5)
