@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from envs.tokens.task import EOS, FIRST, SPECIAL, Task, Verdict, against
+from envs.tokens.task import EOS, FIRST, SPECIAL, Task, Verdict, judge_exact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Largest(Task):
     def verify(self, prompt, response, length) -> Verdict:
         digit = (response[0] >= FIRST) & (response[0] < FIRST + 10)
         well_formed = digit & (response[1] == EOS) & (length == 2)
-        return against(self.solution(prompt), response, length, well_formed)
+        return judge_exact(self.solution(prompt), response, length, well_formed)
 
 
 def train(iterations: int = 20):
