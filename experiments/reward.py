@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from agents.core.reward_scores import best_of_n
+from agents.tokens.grpo import TokenGRPOConfig
 from agents.tokens.pairs import Pairs
 from agents.tokens.preference import response_scores, sample_pairs
-from agents.tokens.reward import Reward
 from agents.tokens.reward_model import (
     RewardModel,
     RewardModelConfig,
@@ -70,7 +70,7 @@ class RewardFlags:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What was asked for."""
+    """The command line, read and checked."""
 
     run: RewardFlags
     config: RewardModelConfig
@@ -162,8 +162,6 @@ def read(argv: Sequence[str]) -> Order:
 
 def _policy(name: str, env: Any, run: RewardFlags) -> SFT:
     """The learner whose imitated policy writes the samples: by the settings with which GRPO would begin."""
-    from agents.tokens.grpo import TokenGRPOConfig
-
     settings = vars(presets.preset(name, "grpo", TokenGRPOConfig))
     names = {field.name for field in dataclasses.fields(SFTConfig)}
     config = SFTConfig(**{name: value for name, value in settings.items() if name in names})
@@ -241,7 +239,7 @@ def measure(
     def best(params, policy):
         prompts = jnp.repeat(env.held_out(n_key, PROMPTS), BEST_OF[-1], axis=0)
         found = learner.respond(policy, prompts, best_key)
-        proxy = Reward(model.score, params).score(params, prompts, found.tokens, found.length)
+        proxy = model.score(params, prompts, found.tokens, found.length)
         gold = response_scores(learner, prompts, found)
         proxy, gold = (x.reshape(PROMPTS, -1).T for x in (proxy, jnp.nan_to_num(gold)))
         return [jnp.mean(best_of_n(proxy, x), axis=1) for x in (gold, proxy)]

@@ -1,4 +1,4 @@
-"""How a learner's responses come about: written and scored, and drawn again where a group of them teaches nothing."""
+"""Collects a learner's responses: generated and scored, and drawn again where a group of them has no spread."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COUNTS = ("train/episodes", "train/env_steps_taken", "train/nonfinite")
 
 
 class Collection(NamedTuple):
-    """What a learner's update needs of an iteration's responses: no pass through a network is made for nothing."""
+    """The needs of a learner's update, from which follow the passes through networks that are made."""
 
     # Rounds in which groups without spread are drawn again, at most; None: one round, and all groups are kept.
     max_rounds: int | None = None

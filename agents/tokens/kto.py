@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from agents.core.preference_losses import kto_loss, kto_reference_point
 from agents.settings import require
-from agents.tokens.preference import (
-    PairLogps,
-    PreferenceConfig,
-    PreferencePolicy,
-    PreferenceState,
-    preference_step,
-)
+from agents.tokens.pairs import Pairs
+from agents.tokens.preference import PairLogps, PreferenceConfig, PreferencePolicy
+from agents.tokens.reward import Reward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,22 +43,21 @@ class KTO(PreferencePolicy):
 
     Config: ClassVar[type] = KTOConfig
 
-    def init(self, key: PRNGKeyArray) -> PreferenceState:
-        """Returns the first state, after imitation of the expert, with the set of pairs."""
-        return self.start_with_pairs(key)
+    def __init__(
+        self,
+        config: KTOConfig,
+        env: Any,
+        reward: Reward | None = None,
+        pairs: Pairs | None = None,
+    ):
+        super().__init__(config, env, partial(loss, config=config), reward, pairs, mismatched=True)
 
-    def step(
-        self, state: PreferenceState, data: None = None
-    ) -> tuple[PreferenceState, dict[str, Array]]:
-        """Returns the state after one gradient step, and its metrics."""
-        return preference_step(self, state, self.loss, mismatched=True)
 
-    def loss(self, pairs: PairLogps) -> Float[Array, " N"]:
-        """Returns the mean loss of each pair's two responses."""
-        config = self.config
-        point = kto_reference_point(pairs.mismatched, pairs.weight > 0)
-        desirable = jnp.ones(pairs.chosen.shape, bool)
-        weights = config.desirable_weight, config.undesirable_weight
-        chosen = kto_loss(pairs.chosen_ratio, desirable, point, config.beta, *weights)
-        rejected = kto_loss(pairs.rejected_ratio, ~desirable, point, config.beta, *weights)
-        return 0.5 * (chosen + rejected)
+def loss(pairs: PairLogps, config: KTOConfig) -> Float[Array, " N"]:
+    """Returns the mean loss of each pair's two responses."""
+    point = kto_reference_point(pairs.mismatched, pairs.weight > 0)
+    desirable = jnp.ones(pairs.chosen.shape, bool)
+    weights = config.desirable_weight, config.undesirable_weight
+    chosen = kto_loss(pairs.chosen_ratio, desirable, point, config.beta, *weights)
+    rejected = kto_loss(pairs.rejected_ratio, ~desirable, point, config.beta, *weights)
+    return 0.5 * (chosen + rejected)

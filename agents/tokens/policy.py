@@ -81,6 +81,7 @@ class TokenPolicy:
     """
 
     imitates: ClassVar[bool] = False  # whether training itself needs an expert
+    takes_reward: ClassVar[bool] = True  # whether there is an argument `reward`
 
     warmup_steps = 0
 

@@ -3,8 +3,9 @@
 Offline: the reference policy writes the pairs, or a file has them; epochs pass over them in new random orders. A pair's
 log-probabilities by the reference are computed once.
 
-    state = learner.start_with_pairs(key)
-    state, metrics = preference_step(learner, state, loss)   # loss: PairLogps to [N], `agents.core.preference_losses`
+    class DPO(PreferencePolicy):                   # a learner is a loss: PairLogps to [N]
+        def __init__(self, config, env, ...):
+            super().__init__(config, env, partial(loss, config=config), ...)
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class PreferenceConfig(TokenConfig):
     """Adam's step size, at first"""
     beta: float = 0.1
     """scale of log-ratios to the reference, in the loss and in the rewards of the metrics"""
-    pairs: str = "samples"
+    pairs: str = dataclasses.field(default="samples", metadata={"file": FILE_OF_PAIRS})
     """samples: two responses of the reference policy to each prompt, ranked by the reward, ties left out; expert: an
     expert's response against itself with one token changed; FILE.jsonl: one object a line, with prompt, chosen and
     rejected in the task's notation"""
@@ -93,9 +94,8 @@ class PairLogps(NamedTuple):
     chosen_length: Array  # int32
     rejected_length: Array
     weight: Array  # 0: the pair trains nothing
-    mismatched: Array | Any = (
-        None  # log-ratio of another prompt's chosen response, without gradient
-    )
+    # Log-ratio of the prompt with the next pair's chosen response, without gradient.
+    mismatched: Array | Any = None
 
     @property
     def chosen_ratio(self) -> Array:
@@ -123,15 +123,15 @@ class PreferenceState(TokenState):
     """The state of a learner from pairs: the set travels with it, so that a resumed run has the same one."""
 
     pairs: Pairs | Any
-    reference_logp: (
-        Array | Any
-    )  # float32 [2, pairs]: by the reference, of chosen and rejected responses
+    reference_logp: Array | Any  # float32 [2, pairs], of chosen and rejected responses
 
 
 class PreferencePolicy(TokenPolicy):
-    """The part of a learner that has the pairs. It calls nothing of its subclasses; they write `init` and `step`.
+    """A learner from pairs, but for its loss.
 
     Args:
+      loss: the log-probabilities of pairs to one loss each, from `agents.core.preference_losses`.
+      mismatched: also give `loss` the log-ratios of each prompt with the next pair's chosen response.
       reward: ranks samples in place of the verifier's score; None: the verifier's score.
       pairs: the set, where it comes from a file; None: it is made by the reference policy or the expert.
 
@@ -141,9 +141,18 @@ class PreferencePolicy(TokenPolicy):
     collect_only: ClassVar[None] = None  # type: ignore[assignment]  # no rollout could be timed
 
     def __init__(
-        self, config: Any, env: Any, reward: Reward | None = None, pairs: Pairs | None = None
+        self,
+        config: Any,
+        env: Any,
+        loss: Callable[[PairLogps], Float[Array, " N"]],
+        reward: Reward | None = None,
+        pairs: Pairs | None = None,
+        *,
+        mismatched: bool = False,
     ):
         super().__init__(config, env, reward=reward)
+        self.loss = loss
+        self.mismatched = mismatched
         require(
             (pairs is None) == (config.pairs in OWN_PAIRS),
             f"pairs = {config.pairs} needs the argument pairs, which is read from the file",
@@ -165,13 +174,12 @@ class PreferencePolicy(TokenPolicy):
             "them at a time: lower num_responses",
         )
 
-    def start_with_pairs(self, key: PRNGKeyArray) -> PreferenceState:
-        """Returns the first state: imitation, then the set of pairs, which follows from the key."""
+    def init(self, key: PRNGKeyArray) -> PreferenceState:
+        """Returns the first state, after imitation of the expert, with the set of pairs, which follows from the key."""
         start = self.start(key)
         pairs_key, start["key"] = jax.random.split(start["key"])
-        pairs = self.given_pairs
-        if pairs is None:
-            pairs = self.make_pairs(start["reference"], pairs_key)
+        given = self.given_pairs
+        pairs = self.make_pairs(start["reference"], pairs_key) if given is None else given
         if self.config.pairs == "samples":
             start["tokens"] = jnp.sum(pairs.lengths, dtype=jnp.int32)
         # A copy: the driver donates the state's buffers.
@@ -182,6 +190,12 @@ class PreferencePolicy(TokenPolicy):
             self.step_pairs,
         )
         return PreferenceState(pairs=pairs, reference_logp=logps.T, **start)
+
+    def step(
+        self, state: PreferenceState, data: None = None
+    ) -> tuple[PreferenceState, dict[str, Array]]:
+        """Returns the state after one gradient step, and its metrics."""
+        return preference_step(self, state)
 
     def make_pairs(self, params: Params, key: PRNGKeyArray) -> Pairs:
         """Returns `num_pairs` pairs for fresh prompts of training."""
@@ -273,22 +287,14 @@ def weighted_mean(x: Float[Array, " N"], weight: Float[Array, " N"]) -> Float[Ar
 
 
 def preference_step(
-    learner: PreferencePolicy,
-    state: PreferenceState,
-    loss: Callable[[PairLogps], Float[Array, " N"]],
-    mismatched: bool = False,
+    learner: PreferencePolicy, state: PreferenceState
 ) -> tuple[PreferenceState, dict[str, Array]]:
-    """Returns the state after one gradient step on the pairs that are due, and its metrics.
-
-    Args:
-      loss: the pairs' log-probabilities to one loss each.
-      mismatched: also give `loss` the log-ratios of each prompt with the next pair's chosen response.
-    """
+    """Returns the state after one gradient step on the pairs that are due, and its metrics."""
     config = learner.config
     index = learner.pair_indices(state)
     pairs = jax.tree.map(lambda x: x[index], state.pairs)
     reference = state.reference_logp[:, index]
-    rest = _mismatched_ratio(learner, state, pairs) if mismatched else None
+    rest = _mismatched_ratio(learner, state, pairs) if learner.mismatched else None
 
     def objective(params: Params) -> tuple[Array, tuple[Array, Array, PairLogps]]:
         chosen, rejected = learner.sequence_logps(params, pairs)
@@ -302,7 +308,7 @@ def preference_step(
             pairs.weight,
             rest,
         )
-        preference = weighted_mean(loss(logps), pairs.weight)
+        preference = weighted_mean(learner.loss(logps), pairs.weight)
         imitation = -weighted_mean(logps.chosen_mean, pairs.weight)
         return preference + config.sft_weight * imitation, (preference, imitation, logps)
 

@@ -40,6 +40,7 @@ class Rejection(TokenPolicy):
     """
 
     Config: ClassVar[type] = RejectionConfig
+    takes_reward: ClassVar[bool] = False
 
     def __init__(self, config: RejectionConfig, env: Any):
         super().__init__(config, env, group_size=config.group_size, collection=ONE_STEP)

@@ -26,6 +26,7 @@ class SFT(TokenPolicy):
 
     Config: ClassVar[type] = SFTConfig
     imitates: ClassVar[bool] = True
+    takes_reward: ClassVar[bool] = False
     collect_only: ClassVar[None] = None  # type: ignore[assignment]  # no rollout could be timed
 
     def __init__(self, config: SFTConfig, env: Any):

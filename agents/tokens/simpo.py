@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from agents.core.preference_losses import simpo_loss
 from agents.tokens.dpo import require_smoothing
-from agents.tokens.preference import (
-    PairLogps,
-    PreferenceConfig,
-    PreferencePolicy,
-    PreferenceState,
-    preference_step,
-)
+from agents.tokens.pairs import Pairs
+from agents.tokens.preference import PairLogps, PreferenceConfig, PreferencePolicy
+from agents.tokens.reward import Reward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,23 +40,22 @@ class SimPO(PreferencePolicy):
 
     Config: ClassVar[type] = SimPOConfig
 
-    def init(self, key: PRNGKeyArray) -> PreferenceState:
-        """Returns the first state, after imitation of the expert, with the set of pairs."""
-        return self.start_with_pairs(key)
+    def __init__(
+        self,
+        config: SimPOConfig,
+        env: Any,
+        reward: Reward | None = None,
+        pairs: Pairs | None = None,
+    ):
+        super().__init__(config, env, partial(loss, config=config), reward, pairs)
 
-    def step(
-        self, state: PreferenceState, data: None = None
-    ) -> tuple[PreferenceState, dict[str, Array]]:
-        """Returns the state after one gradient step, and its metrics."""
-        return preference_step(self, state, self.loss)
 
-    def loss(self, pairs: PairLogps) -> Float[Array, " N"]:
-        """Returns the loss of each pair."""
-        config = self.config
-        return simpo_loss(
-            pairs.chosen_mean,
-            pairs.rejected_mean,
-            config.beta,
-            config.gamma,
-            config.label_smoothing,
-        )
+def loss(pairs: PairLogps, config: SimPOConfig) -> Float[Array, " N"]:
+    """Returns the loss of each pair."""
+    return simpo_loss(
+        pairs.chosen_mean,
+        pairs.rejected_mean,
+        config.beta,
+        config.gamma,
+        config.label_smoothing,
+    )

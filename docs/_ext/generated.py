@@ -83,7 +83,7 @@ class Settings(_Generated):
 
 
 class Presets(_Generated):
-    """What `experiments.run.presets` changes of an algorithm's defaults, environment by environment."""
+    """Lists what `experiments.run.presets` changes of an algorithm's defaults, environment by environment."""
 
     required_arguments = 1
     option_spec = {"tokens": directives.flag}

@@ -38,7 +38,7 @@ class CellFlags(Protocol):
 
     @property
     def smoke(self) -> bool:
-        """Whether everything is tried with few steps."""
+        """True: everything is tried with few steps."""
 
 
 def plan(

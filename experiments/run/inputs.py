@@ -1,4 +1,4 @@
-"""What a token learner is given beside its settings and its task, from files that a run names: pairs and rewards.
+"""Reads the files that a run names beside its environment's: pairs and rewards of token learners.
 
 A run's config.json keeps the SHA-256 of each such file, and a resumed run refuses another content.
 """
@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 from pathlib import Path
 from typing import Any
 
-from agents.tokens.preference import FILE_OF_PAIRS, PreferenceConfig
 from experiments.run import reward_models, rewards
 from experiments.run.pair_files import read_pairs
 
 
 def with_absolute_paths(config: Any) -> Any:
     """Returns settings that name the same files from any folder."""
-    if isinstance(config, PreferenceConfig) and config.pairs.endswith(FILE_OF_PAIRS):
-        return dataclasses.replace(config, pairs=str(Path(config.pairs).absolute()))
-    return config
+    paths = {name: str(path.absolute()) for name, path in _files(config).items()}
+    return dataclasses.replace(config, **paths)
 
 
-def given(spec: Any, env: Any, kind: type) -> dict[str, Any]:
+def given(spec: Any, env: Any, kind: Any) -> dict[str, Any]:
     """Returns further arguments of a learner, read from files. Raises OSError and ValueError with one line.
 
     Args:
@@ -31,10 +28,10 @@ def given(spec: Any, env: Any, kind: type) -> dict[str, Any]:
       kind: the learner's class.
     """
     found: dict[str, Any] = {}
-    for file in _pair_files(spec):
-        found["pairs"] = read_pairs(file, env)
+    for name, file in _files(spec.config).items():
+        found[name] = read_pairs(file, env)
     if spec.reward is not None:
-        if "reward" not in inspect.signature(kind).parameters:
+        if not kind.takes_reward:
             raise ValueError(
                 f"--reward {spec.reward} is nothing to {spec.algo}, which learns from no reward"
             )
@@ -44,7 +41,7 @@ def given(spec: Any, env: Any, kind: type) -> dict[str, Any]:
 
 def record(spec: Any) -> dict[str, Any]:
     """Returns what config.json keeps besides: the hash of each file and each reward model that is read."""
-    paths = [*_pair_files(spec), *rewards.model_folders(spec.reward)]
+    paths = [*_files(spec.config).values(), *rewards.model_folders(spec.reward)]
     hashes = {str(path): _hash(path) for path in paths}
     return {"inputs": hashes} if hashes else {}
 
@@ -64,15 +61,18 @@ def require_unchanged(folder: Path, config: dict[str, Any]) -> None:
             raise ValueError(f"{folder} reads {name}, which has changed since the run began")
 
 
-def _pair_files(spec: Any) -> list[Path]:
-    config = spec.config
-    if isinstance(config, PreferenceConfig) and config.pairs.endswith(FILE_OF_PAIRS):
-        return [Path(config.pairs)]
-    return []
+def _files(config: Any) -> dict[str, Path]:
+    """Returns the files that settings name, by field: a field's metadata has the ending by which a file is known."""
+    values = {
+        field.name: (getattr(config, field.name), field.metadata["file"])
+        for field in dataclasses.fields(config)
+        if "file" in field.metadata
+    }
+    return {name: Path(value) for name, (value, ending) in values.items() if value.endswith(ending)}
 
 
 def _hash(path: Path) -> str:
-    """Of a file, or of a reward model's folder. Raises OSError where it is not there."""
+    """Returns the SHA-256 of a file or of a reward model's folder. Raises OSError where it is not there."""
     if path.is_dir():
         return reward_models.digest(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -17,19 +17,8 @@ from agents.tokens.collection import Responses, draw_groups_with_spread
 from agents.tokens.generation import Generated, log_probs
 from agents.tokens.reward import Reward
 from envs.tokens import make_tokens
+from tests.agents.tokens.small import SMALL
 
-SMALL = {
-    "total_steps": 10_000,
-    "num_responses": 16,
-    "imitation_steps": 3,
-    "imitation_responses": 16,
-    "imitation_learning_rate": 0.02,
-    "layers": 1,
-    "width": 16,
-    "heads": 2,
-    "kv_heads": 1,
-    "mlp_width": 16,
-}
 BANDIT = {"imitation_steps": 0, "group_size": 4, "warmup": 0.0, "learning_rate": 0.02}
 
 

@@ -15,24 +15,13 @@ from agents.groups import group_targets, leave_one_out_targets
 from agents.tokens.generation import log_probs
 from envs import probes
 from envs.tokens import make_tokens
+from tests.agents.tokens.small import SMALL
 
 ALGORITHMS = agents.TOKEN_ALGORITHMS
-SMALL = {
-    "total_steps": 10_000,
-    "num_responses": 16,
-    "imitation_steps": 3,
-    "imitation_responses": 16,
-    "imitation_learning_rate": 0.02,
-    "layers": 1,
-    "width": 16,
-    "heads": 2,
-    "kv_heads": 1,
-    "mlp_width": 16,
-}
 
 
 def slow(*values):
-    """What is run by hand: it takes the same path as another case, and seconds to compile."""
+    """Marks cases for runs by hand: each takes the same path as another case, and seconds to compile."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
