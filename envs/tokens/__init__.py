@@ -68,8 +68,8 @@ def make_tokens(task: str | Task, reward: RewardKind = "exact", split: Split = "
 
     Args:
       task: its name, or the task itself.
-      reward: exact (1 if right), process (credit for each token), or rule (-1, 0.2 or 1: form wrong, answer wrong,
-        right).
+      reward: exact (1 if right), process (credit for each token up to the first wrong one), share (of tokens that are
+        right, also behind a wrong one), or rule (-1, 0.2 or 1: form wrong, answer wrong, right).
       split: where episodes take their prompts from, train or held-out.
 
     Raises ValueError for any others, and for a task with too few prompts to hold some out.

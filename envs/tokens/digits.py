@@ -165,7 +165,8 @@ class Bandit(Task):
         """Correct if the token is the context's arm, well formed if it is any arm."""
         is_arm = response[0] >= FIRST + self.arms
         right = response == self.solution(prompt)
-        return Verdict(right[0], is_arm, right.astype(jnp.float32))
+        credit = right.astype(jnp.float32)
+        return Verdict(right[0], is_arm, credit, credit)
 
 
 def _formed(response, length):

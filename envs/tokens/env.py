@@ -29,7 +29,8 @@ class TokenEnv(Env[TokenState]):
     take whole responses at once (`prompts`, `score`), which comes to the same.
 
     A response without an end that reaches its greatest length is terminated, not truncated: the limit is part of the
-    task. `info` tells `correct` and `cut`. Raises ValueError for an unknown kind of reward, or split.
+    task. `info` tells `correct` and `cut`. Raises ValueError for an unknown kind of reward, or split, and for reward
+    share of a task with several right answers.
     """
 
     task: Task = static()
@@ -45,6 +46,8 @@ class TokenEnv(Env[TokenState]):
             if value not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        if self.reward_kind == "share":
+            self._require_share()
         object.__setattr__(self, "max_episode_steps", self.task.response_length)
 
     @property
@@ -74,9 +77,9 @@ class TokenEnv(Env[TokenState]):
         return state.sequence
 
     def reward(self, state: TokenState, action: Array, next_state: TokenState) -> Float[Array, ""]:
-        """The token's reward, see `token_rewards`; of kinds other than "process" the last token has it all."""
+        """The token's reward, see `token_rewards`; of kinds "exact" and "rule" the last token has it all."""
         rewards = token_rewards(self.reward_kind, self._verdict(next_state), next_state.length)
-        known = self.terminal(next_state) | (self.reward_kind == "process")
+        known = self.terminal(next_state) | (self.reward_kind in ("process", "share"))
         return jnp.where(known, rewards[next_state.length - 1], 0.0)
 
     def terminal(self, state: TokenState) -> Bool[Array, ""]:
@@ -172,6 +175,14 @@ class TokenEnv(Env[TokenState]):
                 f"a response has 1 to {most} tokens, and nothing follows the stop token; got {len(ids)}: {text!r}"
             )
         return np.array(ids + [PAD] * (self.response_length - len(ids)), np.int32), len(ids)
+
+    def _require_share(self) -> None:
+        shapes = [
+            jax.ShapeDtypeStruct(shape, jnp.int32)
+            for shape in ((self.task.prompt_length,), (self.task.response_length,), ())
+        ]
+        verdict = jax.eval_shape(self.task.verify, *shapes)
+        jax.eval_shape(lambda v, n: token_rewards("share", v, n), verdict, shapes[-1])
 
     def _verdict(self, state: TokenState) -> tasks.Verdict:
         prompt, response = jnp.split(state.sequence, [self.prompt_length])

@@ -21,7 +21,7 @@ HELD_OUT = 8  # one question in so many is held out
 _SAMPLES = 1024  # prompts that a look at the splits takes
 
 Split = Literal["train", "held-out"]
-RewardKind = Literal["exact", "process", "rule"]
+RewardKind = Literal["exact", "process", "share", "rule"]
 
 
 class Verdict(NamedTuple):
@@ -30,6 +30,9 @@ class Verdict(NamedTuple):
     correct: Any  # bool []: right, and ended in time
     well_formed: Any  # bool []: of the right form, whatever the answer
     credit: Any  # float32 [R]: what each token earns, known when it is written; those of a right response add up to 1
+    # float32 [R]: the same for each token that is right, whatever stands before it; None: there are several right
+    # answers, and no token is right by itself
+    share: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +129,21 @@ def in_split(task: Task, prompt: Int[Array, "*batch P"], split: Split) -> Bool[A
 def token_rewards(kind: RewardKind, verdict: Verdict, length: Int[Array, ""]) -> Float[Array, " R"]:
     """The reward of each token of a finished response.
 
-    "exact": 1 with the last token if the response is correct. "process": each token's credit. "rule": with the last
-    token, -1 where the form is wrong, 0.2 where only the answer is, 1 where all is right.
+    "exact": 1 with the last token if the response is correct. "process": each token's credit. "share": each token that
+    is right earns its part of 1, also behind a wrong one. "rule": with the last token, -1 where the form is wrong, 0.2
+    where only the answer is, 1 where all is right.
+
+    Raises ValueError for "share" where the task has several right answers.
     """
     place = jnp.arange(verdict.credit.shape[0])
     if kind == "process":
         return jnp.where(place < length, verdict.credit, 0.0)
+    if kind == "share":
+        if verdict.share is None:
+            raise ValueError(
+                "reward share needs a task with one right answer, token by token: take exact, process or rule"
+            )
+        return jnp.where(place < length, verdict.share, 0.0)
     if kind == "exact":
         score = jnp.where(verdict.correct, 1.0, 0.0)
     else:
@@ -182,7 +194,7 @@ def judge_exact(
     right = (response == expected) & written & (expected != PAD)
     prefix = jnp.cumprod(right.astype(jnp.int32))
     correct = (length == size) & (jnp.sum(prefix) == size)
-    return Verdict(correct, well_formed, prefix / size)
+    return Verdict(correct, well_formed, prefix / size, right / size)
 
 
 def judge_outcome(

@@ -4,21 +4,21 @@
     python -m experiments.studies bandit --out DIR
     python -m experiments.studies variance --quick
     python -m experiments.studies kl
+    python -m experiments.studies alignment --figures 1 6
 
-The page shows every study whose numbers are in the folder.
+The page shows every study whose numbers are in the folder. Alignment has a folder and a page of its own, and is
+computed part by part: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import tyro
 
 from experiments.console import outputs
@@ -30,12 +30,15 @@ from experiments.pages import markdown
 from experiments.run import folders, schema
 from experiments.run.provenance import provenance
 from experiments.studies import bandit, cliff, kl, variance
+from experiments.studies.alignment import command as alignment
+from experiments.studies.numbers import compact, rounded
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}
 OUT, QUICK_OUT = Path("results/studies"), folders.RUNS / "studies-quick"
+ALIGNMENT = "alignment"
+ALIGNMENT_OUT, ALIGNMENT_QUICK_OUT = Path("results/alignment"), folders.RUNS / "alignment-quick"
 _BEGIN, _COMMAND = "# Studies\n", "python -m experiments.studies"
 _RECORD = schema.Table({"command": schema.TEXT, "numbers": schema.Table({})})
-_DIGITS = 4  # of the numbers on disk: more than a picture shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +46,16 @@ class StudyFlags:
     """Flags of `python -m experiments.studies`."""
 
     name: tyro.conf.Positional[str | None] = None
-    """the study: cliff, bandit, variance or kl"""
+    """the study: cliff, bandit, variance, kl or alignment"""
     out: Path | None = None
-    """where figure, numbers and page go; None: results/studies, or results/runs/studies-quick"""
+    """where figure, numbers and page go; None: results/studies, or results/runs/studies-quick; for alignment
+    results/alignment, or results/runs/alignment-quick"""
     quick: bool = False
     """much smaller, to see that it works; its numbers mean little"""
+    figures: tuple[str, ...] = ()
+    """of alignment: these alone, 1 to 9; none given: all"""
+    fresh: bool = False
+    """of alignment: computes numbers again that are there already"""
 
 
 def main() -> None:
@@ -57,7 +65,16 @@ def main() -> None:
 def studies(argv: Sequence[str]) -> int:
     """Raises ValueError for bad input."""
     flags = parse_flags(StudyFlags, argv, StudyFlags(), "Runs one study.")
+    if flags.name == ALIGNMENT:
+        folder = flags.out or (ALIGNMENT_QUICK_OUT if flags.quick else ALIGNMENT_OUT)
+        say = Display().say
+        alignment.run(flags.figures, folder, quick=flags.quick, fresh=flags.fresh, say=say)
+        return 0
     study = _study(flags.name)
+    if flags.figures or flags.fresh:
+        raise ValueError(
+            f"--figures and --fresh belong to {ALIGNMENT}, and the study is {flags.name}"
+        )
     out = flags.out or (QUICK_OUT if flags.quick else OUT)
     figure, json_file = f"{flags.name}.png", f"{flags.name}.json"
     ours = {outputs.PAGE: is_page, json_file: _is_numbers}
@@ -115,35 +132,12 @@ def _is_numbers(text: str) -> bool:
     return text.startswith(f'{{\n "command": "{_COMMAND}')
 
 
-def compact(record: dict[str, Any]) -> str:
-    """Returns JSON with a line for each list of numbers."""
-    return _json(record, 0) + "\n"
-
-
-def rounded(x: Any) -> Any:
-    """Arrays as lists, and floats to a few significant digits."""
-    if isinstance(x, dict):
-        return {k: rounded(v) for k, v in x.items()}
-    x = x if isinstance(x, list) else np.asarray(x).tolist()
-    if isinstance(x, list):
-        return [rounded(v) for v in x]
-    return float(f"{x:.{_DIGITS}g}") if isinstance(x, float) else x
-
-
-def _json(x: Any, depth: int) -> str:
-    if not isinstance(x, dict):
-        return json.dumps(x)
-    margin = " " * depth
-    lines = [f"{margin} {json.dumps(k)}: {_json(v, depth + 1)}" for k, v in x.items()]
-    return "{\n" + ",\n".join(lines) + f"\n{margin}}}"
-
-
 def _study(name: str | None) -> ModuleType:
-    known = ", ".join(STUDIES)
+    known = [*STUDIES, ALIGNMENT]
     if name is None:
-        raise ValueError(f"which study? choose from {known}")
+        raise ValueError(f"which study? choose from {', '.join(known)}")
     if name not in STUDIES:
-        raise ValueError(f"unknown study {name!r}: {suggestion(name, STUDIES)}")
+        raise ValueError(f"unknown study {name!r}: {suggestion(name, known)}")
     return STUDIES[name]
 
 

@@ -208,7 +208,7 @@ def _random(env: TokenEnv) -> None:
     if verdict.correct.all():
         raise Note("every random response is correct: there is nothing to learn")
     rewards = jax.vmap(lambda v, n: token_rewards(env.reward_kind, v, n))(
-        Verdict(*map(jnp.asarray, verdict)), length
+        jax.tree.map(jnp.asarray, verdict), length
     )
     if not task.has_solution and np.ptp(np.sum(rewards, axis=1)) == 0:
         raise Note(
@@ -239,7 +239,7 @@ def solved(task: Task) -> np.ndarray:
 def judged(task: Task, prompts: np.ndarray, responses: np.ndarray, length: np.ndarray) -> Verdict:
     """Returns the task's verdicts on responses to prompts."""
     verdict = _verifier(task)(prompts, responses, length)
-    return Verdict(*(np.asarray(x) for x in verdict))
+    return jax.tree.map(np.asarray, verdict)
 
 
 @functools.lru_cache(4)

@@ -20,7 +20,16 @@ from envs.tokens import (
 )
 from envs.tokens.countdown import Countdown
 from envs.tokens.digits import Sort
-from envs.tokens.task import EOS, PAD, Verdict, decode, in_split, prompts, token_rewards
+from envs.tokens.task import (
+    EOS,
+    PAD,
+    Verdict,
+    decode,
+    in_split,
+    judge_exact,
+    prompts,
+    token_rewards,
+)
 
 NAMES = [
     "sort",
@@ -290,6 +299,8 @@ def test_rewards_by_hand():
     verdict = Verdict(jnp.array(True), jnp.array(True), jnp.array([0.25, 0.25, 0.5, 0.0]))
     assert token_rewards("exact", verdict, jnp.int32(3)).tolist() == [0, 0, 1, 0]
     assert token_rewards("process", verdict, jnp.int32(2)).tolist() == [0.25, 0.25, 0, 0]
+    with pytest.raises(ValueError, match="share needs a task with one right answer"):
+        token_rewards("share", verdict, jnp.int32(3))
     wrong = verdict._replace(correct=jnp.array(False))
     np.testing.assert_allclose(token_rewards("rule", wrong, jnp.int32(2)), [0, 0.2, 0, 0])
     formless = wrong._replace(well_formed=jnp.array(False))
@@ -297,7 +308,19 @@ def test_rewards_by_hand():
     assert token_rewards("exact", formless, jnp.int32(4)).tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("kind", ["exact", "process", "rule"])
+def test_share_counts_right_tokens_behind_a_wrong_one():
+    expected = jnp.array([3, 4, 5, 6, EOS])
+    response = jnp.array([3, 9, 5, 6, EOS])
+    verdict = judge_exact(expected, response, jnp.int32(5), jnp.array(True))
+    np.testing.assert_allclose(
+        token_rewards("share", verdict, jnp.int32(5)), [0.2, 0, 0.2, 0.2, 0.2]
+    )
+    np.testing.assert_allclose(token_rewards("process", verdict, jnp.int32(5)), [0.2, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match="share needs a task with one right answer"):
+        make_tokens("countdown", "share")
+
+
+@pytest.mark.parametrize("kind", ["exact", "process", "share", "rule"])
 def test_token_by_token_it_is_worth_the_same(kind):
     """The environment stepped with whole responses, right ones and spoilt ones, pays what `score` says."""
     env = make_tokens("sort-3", kind)

@@ -1,0 +1,90 @@
+"""Sizes of the alignment study."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from envs.tokens import TokenEnv
+from envs.tokens.digits import Sort
+from envs.tokens.task import RewardKind
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of all experiments; a cell of numbers is computed anew where they have changed."""
+
+    digits: int = 6
+    """digits to be sorted"""
+    seeds: int = 3
+    """policies, each with sets of pairs and reward models of its own; computed side by side"""
+    imitation_steps: int = 30
+    """gradient steps of the policy that everything begins with"""
+    width: int = 64
+    """numbers that represent a token, in policies and reward models"""
+    mlp_width: int = 192
+    """units of each block's SwiGLU"""
+    heads: int = 8
+    """attention heads"""
+    pairs: int = 4096
+    """pairs of a reward model, where the experiment is not about their number"""
+    few_pairs: int = 1024
+    """the same, for a model that is easier to fool"""
+    model_steps: int = 400
+    """gradient steps of a reward model, 64 pairs each"""
+    step_pairs: int = 64
+    """pairs of a gradient step"""
+    responses: int = 256
+    """responses of an iteration of reinforcement learning"""
+    marks: tuple[int, ...] = (0, 4, 8, 12, 16, 20, 30, 40, 60, 80, 100, 120)
+    """iterations after which a policy is measured; the last one ends the training"""
+    prompts: int = 512
+    """held-out prompts of a measurement, one sample each"""
+    best_of: int = 256
+    """samples of each prompt for best-of-n"""
+    best_prompts: int = 64
+    """held-out prompts for best-of-n"""
+    offline_pairs: int = 2048
+    """pairs of the learners from pairs, in the comparison of their losses"""
+    offline_marks: tuple[int, ...] = (0, 5, 10, 20, 40, 60, 80, 100, 130, 160, 200)
+    """gradient steps after which they are measured; the last one ends the training"""
+    family_responses: int = 256
+    """responses of an iteration, for the table of learners"""
+    family_iterations: int = 150
+    """iterations of each learner in the table; of one that draws groups again, as many as have that many tokens"""
+    family_prompts: int = 256
+    """held-out prompts of the table's evaluation, eight samples each"""
+
+    @property
+    def iterations(self) -> int:
+        """Returns the iterations of a training by reinforcement."""
+        return self.marks[-1]
+
+    def env(self, reward: RewardKind = "share") -> TokenEnv:
+        """Returns the task; gold is the share of positions that are right."""
+        # Not by `make_tokens`, which looks at the splits: environments are made while programs are traced.
+        return TokenEnv(Sort(self.digits), reward)
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    digits=3,
+    seeds=2,
+    imitation_steps=2,
+    width=16,
+    mlp_width=16,
+    heads=2,
+    pairs=32,
+    few_pairs=16,
+    model_steps=4,
+    step_pairs=8,
+    responses=16,
+    marks=(0, 1, 2),
+    prompts=8,
+    best_of=8,
+    best_prompts=4,
+    offline_pairs=16,
+    offline_marks=(0, 1, 2),
+    family_responses=16,
+    family_iterations=2,
+    family_prompts=8,
+)
