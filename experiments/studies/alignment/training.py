@@ -14,6 +14,7 @@ from jaxtyping import Array
 from agents.tokens.grpo import TokenGRPO, TokenGRPOConfig
 from agents.tokens.policy import TokenPolicy
 from agents.tokens.reward import Reward
+from envs.tokens.task import RewardKind
 from experiments.studies.alignment.policies import (
     begin,
     config_of,
@@ -108,7 +109,8 @@ def learn_from(
     say: Say,
     *,
     kl_weight: float = 0.0,
-    reward_kind: Any = "share",
+    reward_kind: RewardKind = "share",
+    measured: Callable[..., dict[str, Any]] = measure,
 ) -> tuple[Any, Curves]:
     """Returns states and curves of GRPO on a reward.
 
@@ -116,6 +118,7 @@ def learn_from(
       score: of a `Reward`; None: the task's own, of kind `reward_kind`.
       params: the reward's parameters, leaves [seeds, ...].
       kl_weight: weight of the KL to the reference that is taken off the rewards.
+      measured: as of `train`.
     """
     config = config_of(
         TokenGRPOConfig,
@@ -134,7 +137,7 @@ def learn_from(
         return states.replace(kl_in_reward=jnp.full(sizes.seeds, kl_weight, jnp.float32))
 
     given = jnp.zeros(sizes.seeds) if score is None else params
-    return train(make, given, sizes, sizes.marks, say, change=weigh)
+    return train(make, given, sizes, sizes.marks, say, change=weigh, measured=measured)
 
 
 def shown(means: dict[str, Any]) -> str:
