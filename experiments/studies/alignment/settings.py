@@ -29,27 +29,27 @@ class Sizes:
     """pairs of a reward model, where the experiment is not about their number"""
     few_pairs: int = 1024
     """the same, for a model that is easier to fool"""
-    model_steps: int = 400
+    model_steps: int = 300
     """gradient steps of a reward model, 64 pairs each"""
     step_pairs: int = 64
     """pairs of a gradient step"""
-    responses: int = 256
+    responses: int = 192
     """responses of an iteration of reinforcement learning"""
-    marks: tuple[int, ...] = (0, 4, 8, 12, 16, 20, 30, 40, 60, 80, 100, 120)
+    marks: tuple[int, ...] = (0, 5, 10, 15, 20, 30, 40, 60, 80, 100)
     """iterations after which a policy is measured; the last one ends the training"""
-    prompts: int = 512
+    prompts: int = 256
     """held-out prompts of a measurement, one sample each"""
     best_of: int = 256
     """samples of each prompt for best-of-n"""
-    best_prompts: int = 64
+    best_prompts: int = 48
     """held-out prompts for best-of-n"""
     offline_pairs: int = 2048
     """pairs of the learners from pairs, in the comparison of their losses"""
-    offline_marks: tuple[int, ...] = (0, 5, 10, 20, 40, 60, 80, 100, 130, 160, 200)
+    offline_marks: tuple[int, ...] = (0, 5, 10, 20, 40, 60, 90, 120, 150)
     """gradient steps after which they are measured; the last one ends the training"""
-    family_responses: int = 256
+    family_responses: int = 192
     """responses of an iteration, for the table of learners"""
-    family_iterations: int = 150
+    family_iterations: int = 120
     """iterations of each learner in the table; of one that draws groups again, as many as have that many tokens"""
     family_prompts: int = 256
     """held-out prompts of the table's evaluation, eight samples each"""
