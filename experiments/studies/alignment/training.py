@@ -125,6 +125,7 @@ def learn_from(
         sizes,
         num_responses=sizes.responses,
         total_steps=sizes.iterations * sizes.responses * (sizes.digits + 1),
+        learning_rate=sizes.learning_rate,
         learning_rate_schedule="constant",
         kl_in_reward=1.0,  # the state has the weight, so that one program serves all weights
     )
