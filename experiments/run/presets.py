@@ -268,7 +268,9 @@ TOKEN_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("sort", "grpo"): _SORT_GROUPS | {"kl_coefficient": 0.02},
     # GRPO's numbers, without trials of their own.
     ("sort", "dapo"): _SORT_GROUPS,
-    ("sort", "gspo"): _SORT_GROUPS,
+    # The paper's clip range is for responses of thousands of tokens: a mean over seven varies far more. The study of
+    # alignment (results/alignment) has both.
+    ("sort", "gspo"): _SORT_GROUPS | {"clip_low": 0.03, "clip_high": 0.04},
     ("sort", "cispo"): _SORT_GROUPS,
     ("sort", "reinforce++"): _SORT_GROUPS,
     # Depth counts for more than time. The bonus falls with the learning rate, so that the policy settles in the end.
