@@ -18,6 +18,8 @@ class Experiment(NamedTuple):
 
     name: str
     cells: Mapping[str, Cell]
+    sizes: tuple[str, ...]
+    """fields of `Sizes`, beside the common ones, whose change makes the numbers obsolete"""
 
 
 class Figure(NamedTuple):

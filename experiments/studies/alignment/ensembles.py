@@ -18,7 +18,7 @@ from experiments.studies import figures
 from experiments.studies.alignment import curves, overoptimisation
 from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import best_by, trained
-from experiments.studies.alignment.settings import Sizes
+from experiments.studies.alignment.settings import BEST, LEARNT, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
 
 MEMBERS = 4
@@ -44,7 +44,11 @@ def _cell(sizes: Sizes, say: Say, how: Agreement) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = Experiment("ensembles", {name: partial(_cell, how=how) for name, how in _HOW.items()})
+EXPERIMENT = Experiment(
+    "ensembles",
+    {name: partial(_cell, how=how) for name, how in _HOW.items()},
+    MODELS + BEST + LEARNT,
+)
 
 
 def _cells(numbers: dict[str, dict[str, Any]]) -> dict[str, Any]:

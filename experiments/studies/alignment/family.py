@@ -94,6 +94,7 @@ EXPERIMENT = Experiment(
         )
         for low, high in GSPO_CLIPS
     },
+    ("family_responses", "family_iterations", "family_prompts"),
 )
 
 

@@ -91,7 +91,7 @@ def trained(
         aggregate="last" if kind == "outcome" else "min",
         num_pairs=pairs,
         step_pairs=sizes.step_pairs,
-        num_epochs=max(1, sizes.model_steps * sizes.step_pairs // pairs),
+        num_epochs=max(1, min(sizes.model_epochs, sizes.model_steps * sizes.step_pairs // pairs)),
         from_policy=from_policy,
         width=width or sizes.width,
         mlp_width=3 * width if width else sizes.mlp_width,

@@ -21,7 +21,7 @@ SHOWN = ("0", "0.05")  # weights of the KL in RLHF
 
 
 def _cell(sizes: Sizes, say: Say, beta: float) -> dict[str, Any]:
-    steps = sizes.model_steps
+    steps = sizes.model_steps // 2
     marks = sorted({round(steps * share) for share in (0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)})
     _, learnt = train(
         lambda own: pair_losses.dpo(sizes, own, steps, beta=beta),
@@ -35,7 +35,11 @@ def _cell(sizes: Sizes, say: Say, beta: float) -> dict[str, Any]:
     return {"learnt": learnt}
 
 
-EXPERIMENT = Experiment("offline", {f"{beta:g}": partial(_cell, beta=beta) for beta in BETAS})
+EXPERIMENT = Experiment(
+    "offline",
+    {f"{beta:g}": partial(_cell, beta=beta) for beta in BETAS},
+    ("pairs", "model_steps"),
+)
 
 
 def _lines(numbers: dict[str, dict[str, Any]]) -> dict[str, tuple[dict[str, Any], float]]:

@@ -18,7 +18,7 @@ from experiments.studies.alignment import curves
 from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import Trained, best_by, trained
 from experiments.studies.alignment.policies import gold_of, measure, over_seeds
-from experiments.studies.alignment.settings import Sizes
+from experiments.studies.alignment.settings import BEST, LEARNT, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
 
 _VICTIMS = 3  # prompts whose answers are kept
@@ -65,6 +65,7 @@ def _cell(pairs_of: Any) -> Any:
 EXPERIMENT = Experiment(
     "overoptimisation",
     {"many": _cell(lambda sizes: sizes.pairs), "few": _cell(lambda sizes: sizes.few_pairs)},
+    MODELS + BEST + LEARNT,
 )
 
 

@@ -173,7 +173,9 @@ def _cell(sizes: Sizes, say: Say, make: Make) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    "pair-losses", {name: partial(_cell, make=make) for name, make in LEARNERS.items()}
+    "pair-losses",
+    {name: partial(_cell, make=make) for name, make in LEARNERS.items()},
+    ("offline_pairs", "offline_marks"),
 )
 
 

@@ -13,7 +13,7 @@ from experiments.studies import figures
 from experiments.studies.alignment import curves, overoptimisation
 from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import trained
-from experiments.studies.alignment.settings import Sizes
+from experiments.studies.alignment.settings import LEARNT, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
 
 WEIGHTS = (0.02, 0.05, 0.15)
@@ -26,7 +26,9 @@ def _cell(sizes: Sizes, say: Say, weight: float) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    "penalties", {f"{weight:g}": partial(_cell, weight=weight) for weight in WEIGHTS}
+    "penalties",
+    {f"{weight:g}": partial(_cell, weight=weight) for weight in WEIGHTS},
+    MODELS + LEARNT,
 )
 
 

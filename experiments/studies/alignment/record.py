@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from experiments.console import outputs
 from experiments.run import folders, schema
 from experiments.run.provenance import provenance
 from experiments.studies.alignment.cells import Experiment
-from experiments.studies.alignment.settings import Sizes
+from experiments.studies.alignment.settings import COMMON, Sizes
 from experiments.studies.numbers import compact, rounded
 
 FILE = "numbers.json"
@@ -68,11 +67,12 @@ def compute(
     Args:
       fresh: also those that are there; without it those of other sizes are computed anew.
     """
-    settings = folders.plain(dataclasses.asdict(sizes))
+    names = (*COMMON, *experiment.sizes)
+    settings = folders.plain({name: getattr(sizes, name) for name in names})
     for name, cell in experiment.cells.items():
         key = f"{experiment.name}/{name}"
         old = stored(out).get(key)
-        if old is not None and old["sizes"] == settings and not fresh:
+        if old is not None and _same(old["sizes"], settings) and not fresh:
             say(f"{key}: kept, of commit {old['commit']}")
             continue
         say(f"{key}: begins")
@@ -86,6 +86,10 @@ def compute(
             "numbers": numbers,
         }
         save(out, {**stored(out), key: folders.plain(rounded_numbers(record))})
+
+
+def _same(old: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    return all(name in old and old[name] == x for name, x in settings.items())
 
 
 def rounded_numbers(record: dict[str, Any]) -> dict[str, Any]:

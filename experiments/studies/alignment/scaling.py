@@ -14,10 +14,10 @@ from experiments.studies.alignment import curves
 from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import trained
 from experiments.studies.alignment.overoptimisation import model_numbers
-from experiments.studies.alignment.settings import Sizes
+from experiments.studies.alignment.settings import BEST, MODELS, Sizes
 
-SHARES = (16, 4, 1)  # of the pairs: one in so many
-WIDTHS = (1, 1 / 2, 1 / 4)  # of the policy's
+SHARES = (32, 8, 2)  # of the pairs: one in so many
+WIDTHS = (1, 1 / 4)  # of the policy's
 
 
 def _cell(sizes: Sizes, say: Say, share: int, part: float) -> dict[str, Any]:
@@ -35,6 +35,7 @@ EXPERIMENT = Experiment(
         for part in WIDTHS
         for share in SHARES
     },
+    MODELS + BEST,
 )
 
 

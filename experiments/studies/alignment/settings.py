@@ -25,20 +25,26 @@ class Sizes:
     """units of each block's SwiGLU"""
     heads: int = 8
     """attention heads"""
-    pairs: int = 4096
+    pairs: int = 8192
     """pairs of a reward model, where the experiment is not about their number"""
     few_pairs: int = 1024
     """the same, for a model that is easier to fool"""
-    model_steps: int = 300
-    """gradient steps of a reward model, 64 pairs each"""
+    model_steps: int = 512
+    """gradient steps of a reward model, at most"""
+    model_epochs: int = 12
+    """passes of a reward model over its pairs, at most: after more it knows few pairs by heart"""
     step_pairs: int = 64
     """pairs of a gradient step"""
     responses: int = 192
     """responses of an iteration of reinforcement learning"""
     learning_rate: float = 4e-4
     """Adam's step size in reinforcement learning on a reward; larger ones spend more KL on the same gold"""
-    marks: tuple[int, ...] = (0, 5, 10, 15, 20, 30, 40, 60, 80, 100)
+    marks: tuple[int, ...] = (0, 4, 8, 12, 16, 20, 25, 30, 40, 60)
     """iterations after which a policy is measured; the last one ends the training"""
+    step_learning_rate: float = 1e-3
+    """the same, where rewards of outcomes and steps are compared"""
+    step_marks: tuple[int, ...] = (0, 10, 20, 30, 45, 60, 80, 100)
+    """the marks there"""
     prompts: int = 256
     """held-out prompts of a measurement, one sample each"""
     best_of: int = 256
@@ -51,21 +57,25 @@ class Sizes:
     """gradient steps after which they are measured; the last one ends the training"""
     family_responses: int = 192
     """responses of an iteration, for the table of learners"""
-    family_iterations: int = 120
+    family_iterations: int = 100
     """iterations of each learner in the table; of one that draws groups again, as many as have that many tokens"""
     family_prompts: int = 256
     """held-out prompts of the table's evaluation, eight samples each"""
-
-    @property
-    def iterations(self) -> int:
-        """Returns the iterations of a training by reinforcement."""
-        return self.marks[-1]
 
     def env(self, reward: RewardKind = "share") -> TokenEnv:
         """Returns the task; gold is the share of positions that are right."""
         # Not by `make_tokens`, which looks at the splits: environments are made while programs are traced.
         return TokenEnv(Sort(self.digits), reward)
 
+
+# Fields that every cell depends on.
+COMMON = (
+    *("digits", "seeds", "imitation_steps", "width", "mlp_width", "heads", "step_pairs", "prompts"),
+)
+# Those of cells with reward models, with best-of-n by them, and with reinforcement on them.
+MODELS = ("pairs", "few_pairs", "model_steps", "model_epochs")
+BEST = ("best_of", "best_prompts")
+LEARNT = ("responses", "learning_rate", "marks")
 
 FULL = Sizes()
 QUICK = Sizes(
@@ -81,6 +91,7 @@ QUICK = Sizes(
     step_pairs=8,
     responses=16,
     marks=(0, 1, 2),
+    step_marks=(0, 1, 2),
     prompts=8,
     best_of=8,
     best_prompts=4,

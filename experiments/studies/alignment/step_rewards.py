@@ -18,21 +18,25 @@ from experiments.studies.alignment import curves
 from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import Kind, trained
 from experiments.studies.alignment.overoptimisation import model_numbers
-from experiments.studies.alignment.settings import Sizes
+from experiments.studies.alignment.settings import BEST, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
 
 
 def _learned(sizes: Sizes, say: Say, kind: Kind) -> dict[str, Any]:
-    found = trained(sizes, sizes.pairs, kind=kind)
+    found = trained(sizes, sizes.pairs // 2, kind=kind)
     numbers = model_numbers(found, sizes)
     say(f"agreement {np.mean(found.agreement):.3f}")
-    _, learnt = learn_from(found.model.score, found.params, sizes, say)
+    learnt = _learnt(sizes, say, found.model.score, found.params)
     return numbers | {"learnt": learnt}
 
 
 def _own(sizes: Sizes, say: Say, kind: RewardKind) -> dict[str, Any]:
-    _, learnt = learn_from(None, None, sizes, say, reward_kind=kind)
-    return {"learnt": learnt}
+    return {"learnt": _learnt(sizes, say, None, None, reward_kind=kind)}
+
+
+def _learnt(sizes: Sizes, say: Say, *reward: Any, **settings: Any) -> dict[str, Any]:
+    rate, marks = sizes.step_learning_rate, sizes.step_marks
+    return learn_from(*reward, sizes, say, learning_rate=rate, marks=marks, **settings)[1]
 
 
 NAMES = {
@@ -49,6 +53,7 @@ EXPERIMENT = Experiment(
         "exact steps": partial(_own, kind="process"),
         "rule": partial(_own, kind="rule"),
     },
+    (*MODELS, *BEST, "responses", "step_learning_rate", "step_marks"),
 )
 
 

@@ -109,6 +109,8 @@ def learn_from(
     say: Say,
     *,
     kl_weight: float = 0.0,
+    learning_rate: float | None = None,
+    marks: Sequence[int] | None = None,
     reward_kind: RewardKind = "share",
     measured: Callable[..., dict[str, Any]] = measure,
 ) -> tuple[Any, Curves]:
@@ -118,14 +120,16 @@ def learn_from(
       score: of a `Reward`; None: the task's own, of kind `reward_kind`.
       params: the reward's parameters, leaves [seeds, ...].
       kl_weight: weight of the KL to the reference that is taken off the rewards.
+      learning_rate, marks: None: those of `sizes`.
       measured: as of `train`.
     """
+    marks = marks or sizes.marks
     config = config_of(
         TokenGRPOConfig,
         sizes,
         num_responses=sizes.responses,
-        total_steps=sizes.iterations * sizes.responses * (sizes.digits + 1),
-        learning_rate=sizes.learning_rate,
+        total_steps=marks[-1] * sizes.responses * (sizes.digits + 1),
+        learning_rate=learning_rate or sizes.learning_rate,
         learning_rate_schedule="constant",
         kl_in_reward=1.0,  # the state has the weight, so that one program serves all weights
     )
@@ -138,7 +142,7 @@ def learn_from(
         return states.replace(kl_in_reward=jnp.full(sizes.seeds, kl_weight, jnp.float32))
 
     given = jnp.zeros(sizes.seeds) if score is None else params
-    return train(make, given, sizes, sizes.marks, say, change=weigh, measured=measured)
+    return train(make, given, sizes, marks, say, change=weigh, measured=measured)
 
 
 def shown(means: dict[str, Any]) -> str:
