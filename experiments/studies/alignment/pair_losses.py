@@ -212,7 +212,8 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
                 f"{found[key][0]:.2f} to {found[key][-1]:.2f}"
                 for key in ("accuracy", "exact", "gold")
             ]
-            rows.append([name, source, *cells, f"{found['margin'][-1]:.1f}", *shares])
+            falls = all(found[key][-1] < found[key][0] for key in ("chosen", "rejected"))
+            rows.append([name, source, *cells, f"{found['margin'][-1]:.2f}", *shares, falls])
     head = [
         "loss",
         "pairs",
@@ -223,11 +224,14 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
         "exact",
         "gold",
     ]
+    both = [row for row in rows if row[-1]]
+    rows = [row[:-1] for row in rows]
     return [
-        "The loss of DPO is a function of the difference of two log-ratios alone, so any step that lowers the "
-        "rejected response more than the chosen one is progress: where the two share most of their tokens, the "
-        "gradient that pushes one down pushes the other down with it, and the probability that both lose goes to "
-        "responses that no pair mentions.",
+        f"In {len(both)} of {len(rows)} cases the chosen and the rejected response both lose probability. Why: the "
+        "loss is a function of the difference of two log-ratios alone, so a step that lowers the rejected response "
+        "by more than the chosen one is progress. Where the two share most of their tokens, the gradient that pushes "
+        "one down takes the other with it, and what both lose goes to responses that no pair mentions. Margin and "
+        "accuracy rise all the while.",
         "",
         "On-policy: two samples of the imitated policy, the better one by gold chosen. One digit: a sample against "
         "itself with one digit changed, the better one chosen. Expert: the right answer against a sample. Sums over "
