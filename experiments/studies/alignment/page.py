@@ -92,4 +92,5 @@ def _origin(figure: Figure, records: Records) -> list[str]:
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
-    return f"{machine['cpu']}, {machine['cores']} cores, device {machine['device']}"
+    cores = f"{machine['cores']} core" + ("s" if machine["cores"] > 1 else "")
+    return f"{machine['cpu']}, {cores}, device {machine['device']}"
