@@ -77,6 +77,7 @@ def trained(
     width: int | None = None,
     member: int = 0,
     from_policy: bool = True,
+    epochs: int | None = None,
 ) -> Trained:
     """Returns reward models of so many pairs, trained and calibrated.
 
@@ -84,14 +85,16 @@ def trained(
       kind: bradley-terry; outcome: is the whole response right; process: is each token, so far. The latter two are
         judged by the verifier.
       width: of the model; None: as the policy.
+      epochs: passes over the pairs, at most; None: those of `sizes`.
       member: of an ensemble: the same pairs, in another order, and other parameters at first.
     """
+    most = sizes.model_steps * sizes.step_pairs
     config = RewardModelConfig(
         kind="bradley-terry" if kind == "bradley-terry" else "process",
         aggregate="last" if kind == "outcome" else "min",
         num_pairs=pairs,
         step_pairs=sizes.step_pairs,
-        num_epochs=max(1, min(sizes.model_epochs, sizes.model_steps * sizes.step_pairs // pairs)),
+        num_epochs=max(1, min(epochs or sizes.model_epochs, most // pairs)),
         from_policy=from_policy,
         width=width or sizes.width,
         mlp_width=3 * width if width else sizes.mlp_width,

@@ -16,7 +16,7 @@ from experiments.studies.alignment.models import trained
 from experiments.studies.alignment.overoptimisation import model_numbers
 from experiments.studies.alignment.settings import BEST, MODELS, Sizes
 
-SHARES = (32, 8, 2)  # of the pairs: one in so many
+SHARES = (64, 16, 4)  # of the pairs: one in so many
 WIDTHS = (1, 1 / 4)  # of the policy's
 
 

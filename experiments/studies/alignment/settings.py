@@ -43,7 +43,7 @@ class Sizes:
     """iterations after which a policy is measured; the last one ends the training"""
     step_learning_rate: float = 1e-3
     """the same, where rewards of outcomes and steps are compared"""
-    step_marks: tuple[int, ...] = (0, 10, 20, 30, 45, 60, 80, 100)
+    step_marks: tuple[int, ...] = (0, 10, 20, 30, 45, 60, 80)
     """the marks there"""
     prompts: int = 256
     """held-out prompts of a measurement, one sample each"""

@@ -21,9 +21,11 @@ from experiments.studies.alignment.overoptimisation import model_numbers
 from experiments.studies.alignment.settings import BEST, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
 
+EPOCHS = 4  # of the models over half of the pairs
+
 
 def _learned(sizes: Sizes, say: Say, kind: Kind) -> dict[str, Any]:
-    found = trained(sizes, sizes.pairs // 2, kind=kind)
+    found = trained(sizes, sizes.pairs // 2, kind=kind, epochs=EPOCHS)
     numbers = model_numbers(found, sizes)
     say(f"agreement {np.mean(found.agreement):.3f}")
     learnt = _learnt(sizes, say, found.model.score, found.params)
