@@ -25,7 +25,8 @@ def _cell(sizes: Sizes, say: Say, share: int, part: float) -> dict[str, Any]:
     width = max(int(sizes.width * part), 2 * sizes.heads)
     found = trained(sizes, pairs, width=width, from_policy=False)
     say(f"{pairs} pairs, width {width}: agreement {np.mean(found.agreement):.3f}")
-    return {**model_numbers(found, sizes), "pairs": pairs, "width": width}
+    numbers = model_numbers(found, sizes)
+    return {**numbers, "pairs": pairs, "width": width, "epochs": found.model.config.num_epochs}
 
 
 EXPERIMENT = Experiment(
@@ -81,12 +82,17 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
         *(f"{x}n = {last_n}" for x in ("", "proxy, ")),
     ]
     return [
-        "Reward models whose layers are random at first (not the policy's, whose width they do not share), each with "
-        "the same number of gradient steps, and gold of the best of n samples by them. The figure has each seed's "
-        "own highest gold, the table that of the mean curve.",
+        "Reward models whose layers are random at first (not the policy's, whose width they do not share), and gold "
+        f"of the best of n samples by them; {_passes(numbers)} passes over the pairs. The figure has each seed's own "
+        "highest gold, the table that of the mean curve.",
         "",
         *table(head, rows, str),
     ]
+
+
+def _passes(numbers: dict[str, dict[str, Any]]) -> str:
+    epochs = sorted({cell["epochs"] for cell in numbers["scaling"].values()})
+    return " to ".join(str(x) for x in dict.fromkeys((epochs[0], epochs[-1])))
 
 
 FIGURE = Figure("2", "scaling", "2. Pairs and width", (EXPERIMENT,), draw, words)
