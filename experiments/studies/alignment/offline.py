@@ -17,7 +17,7 @@ from experiments.studies.alignment.settings import Sizes
 from experiments.studies.alignment.training import train
 
 BETAS = (0.1, 0.5)
-SHOWN = ("0", "0.05")  # weights of the KL in RLHF
+SHOWN = ("0", "0.3")  # weights of the KL in RLHF
 
 
 def _cell(sizes: Sizes, say: Say, beta: float) -> dict[str, Any]:

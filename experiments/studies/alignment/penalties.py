@@ -16,7 +16,7 @@ from experiments.studies.alignment.models import trained
 from experiments.studies.alignment.settings import LEARNT, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
 
-WEIGHTS = (0.02, 0.05, 0.15)
+WEIGHTS = (0.1, 0.3, 1.0)
 
 
 def _cell(sizes: Sizes, say: Say, weight: float) -> dict[str, Any]:
