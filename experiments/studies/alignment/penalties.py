@@ -58,7 +58,7 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
     """Returns the lines below figure 3."""
     rows = []
     for weight, learnt in by_weight(numbers).items():
-        at, _, highest, last = curves.peak(learnt["gold"])
+        at, _, highest, _ = curves.peak(learnt["gold"])
         end = np.asarray(learnt["gold"])[:, -1]
         kl, proxy = (curves.mean(learnt[name]) for name in ("kl", "proxy"))
         rows.append(
@@ -71,7 +71,6 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
                 f"{proxy[-1]:+.2f}",
             ]
         )
-        del last
     head = [
         "weight of the KL",
         "highest gold",
@@ -80,9 +79,12 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
         "KL in the end",
         "proxy in the end",
     ]
+    ends = {weight: curves.mean(x["gold"])[-1] for weight, x in by_weight(numbers).items()}
+    best = max(ends, key=lambda weight: ends[weight])
     return [
-        "GRPO on one reward model of figure 1, the KL to the first policy (k1) taken off the reward of each token. "
-        "Means over seeds, of the last gold (lowest to highest).",
+        "GRPO on the models of most pairs of figure 1, the KL to the first policy (k1) taken off the reward of each "
+        f"token. In the end gold is {ends['0']:.2f} without a penalty, and highest, {ends[best]:.2f}, with weight "
+        f"{best}. Means over seeds, of the last gold (lowest to highest).",
         "",
         *table(head, rows, str),
     ]
