@@ -41,23 +41,30 @@ def run(
     stored(out)
     done: set[str] = set()
     for figure in wanted:
+        changed: set[str] = set()
         for experiment in figure.experiments:
             if experiment.name in done:
                 continue
             done.add(experiment.name)
             command = f"{COMMAND} --figures {figure.name}" + (" --quick" if quick else "")
-            compute(experiment, sizes, out, say, command=command, fresh=fresh)
-        publish(out)
+            if compute(experiment, sizes, out, say, command=command, fresh=fresh):
+                changed.add(experiment.name)
+        publish(
+            out, [x for x in FIGURES if x is figure or changed & {e.name for e in x.experiments}]
+        )
         say(f"figure {figure.name} is in {out}")
 
 
-def publish(out: Path) -> None:
-    """Draws every figure whose numbers are in `out`, and writes the page."""
+def publish(out: Path, drawn: Sequence[Figure] = FIGURES) -> None:
+    """Writes the page of all numbers in `out`, and draws figures: those of `drawn`, and those without a picture."""
     records = stored(out)
     ours = {outputs.PAGE: is_page, FILE: is_numbers}
     with outputs.staged(out, ours) as fresh:
         outputs.write(fresh / outputs.PAGE, page(records))
         for figure in FIGURES:
             numbers = ready(figure, records)
-            if numbers is not None and figure.draw is not None:
-                figure.draw(numbers, fresh / f"{figure.file}.png")
+            if numbers is None or figure.draw is None:
+                continue
+            picture = f"{figure.file}.png"
+            if figure in drawn or not (out / picture).exists():
+                figure.draw(numbers, fresh / picture)

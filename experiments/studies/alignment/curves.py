@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from experiments.figures.canvas import BLACK, BLUE, GOLD, RED, SKY
 
@@ -39,7 +39,7 @@ def peak(curve: Any) -> tuple[int, float, float, float]:
     return at, float(values[0]), float(values[at]), float(values[-1])
 
 
-def fit_best_of_n(kl: Sequence[float], gain: Sequence[float]) -> tuple[float, float]:
+def fit_best_of_n(kl: ArrayLike, gain: ArrayLike) -> tuple[float, float]:
     """Returns (a, b) of gain = d (a - b d), d = sqrt(kl), by least squares.
 
     Gao et al. 2022, sec. 3.1. https://arxiv.org/abs/2210.10760
@@ -48,14 +48,14 @@ def fit_best_of_n(kl: Sequence[float], gain: Sequence[float]) -> tuple[float, fl
     return _fit(d, d, gain)
 
 
-def fit_reinforcement(kl: Sequence[float], gain: Sequence[float]) -> tuple[float, float]:
+def fit_reinforcement(kl: ArrayLike, gain: ArrayLike) -> tuple[float, float]:
     """Returns (a, b) of gain = d (a - b log d), d = sqrt(kl), by least squares; points at distance 0 do not count.
 
     Gao et al. 2022, sec. 3.1. https://arxiv.org/abs/2210.10760
     """
-    d, gain = np.sqrt(np.maximum(np.asarray(kl, float), 0.0)), np.asarray(gain, float)
+    d = np.sqrt(np.maximum(np.asarray(kl, float), 0.0))
     apart = d > 1e-3
-    return _fit(d[apart], np.log(d[apart]), gain[apart])
+    return _fit(d[apart], np.log(d[apart]), np.asarray(gain, float)[apart])
 
 
 def best_of_n_curve(d: Float[np.ndarray, " n"], a: float, b: float) -> Float[np.ndarray, " n"]:
@@ -68,7 +68,7 @@ def reinforcement_curve(d: Float[np.ndarray, " n"], a: float, b: float) -> Float
     return np.where(d > 0, d * (a - b * np.log(np.maximum(d, 1e-12))), 0.0)
 
 
-def span(values: Sequence[float], digits: int = 2) -> str:
+def span(values: ArrayLike, digits: int = 2) -> str:
     """Returns "mean (lowest to highest)" over seeds."""
     low, middle, high = (f"{f(values):.{digits}f}" for f in (np.min, np.mean, np.max))
     return f"{middle} ({low} to {high})"

@@ -34,7 +34,7 @@ _SHOWN = ("num_responses", "total_steps", "learning_rate", "clip_low", "clip_hig
 
 def learner_of(name: str, sizes: Sizes, **settings: Any) -> Any:
     """Returns a learner with its command's settings for sorting, but this study's model and numbers of responses."""
-    kind = TOKEN_ALGORITHMS[name]
+    kind: Any = TOKEN_ALGORITHMS[name]
     tokens = budget(sizes)
     own = preset("tokens-sort", name, kind.Config)
     model = config_of(SFTConfig, sizes)

@@ -133,9 +133,10 @@ def measure_pairs(
     """Returns what `measure` does, and means over training pairs; `right` is the log-probability of the right answer to
     held-out prompts."""
     few = jax.tree.map(lambda x: x[:_MEASURED], state.pairs)
-    logps = learner.sequence_logps(state.params, few)
+    chosen, rejected = learner.sequence_logps(state.params, few)
     reference = state.reference_logp[:, :_MEASURED]
-    found = preference_metrics(*logps, *reference, learner.config.beta, few.weight > 0)
+    beta, trains = learner.config.beta, few.weight > 0
+    found = preference_metrics(chosen, rejected, reference[0], reference[1], beta, trains)
     env = learner.env
     prompts = env.held_out(key, sizes.prompts)
     right = env.solutions(prompts)

@@ -61,12 +61,15 @@ def compute(
     *,
     command: str,
     fresh: bool = False,
-) -> None:
+) -> bool:
     """Computes the cells of an experiment that are not in `out` yet, and writes each as soon as it is there.
+
+    Returns True where there was one to compute.
 
     Args:
       fresh: also those that are there; without it those of other sizes are computed anew.
     """
+    changed = False
     names = (*COMMON, *experiment.sizes)
     settings = folders.plain({name: getattr(sizes, name) for name in names})
     for name, cell in experiment.cells.items():
@@ -86,6 +89,8 @@ def compute(
             "numbers": numbers,
         }
         save(out, {**stored(out), key: folders.plain(rounded_numbers(record))})
+        changed = True
+    return changed
 
 
 def _same(old: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.tokens.reward import Reward
 from envs.tokens.task import RewardKind
 from experiments.pages.markdown import table
 from experiments.studies import figures
@@ -28,17 +29,22 @@ def _learned(sizes: Sizes, say: Say, kind: Kind) -> dict[str, Any]:
     found = trained(sizes, sizes.pairs // 2, kind=kind, epochs=EPOCHS)
     numbers = model_numbers(found, sizes)
     say(f"agreement {np.mean(found.agreement):.3f}")
-    learnt = _learnt(sizes, say, found.model.score, found.params)
+    learnt = _learnt(sizes, say, Reward(found.model.score, found.params))
     return numbers | {"learnt": learnt}
 
 
 def _own(sizes: Sizes, say: Say, kind: RewardKind) -> dict[str, Any]:
-    return {"learnt": _learnt(sizes, say, None, None, reward_kind=kind)}
+    return {"learnt": _learnt(sizes, say, None, kind)}
 
 
-def _learnt(sizes: Sizes, say: Say, *reward: Any, **settings: Any) -> dict[str, Any]:
+def _learnt(
+    sizes: Sizes, say: Say, reward: Reward | None, kind: RewardKind = "share"
+) -> dict[str, Any]:
+    score, params = (None, None) if reward is None else reward
     rate, marks = sizes.step_learning_rate, sizes.step_marks
-    return learn_from(*reward, sizes, say, learning_rate=rate, marks=marks, **settings)[1]
+    return learn_from(score, params, sizes, say, learning_rate=rate, marks=marks, reward_kind=kind)[
+        1
+    ]
 
 
 NAMES = {
