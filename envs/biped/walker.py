@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from envs import TIME_LIMITS
 from envs.base import static
 from envs.biped import gait
 from envs.biped.body import (
@@ -77,7 +78,7 @@ class Walker(MujocoEnv):
     torque_weight: Any = 0.02  # cost per squared normalised torque; the document prints 0.22
     # FIRST BEGIN END: the torque weight is FIRST until env step BEGIN, then rises to torque-weight at END
     torque_weight_ramp: tuple[float, float, float] | None = static(None)
-    max_episode_steps: int = static(400)
+    max_episode_steps: int = static(TIME_LIMITS["walker"])
 
     def __post_init__(self):
         if self.layout not in ("document", "mathworks"):

@@ -18,6 +18,7 @@ from gymnasium.envs.toy_text.frozen_lake import MAPS, FrozenLakeEnv
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 from jaxtyping import UInt8
 
+from envs import TIME_LIMITS
 from envs.base import static
 from envs.tabular import pictures
 from envs.tabular.table import Tabular, TabularState, from_outcomes
@@ -121,9 +122,11 @@ def make_frozen_lake_8x8(
     return make_frozen_lake(map_name, max_episode_steps=max_episode_steps, **options)
 
 
-def make_cliff_walking(is_slippery: bool = False, max_episode_steps: int = 1000) -> Grid:
+def make_cliff_walking(
+    is_slippery: bool = False, max_episode_steps: int = TIME_LIMITS["CliffWalking-v1"]
+) -> Grid:
     """Along the cliff to the goal: -1 a step, -100 and back to the start over the edge. Sutton and Barto 2018,
-    example 6.6. The time limit of 1000 is ours, Gymnasium has none.
+    example 6.6. The time limit is ours, Gymnasium has none.
 
     Args:
       is_slippery: moves are the intended one or one to either side of it, equally likely.

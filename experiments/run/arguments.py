@@ -34,7 +34,7 @@ class RunFlags:
     """Flags of every run, whatever is trained."""
 
     algo: str = "ppo"
-    """the algorithm"""
+    """the algorithm: a name, or FILE.py:NAME for a class of your own"""
     seed: int = 0
     """seed of all random numbers"""
     seeds: int = 1
@@ -48,7 +48,7 @@ class RunFlags:
     track: tracking.Kind = "none"
     """also show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases"""
     imports: ImportFlag = ()
-    """a Python file to execute first, which registers environments or algorithms; may be given several times"""
+    """a Python file to execute first; it may register environments and algorithms; may be given several times"""
     trust: bool = False
     """with --resume: execute the files that the run names, even if they changed or another user began the run"""
 
@@ -78,15 +78,19 @@ def first_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def by_own_name(argv: Sequence[str]) -> list[str]:
-    """Returns a command line whose --algo is no alias."""
-    return [
-        f"--algo={algorithm_name(word.removeprefix('--algo='))}"
-        if word.startswith("--algo=")
-        else algorithm_name(word)
-        if before == "--algo"
-        else word
-        for before, word in itertools.pairwise(["", *argv])
-    ]
+    """Returns a command line whose --algo is no alias, and `--import FILE.py:NAME --algo NAME` for --algo
+    FILE.py:NAME."""
+    words, files = [], []
+    for before, word in itertools.pairwise(["", *argv]):
+        flag = "--algo=" if word.startswith("--algo=") else ""
+        name = word.removeprefix(flag)
+        if flag or before == "--algo":
+            if load.is_file(name):
+                files += ["--import", name]
+                name = load.name_in(name)
+            name = algorithm_name(name)
+        words.append(flag + name)
+    return [*files, *words]
 
 
 def parse(
@@ -113,7 +117,7 @@ def parse(
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
     config = inputs.with_absolute_paths(config)
-    imports = tuple(str(load.path_of(file)) for file in run.imports)
+    imports = tuple(map(load.absolute, run.imports))
     run = dataclasses.replace(run, imports=imports)
     if stored:
         imports = stored.imports
