@@ -157,13 +157,13 @@ def update(
     entropy_coefficient: Float[Array, ""] | float,
     config: ActorCriticConfig,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One pass over a batch: a gradient step of policy, value and entropy on each of its parts.
+    """Takes one gradient step of policy, value and entropy on each minibatch of a batch.
 
     Args:
-      batch, targets: leaves [T, N, ...]; the parts split N.
+      batch, targets: leaves [T, N, ...]; minibatches split N.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
-      optimizer: everything but the learning rate.
-      learning_rate, entropy_coefficient: of this update; the config's are those at first.
+      optimizer: the optimiser without its learning rate.
+      learning_rate, entropy_coefficient: values of this update; the config has the initial values.
 
     Returns:
       params, opt_state, and metrics: means over the gradient steps.

@@ -22,11 +22,13 @@ def group_starts(env: Env, key: PRNGKeyArray, num_envs: int, group_size: int) ->
 def group_targets(
     batch: Batch, group_size: int, discount: float = 1.0, *, scale: bool = True
 ) -> tuple[Targets, dict[str, Array]]:
-    """Each episode's return relative to its group, at all of its steps; and `frac_zero_std`, the share of groups
-    whose returns are all equal, from which nothing is learnt.
+    """Returns the advantages of episodes relative to their group, equal at all steps of an episode, and
+    `frac_zero_std`.
+
+    `frac_zero_std` is the share of groups with equal returns, whose advantages are 0.
 
     Args:
-      batch: leaves [T, N, ...], groups contiguous in N and whole.
+      batch: leaves [T, N, ...]; groups are contiguous in N and complete.
     """
     scores = episode_returns(batch.reward, batch.mask, discount)
     advantage, no_spread = returns.group_advantages(scores, group_size, scale=scale)
@@ -35,9 +37,10 @@ def group_targets(
 
 
 def leave_one_out_targets(batch: Batch, group_size: int) -> tuple[Targets, dict[str, Array]]:
-    """Each episode's return less the mean of the others of its group, at all of its steps; and `frac_zero_std`.
+    """Returns the advantages of episodes, equal at all steps of an episode, and `frac_zero_std`.
 
-    Arguments as of `group_targets`.
+    The advantage is the episode's return minus the mean return of the other episodes in its group. Arguments are those
+    of `group_targets`.
     """
     scores = episode_returns(batch.reward, batch.mask, 1.0)
     advantage = returns.leave_one_out_advantages(scores, group_size)

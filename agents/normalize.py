@@ -79,8 +79,8 @@ def std(stats: RunningStatistics) -> Float[Array, "..."]:
 
 
 def return_scale(statistics: RunningStatistics) -> Float[Array, ""]:
-    """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
-    rewards would be blown up without bound."""
+    """Returns the standard deviation of the discounted return, at least 10% of its mean. Without this bound, nearly
+    equal returns would scale rewards up without limit."""
     return jnp.maximum(std(statistics), 0.1 * jnp.abs(statistics.mean))
 
 

@@ -154,9 +154,13 @@ class OffPolicy:
     def run(
         self, state: OffPolicyState, explore: Explore, update: Update, beta: Any = 1.0
     ) -> tuple[OffPolicyState, dict[str, Array]]:
-        """One iteration. `explore`: (state, raw observations [N, ...], key) to raw actions [N, ...], by `state.noise`
-        where there is one; `update`: one gradient step; `beta`: exponent of the importance weights, where sampling is
-        by priority."""
+        """Returns the state after one iteration, and its metrics.
+
+        Args:
+          explore: (state, raw observations [N, ...], key) to raw actions [N, ...], with `state.noise` if there is any.
+          update: one gradient step.
+          beta: exponent of the importance weights of prioritised replay.
+        """
         config = self.config
         env = self.env.at(state.env_steps)
         bank_key, rounds_key, key = jax.random.split(state.key, 3)
@@ -232,7 +236,7 @@ class OffPolicy:
         )
 
     def _act(self, env, state, explore, key, bank):
-        """One step of every environment, into the buffer."""
+        """Takes one step in every environment and stores the transitions in the buffer."""
         act_key, env_key = jax.random.split(key)
         num_envs = self.config.num_envs
         if state.noise is not None:

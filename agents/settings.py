@@ -64,7 +64,7 @@ class Settings:
             require(value >= 0, f"{name} must not be negative, got {shown(value)}")
 
     def require_count(self, what: str, count: int) -> None:
-        """For products of settings, which count as they do: `count` of `what` fit into 32 bits."""
+        """Raises ValueError unless the product of settings `count`, a number of `what`, fits into 32 bits."""
         require(
             count < COUNT_LIMIT,
             f"{what} must be below {COUNT_LIMIT}, got {shown(count)}",

@@ -174,20 +174,20 @@ def update(
     max_kl: Float[Array, ""],
     config: TRPOConfig,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One natural step of the policy; then epochs of minibatch gradient steps of the value function.
+    """Takes one natural gradient step of the policy, then epochs of minibatch gradient steps of the value function.
 
     Args:
-      params: a mapping whose entries `actor` and `critic` have no parameter in common.
-      opt_state: the optimiser's, for `params["critic"]`.
+      params: a mapping whose entries `actor` and `critic` share no parameters.
+      opt_state: the optimiser's state for `params["critic"]`.
       batch, targets: leaves [T, N, ...]; subsamples and minibatches split N.
-      distribution: (params, obs) to the action distribution, of which `params["actor"]` alone matters.
-      value: (params, obs) to values [T, N], for which `params["critic"]` alone matters.
-      optimizer: everything but the learning rate, for the value function.
+      distribution: (params, obs) to the action distribution; uses only `params["actor"]`.
+      value: (params, obs) to values [T, N]; uses only `params["critic"]`.
+      optimizer: the optimiser of the value function, without its learning rate.
 
     Returns:
-      params, opt_state, and metrics: `kl` is KL(pi_old || pi) after the step, never above `max_kl` but for rounding;
-      `line_search_fraction` the share of the full step that was taken, 0 if `line_search_success` is 0;
-      `expected_improvement` of the surrogate, to first order, by the full step; `improvement` by the one taken.
+      params, opt_state, and metrics: `kl` is KL(pi_old || pi) after the step, at most `max_kl` up to rounding;
+      `line_search_fraction` is the share of the full step that was taken, 0 if `line_search_success` is 0;
+      `expected_improvement` is the surrogate's first-order improvement by the full step, `improvement` the actual one.
     """
     policy_key, value_key = jax.random.split(key)
     actor, policy_metrics = natural_step(

@@ -278,7 +278,7 @@ def _vector_reset(env, key, num_envs):
 
 @jax.jit
 def _seeded_reset(env, key, keys):
-    """Each environment as `_reset` starts it from its own of the keys [N]."""
+    """Returns the environments after `_reset`, each with its own key of the keys [N]."""
     running, _, obs = jax.vmap(_reset, (None, 0))(env, keys)
     return running, key, obs
 
@@ -318,7 +318,7 @@ def _checked(action, space: gymnasium.Space) -> np.ndarray:
 
 
 def _native(space: gymnasium.Space, obs):
-    """In the space's own type: where JAX has 32 bits, a Discrete one has a scalar of 64."""
+    """Returns a value in the space's dtype: JAX has 32 bits where a Discrete space has a scalar of 64."""
     if space.dtype is None:  # of several parts
         return jax.tree.map(np.array, obs)
     obs = np.array(obs, space.dtype)

@@ -59,13 +59,13 @@ def td_update(
     step_size: float | Float[Array, ""],
     power: float = 0.0,
 ) -> tuple[Float[Array, "S A"], Int[Array, "S A"]]:
-    """Moves Q towards the targets of N steps taken at once, by alpha = step_size / visits^power.
+    """Moves Q towards the targets of N simultaneous steps, with step size alpha = step_size / visits^power.
 
-    Where n of the steps are of the same state and action, Q moves by min(1, n alpha) towards the mean of their
-    targets: as far as n steps, and never past it. With step_size 1 and power 1, Q is the mean of all targets so far.
+    If n of the steps share state and action, Q moves by min(1, n alpha) towards the mean of their targets: as far as n
+    sequential steps would, but never past the mean. With step_size 1 and power 1, Q is the mean of all targets.
 
     Returns:
-      Q, and how often each state and action have been visited.
+      Q, and the number of visits of each state and action.
     """
     counted = visits.at[s, action].add(1)
     n = (counted - visits)[s, action].astype(jnp.float32)

@@ -46,7 +46,7 @@ EVERYTHING_KEPT = Collection()
 
 
 class Responses(NamedTuple):
-    """N responses, groups contiguous; of length 0 where there is none."""
+    """N responses, groups contiguous; an empty row has length 0."""
 
     prompts: Array  # int32 [N, P]
     generated: Generated
@@ -97,18 +97,19 @@ def draw_responses(learner: Any, params: Params, keys: tuple[PRNGKeyArray, PRNGK
 def draw_groups_with_spread(
     draw: Callable[[Any], Drawn], keys: Any, group_size: int, max_rounds: int
 ) -> Drawn:
-    """Returns as many responses as one draw has, of groups whose outcomes differ, and metrics of all that were drawn.
+    """Returns as many responses as one draw has, from groups with unequal outcomes, and metrics of all responses drawn.
 
-    Rounds of drawing fill the rows from the front, and end when all are full, or after `max_rounds`. Rows that are left
-    have responses of length 0, whose steps are masked. The outcome is the sum of a response's rewards before any charge
-    for its length or KL. Under `vmap` rounds go on until the last seed is full; the others' numbers stay.
+    Rounds of sampling fill the rows from the front until all rows are full, or `max_rounds` is reached. Empty rows have
+    responses of length 0, whose steps are masked. The outcome of a response is the sum of its rewards before penalties
+    for length and KL. Under `vmap` the loop continues until the rows of every seed are full; finished seeds do not
+    change.
 
     Args:
       draw: keys to responses, metrics, number of tokens.
-      keys: a pytree of keys, from which those of each round are derived.
+      keys: a pytree of keys, from which the keys of each round are derived.
 
     Returns:
-      Responses; metrics, among them `frac_zero_std`, the share of drawn groups without spread, `train/rounds` and
+      Responses; metrics, among them `frac_zero_std`, the share of drawn groups with equal outcomes, `train/rounds` and
       `train/groups_kept`; tokens of all rounds.
 
     DAPO, Yu et al. 2025, sec. 3.2. https://arxiv.org/abs/2503.14476

@@ -127,15 +127,15 @@ class PreferenceState(TokenState):
 
 
 class PreferencePolicy(TokenPolicy):
-    """A learner from pairs, but for its loss.
+    """A learner from pairs of responses, parametrised by its loss.
 
     Args:
       loss: the log-probabilities of pairs to one loss each, from `agents.core.preference_losses`.
-      mismatched: also give `loss` the log-ratios of each prompt with the next pair's chosen response.
-      reward: ranks samples in place of the verifier's score; None: the verifier's score.
-      pairs: the set, where it comes from a file; None: it is made by the reference policy or the expert.
+      mismatched: also pass `loss` the log-ratios of each prompt with the next pair's chosen response.
+      reward: ranks samples; None: the verifier's score ranks them.
+      pairs: a data set from a file; None: the reference policy or the expert generates it.
 
-    Raises ValueError for pairs of an expert that the task does not have, and for fewer pairs than one step takes.
+    Raises ValueError for pairs of an expert if the task has no expert, and for fewer pairs than one step needs.
     """
 
     collect_only: ClassVar[None] = None  # type: ignore[assignment]  # no rollout could be timed

@@ -234,9 +234,9 @@ class RewardModel:
         return weighted_mean(losses, pairs.weight), weighted_mean(agrees, pairs.weight)
 
     def total_steps(self, num_pairs: int) -> int:
-        """Returns the gradient steps of a whole training on so many pairs.
+        """Returns the number of gradient steps of training on this number of pairs.
 
-        Raises ValueError where they are fewer than one step takes.
+        Raises ValueError if there are fewer pairs than one step needs.
         """
         steps = num_pairs // self.config.step_pairs
         require(

@@ -110,7 +110,7 @@ def lowest_point(legs: Float[Array, "6"]) -> Array:
 def foot_points(
     legs: Float[Array | np.ndarray, "*batch 2 3"], xp: Any = jnp
 ) -> Float[Array | np.ndarray, "*batch 2 5 3"]:
-    """Each foot's ankle and its four corners (in the order of CORNERS), in the torso's frame, in metres.
+    """Returns the ankle and the four corners (in the order of CORNERS) of each foot, in the torso's frame, in metres.
 
     Args:
       legs: angles (ankle, knee, hip) of right and left leg, rad.

@@ -72,7 +72,9 @@ REFUSED = (
         lambda m: _Sensor.mjSENS_CLOCK in m.sensor_type,
         "the state has no time: every control step begins at 0",
     ),
-    Refused("plugins", lambda m: bool(m.nplugin), "the state does not include the state of a plugin"),
+    Refused(
+        "plugins", lambda m: bool(m.nplugin), "the state does not include the state of a plugin"
+    ),
     Refused("sleeping bodies", lambda m: _enables(m, _Enable.mjENBL_SLEEP), _NO_STATE),
     Refused(
         "IPC contacts of flexes",

@@ -1,9 +1,8 @@
-"""Gymnasium's toy texts as exact tables: the transition lists `env.unwrapped.P`, entry by entry.
+"""Gymnasium's toy-text environments as exact tables: the transition lists `env.unwrapped.P`, entry by entry.
 
-The tables are Gymnasium's own, read when the environment is made; what is here are their options, time limits and
-pictures. Infos are empty: Gymnasium's `prob`, and Taxi's `action_mask`, are not passed on. Actions are numbered as
-there: FrozenLake left, down, right, up; CliffWalking up, right, down, left; Taxi south, north, east, west, pick up,
-drop off.
+The tables are read from Gymnasium when the environment is made; this module adds options, time limits and pictures.
+Infos are empty: Gymnasium's `prob` and Taxi's `action_mask` are omitted. Actions have Gymnasium's numbers: FrozenLake
+left, down, right, up; CliffWalking up, right, down, left; Taxi south, north, east, west, pick up, drop off.
 """
 
 from __future__ import annotations

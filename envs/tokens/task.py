@@ -56,12 +56,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray) -> Int[Array, " P"]:
-        """Any prompt."""
+        """Draws a prompt."""
 
     def canonical(self, prompt: Int[Array, " P"]) -> Int[Array, " C"]:
-        """A form that all spellings of one question share; by default the prompt itself. Prompts with one canonical
-        form are all held out, or none: else the answers to nearly all held-out prompts would have been trained on,
-        in other words."""
+        """Returns a form that is equal for equivalent prompts; by default the prompt itself. Prompts of one canonical
+        form are in the same split; otherwise nearly every held-out prompt would have an equivalent training prompt."""
         return prompt
 
     def solution(self, prompt: Int[Array, " P"]) -> Int[Array, " R"]:
@@ -81,9 +80,10 @@ class Task(abc.ABC):
 
 
 def prompts(task: Task, key: PRNGKeyArray, n: int, split: Split) -> Int[Array, "n P"]:
-    """Random prompts of one split. No question is in both, for a prompt's canonical form decides.
+    """Draws prompts of one split. The canonical form of a prompt decides its split, so equivalent prompts are in the
+    same one.
 
-    Draws until all belong to the split, for ever if none does: see `require_splits`.
+    Redraws until every prompt belongs to the split; never ends if no prompt does: see `require_splits`.
     """
 
     def draw(key):
