@@ -5,9 +5,9 @@
 A Gymnasium environment is a mutable object; the contract needs a function of a state. The state here is a ticket: the
 number of a slot on the host that holds the object, and the number of the call that left the object there. A ticket is
 valid for one step. Data dependence orders the calls, and since tickets are unique, JAX cannot merge two calls; it may
-drop a step whose ticket is unused, because nobody reads that object again. So a callback that
-JAX assumes pure is sufficient, although the objects change (`io_callback` has no batching rule, and may not be in a loop whose end differs between seeds, such
-as evaluation's).
+drop a step whose ticket is unused, because nobody reads that object again. So a callback that JAX assumes
+pure is sufficient, although the objects change (`io_callback` has no batching rule, and may not be in a loop whose end
+differs between seeds, such as evaluation's).
 
 One call steps the whole batch, seeds x environments, in a plain loop: Gymnasium's environments hold Python's global
 lock, so threads would gain nothing.

@@ -1,4 +1,4 @@
-"""The interface of an evaluation, for the training loop and the end of a run: control and tokens alike."""
+"""Interface of an evaluation, shared by control and tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One prompt to a trained policy, or many of them.
+"""Prints a trained policy's responses to one prompt, or its accuracy on many.
 
 python -m experiments.tokens --answer DIR --prompt "3 1 2 ="
 python -m experiments.tokens --answer DIR --prompts 256 --best-of 16 --reward model:DIR

@@ -1,7 +1,7 @@
-"""The cheap part of the checks, before each training in somebody's own environment: about a second, nothing is written.
+"""Checks a user's environment before each training, in about a second, without writing a file.
 
-Of an environment in JAX the checks of shapes and types in `check.py` and a few random steps; of one that Gymnasium
-makes a few steps of its own. `python -m experiments.envs --check` looks closer.
+An environment in JAX gets the checks of shapes and types in `check.py` and a few random steps; an environment of
+Gymnasium gets a few of its own steps. `python -m experiments.envs --check` checks more.
 """
 
 from __future__ import annotations
