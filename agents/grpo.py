@@ -53,15 +53,16 @@ class GRPOConfig(GRPOSettings, PolicyConfig):
     """Settings of `GRPO`."""
 
     num_envs: int = 64
-    """episodes between updates, side by side"""
+    """number of parallel episodes per iteration"""
     num_steps: int = 1_000
-    """steps of an episode at most; the environment's own limit may be lower"""
+    """largest number of steps per episode; the environment's own limit may be lower"""
     gamma: float = 1.0
-    """discount, in the return that episodes of a group are compared by"""
+    """discount of the returns that are compared within a group"""
     normalize_returns: bool = False
-    """returns divided by their running standard deviation; of use where scale_advantages is off"""
+    """divide returns by their running standard deviation; useful if scale_advantages is off"""
     reference_every: int | None = None
-    """iterations after which the present policy becomes the reference; None: it stays the initial one"""
+    """iterations between updates of the reference to the current policy; None: the reference stays the initial
+    policy"""
 
     def __post_init__(self):
         super().__post_init__()

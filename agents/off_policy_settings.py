@@ -18,32 +18,32 @@ class OffPolicyConfig(Settings):
     total_steps: int = 1_000_000
     """environment steps of the whole run, warm-up included"""
     num_envs: int = 1
-    """environments stepped side by side"""
+    """number of parallel environments"""
     num_steps: int = 1
-    """steps of each environment between updates"""
+    """steps of each environment per iteration"""
     update_ratio: float = 1.0
-    """gradient steps for each environment step"""
+    """gradient steps per environment step"""
     warmup_steps: int = 5_000
     """environment steps with random actions, before learning starts"""
     buffer_size: int = 1_000_000
-    """environment steps that the replay buffer holds"""
+    """capacity of the replay buffer, in environment steps"""
     batch_size: int = 256
-    """samples of a gradient step"""
+    """transitions per gradient step"""
     n_step: int = 1
-    """rewards that a target adds up before it bootstraps"""
+    """rewards of a target before the bootstrap"""
     learning_rate: float = 3e-4
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     learning_rate_schedule: Literal["linear", "constant"] = "constant"
     """linear: falls to zero at total_steps"""
     gamma: float = 0.99
     """discount"""
     normalize_observations: bool = False
-    """observations to mean 0 and variance 1, by running statistics"""
+    """normalise observations by running mean and variance"""
     tau: float = 0.005
-    """share of the online network that goes into the target network, whenever that is moved: at each gradient step, but
-    for TD3 (each policy_delay-th) and DQN's hard updates (never)"""
+    """rate of the target network's moving average, applied at each gradient step (TD3: every policy_delay-th; DQN with
+    hard updates: never)"""
     max_grad_norm: float | None = None
-    """gradients longer than this are shortened to it; None: never"""
+    """largest norm of the gradient, which is clipped to it; None: no clipping"""
     hidden_sizes: tuple[int, ...] = (256, 256)
     """units of each hidden layer"""
     activation: Literal["tanh", "relu", "elu", "swish"] = "relu"
@@ -97,7 +97,7 @@ class ContinuousConfig(OffPolicyConfig):
     """Settings of learners that explore by noise on their actions."""
 
     noise_correlation: float = 0.0
-    """correlation of a step's exploration noise with the step's before; 0: independent (DDPG's paper: 0.85)"""
+    """correlation of exploration noise between successive steps; 0: independent (DDPG's paper: 0.85)"""
 
     def __post_init__(self):
         super().__post_init__()

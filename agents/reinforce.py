@@ -60,11 +60,12 @@ class ReinforceSettings(Settings):
     gamma: float = 0.99
     """discount"""
     credit: Literal["trajectory", "reward-to-go"] = "reward-to-go"
-    """what weights an action: all that its episode earns in the rollout, or what it earns from there on"""
+    """weight of an action: the return of its episode in the rollout, or the reward to go"""
     baseline: Literal["none", "mean", "value"] = "value"
-    """what is subtracted from that: nothing, the mean over the other environments, a learned value of the state"""
+    """baseline: none, the mean over the other environments, or a learned state value"""
     whiten_advantages: bool = False
-    """weights of each rollout to mean 0 and variance 1: one more baseline, slightly biased, and a scale"""
+    """whiten the weights of each rollout to mean 0 and variance 1: an additional, slightly biased baseline and a
+    scale"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -76,7 +77,7 @@ class ReinforceConfig(ReinforceSettings, PolicyConfig):
     """Settings of `Reinforce`."""
 
     learning_rate: float = 3e-3
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     value_coefficient: float = 0.5
     """weight of the value loss (value baseline)"""
 

@@ -51,9 +51,9 @@ class SACConfig(ContinuousConfig):
     alpha: float | None = None
     """temperature: weight of the entropy in the objective; None: adapted to target_entropy"""
     initial_alpha: float = 1.0
-    """temperature at first, where it is adapted"""
+    """initial temperature, if it is adapted"""
     target_entropy: float | None = None
-    """entropy that the temperature is adapted to, in nats; None: minus the number of actions"""
+    """target entropy for the adaptive temperature, in nats; None: minus the number of action dimensions"""
 
     def __post_init__(self):
         super().__post_init__()

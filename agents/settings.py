@@ -86,9 +86,9 @@ class EntropySettings(Settings):
     """A bonus on the policy's entropy, that it may not settle too early."""
 
     entropy_coefficient: float = 0.0
-    """weight of the entropy bonus, at first"""
+    """initial weight of the entropy bonus"""
     entropy_fraction: float | None = None
-    """share of total_steps in which the entropy bonus falls to zero, in a line; None: it stays as it is"""
+    """share of total_steps over which the entropy bonus falls linearly to zero; None: it is constant"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -45,9 +45,9 @@ class TD3Config(ContinuousConfig):
     target_noise: float = 0.2
     """standard deviation of the noise on target actions; 0: no smoothing"""
     target_noise_clip: float = 0.5
-    """target noise is cut off here"""
+    """bound to which target noise is clipped"""
     policy_delay: int = 2
-    """gradient steps of the critics for one of the actor and the moving averages"""
+    """critic gradient steps per update of the actor and the target networks"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -68,7 +68,7 @@ class DDPGConfig(TD3Config):
     target_noise: float = 0.0
     """standard deviation of the noise on target actions; 0: no smoothing"""
     policy_delay: int = 1
-    """gradient steps of the critics for one of the actor and the moving averages"""
+    """critic gradient steps per update of the actor and the target networks"""
 
 
 class TD3Params(NamedTuple):

@@ -56,13 +56,13 @@ class RewardFlags:
     """Flags of the command, beside those of the task and of the model."""
 
     seed: int = 0
-    """everything random follows from it"""
+    """seed of all random numbers"""
     out: Path | None = None
     """the model's folder; None: a new one under results/rewards"""
     pairs: Path | None = None
-    """FILE.jsonl with pairs of one's own; None: samples of the imitated policy, ranked by gold"""
+    """FILE.jsonl with your own pairs; None: samples of the imitated policy, ranked by gold score"""
     imitation_steps: int | None = None
-    """gradient steps of the policy whose samples are judged; None: as the task's preset for GRPO"""
+    """gradient steps of imitation of the policy that generates the samples; None: the task's preset for GRPO"""
     imports: ImportFlag = ()
     """a Python file to execute first; it may register tasks; may be given several times"""
 

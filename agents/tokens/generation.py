@@ -24,9 +24,9 @@ class Sampling(Settings):
     temperature: float = 1.0
     """divides the logits: below 1 sharper, above 1 flatter"""
     top_k: int | None = None
-    """only the so many likeliest tokens are drawn; None: all"""
+    """sample from the k most likely tokens; None: all"""
     top_p: float | None = None
-    """only the likeliest tokens that together have this probability are drawn; None: all"""
+    """sample from the smallest set of most likely tokens with at least this total probability; None: all"""
 
     def __post_init__(self):
         super().__post_init__()

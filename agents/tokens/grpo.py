@@ -26,14 +26,14 @@ class TokenGRPOConfig(GRPOSettings, SurrogateConfig):
     """Settings of `TokenGRPO`."""
 
     num_epochs: int = 1
-    """passes over the responses of one iteration"""
+    """epochs over the responses of an iteration"""
     num_minibatches: int = 4
-    """parts the responses are dealt into, one gradient step each"""
+    """minibatches of responses per epoch, one gradient step each"""
     dynamic_sampling: bool = False
-    """groups whose outcomes are all equal are left out and others drawn in their place"""
+    """replace groups whose outcomes are all equal by newly sampled groups"""
     max_rounds: int = 4
-    """rounds of num_responses responses that are written, at most, until enough groups are there; what is missing then
-    is missing in the update (dynamic_sampling)"""
+    """largest number of sampling rounds of num_responses responses; the update uses the groups that were obtained
+    (dynamic_sampling)"""
 
     def __post_init__(self):
         super().__post_init__()

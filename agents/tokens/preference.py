@@ -40,24 +40,24 @@ class PreferenceConfig(TokenConfig):
     """Fields of every learner from pairs."""
 
     total_steps: int = 179_200
-    """tokens of the whole run, every response of a pair counted in full length; the learning rate's schedule ends
+    """tokens of the whole run, both responses of a pair counted at full length; the learning rate's schedule ends
     there"""
     num_responses: int = 128
-    """responses of one gradient step, two a pair"""
+    """responses per gradient step, two per pair"""
     learning_rate: float = 3e-4
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     beta: float = 0.1
     """scale of log-ratios to the reference, in the loss and in the rewards of the metrics"""
     pairs: str = dataclasses.field(default="samples", metadata={"file": FILE_OF_PAIRS})
-    """samples: two responses of the reference policy to each prompt, ranked by the reward, ties left out; expert: an
-    expert's response against itself with one token changed; FILE.jsonl: one object a line, with prompt, chosen and
+    """samples: two responses of the reference policy per prompt, ranked by the reward, without ties; expert: an
+    expert's response, and the same with one token changed; FILE.jsonl: one object a line, with prompt, chosen and
     rejected in the task's notation"""
     num_pairs: int = 2048
-    """pairs in the set, which is made once before training; of a file all are taken"""
+    """pairs in the data set, which is generated once before training; a file is used in full"""
     label_temperature: float = 0.0
-    """labels of samples are drawn by Bradley-Terry from scores divided by this; 0: the higher score is chosen"""
+    """temperature of the Bradley-Terry model that draws labels from scores; 0: the higher score is chosen"""
     label_flips: float = 0.0
-    """probability that the label of two samples is turned round"""
+    """probability that the label of a pair of samples is flipped"""
     sft_weight: float = 0.0
     """weight of the mean negative log-probability of the chosen responses' tokens, added to the loss"""
 

@@ -44,7 +44,7 @@ class RunFlags:
     resume: str | None = None
     """resume the run in this folder; takes no other flag"""
     video: bool = True
-    """write a video of the trained policy, where the environment draws pictures"""
+    """write a video of the trained policy, if the environment can be rendered"""
     track: tracking.Kind = "none"
     """also show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases"""
     imports: ImportFlag = ()

@@ -45,9 +45,9 @@ class StudyFlags:
     name: tyro.conf.Positional[str | None] = None
     """the study: cliff, bandit, variance or kl"""
     out: Path | None = None
-    """where figure, numbers and page go; None: results/studies, or results/runs/studies-quick"""
+    """folder for figure, numbers and page; None: results/studies, or results/runs/studies-quick"""
     quick: bool = False
-    """much smaller, to see that it works; its numbers mean little"""
+    """a much smaller version, to test that the study runs; its numbers are not meaningful"""
 
 
 def main() -> None:
