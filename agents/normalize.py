@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 MAX_COUNT = 1_000_000_000
 
 REWARD_BOUND = 100.0  # scales of the return that a reward counts at most
-UNSEEN_BOUND = 10.0  # and while all returns are alike
+UNSEEN_BOUND = 10.0  # while all returns so far are equal
 EPSILON = 1e-8  # added to variances, so that constant entries can be divided by their deviation
 
 

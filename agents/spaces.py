@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from agents import normalize
 from envs.base import Env, require_32_bits
 
-MOST_ENTRIES = 2**20  # of a Discrete space, of which each has a number of its own in a batch
+MOST_ENTRIES = 2**20  # largest one-hot size of a Discrete space
 _UNBOUNDED = 1e6  # bounds this far out are no range that exploration could span
 
 

@@ -265,7 +265,7 @@ def _reset(env, key):
 def _step(env, key, running, action):
     key, step_key = jax.random.split(key)
     running, timestep = base.advance(env, step_key, running, action)
-    truncated = env.truncated(running.state) & ~timestep.terminated  # but for the time limit
+    truncated = env.truncated(running.state) & ~timestep.terminated  # without the time limit
     return running, key, timestep, truncated
 
 

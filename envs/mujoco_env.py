@@ -2,7 +2,7 @@
 
 @flax.struct.dataclass
 class MyRobot(MujocoEnv):
-    xml = "my_robot.xml"  # beside this file
+    xml = "my_robot.xml"  # in the same folder as this file
     substeps = 5  # steps of the model's timestep for each action
 
     forward_weight: float = 1.0  # a coefficient; may be swept under vmap

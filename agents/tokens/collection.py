@@ -164,7 +164,7 @@ def view(
     old_logp, value = old_view(learner, state.params, batch)
     logp, weight = sampled, None
     if old_logp is not None:
-        # The old policy's view once more, in the learner's own arithmetic: the first ratio is exactly 1.
+        # Evaluate the old policy with the learner's arithmetic, so that the first ratio is exactly 1.
         logp = old_logp
         difference = jnp.where(batch.mask, jnp.abs(sampled - logp), 0.0)
         metrics["logp_diff_max"] = jnp.max(difference)

@@ -173,7 +173,7 @@ def generate(
             hidden, positions = (jnp.repeat(x, repeats, axis=0) for x in (hidden, positions))
     else:
         prompt, positions = (jnp.repeat(x, repeats, axis=0) for x in (prompt, positions))
-        # Room for the whole response: what is not there yet has position -1.
+        # Space for the whole response: positions of future tokens are -1.
         room = jnp.full((n, response_length), pad, prompt.dtype)
         cache = (
             jnp.concatenate([prompt, room], axis=1),

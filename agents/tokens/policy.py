@@ -52,7 +52,7 @@ from agents.tokens.transformer import token_model
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
 
-# Up to so many logits nothing is saved where the prompt's are left out.
+# Up to this number of logits, omitting those of the prompt saves nothing.
 _FEW_LOGITS = 2**22
 
 State = TypeVar("State", bound=TokenState)

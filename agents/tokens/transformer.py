@@ -40,7 +40,9 @@ class TransformerConfig(Settings):
     mlp_width: int = 192  # units of each SwiGLU
     tied: bool = False  # the head is the embedding's transpose
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
-    rope_base: float = 100.0  # the slowest pair of coordinates turns by 1 in nearly so many tokens
+    rope_base: float = (
+        100.0  # the slowest pair of coordinates rotates by 1 rad in about this number of tokens
+    )
 
     def __post_init__(self):
         super().__post_init__()

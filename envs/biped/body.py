@@ -28,7 +28,7 @@ CORNERS = tuple(
     for corner in ("front_left", "front_right", "back_left", "back_right")
 )
 
-_LEG = 0.1  # m, thigh and shank alike
+_LEG = 0.1  # m, length of thigh and of shank
 _HIP_BELOW_TORSO = 0.02  # m
 _FOOT_BELOW_ANKLE = 0.01  # m: half a foot and a contact sphere's radius
 CORNER_RADIUS = 0.005  # m

@@ -16,7 +16,7 @@ BLUE, ORANGE, GREEN, RED = (82, 122, 168), (217, 148, 84), (88, 148, 108), (192,
 _SUPERSAMPLING = 3  # drawn larger, then averaged down
 
 Color = tuple[int, int, int]
-Point = Any  # (x, y), in metres or whatever the task counts in
+Point = Any  # (x, y), in metres or the task's unit
 
 
 class Canvas:

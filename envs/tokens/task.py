@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 PAD, EOS, FIRST = 0, 1, 2
 SPECIAL = ("<pad>", "<eos>")
-HELD_OUT = 8  # one question in so many is held out
+HELD_OUT = 8  # one prompt in this number is held out
 _SAMPLES = 1024  # prompts that a look at the splits takes
 
 Split = Literal["train", "held-out"]
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
     """The judgement of one response."""
 
     correct: Any  # bool []: right, and ended in time
-    well_formed: Any  # bool []: of the right form, whatever the answer
+    well_formed: Any  # bool []: the format is valid, even if the answer is wrong
     credit: Any  # float32 [R]: what each token earns, known when it is written; those of a right response add up to 1
 
 

@@ -20,7 +20,7 @@ from experiments.run.provenance import short_commit
 
 METRIC = "eval/return"  # unless another is asked for
 _APART = ", with other values (--by env,algo,commit or NAME=PATH sets them side by side)"
-_NAMED = 3  # of many alike in a note
+_NAMED = 3  # names listed in a note about many
 _OF_RECORDS = {"eval/return": "evaluations", "train/return": "train_curve"}
 
 
@@ -38,7 +38,7 @@ class Wanted:
 
     metric: str
     by_commit: bool = False  # curves of other commits are other curves
-    name: str | None = None  # that somebody gave to the source
+    name: str | None = None  # of the source, as NAME=PATH gives it
     named: bool = False  # whether any source was given a name
 
     @property

@@ -17,7 +17,7 @@ from envs import base
 from envs.base import ALL_EPISODES, Env
 from experiments.evaluation import frame_rate
 
-SHOWN = 16  # episodes of which a video may be made
+SHOWN = 16  # episodes recorded for the video
 _KEY_TAG = 0x6576616C  # "eval": sets evaluation's stream apart from training's
 
 

@@ -17,11 +17,12 @@ FINAL_BATCHES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """The functions of one kind of evaluation. `found` is the result of `run` for one seed, on the host."""
+    """The functions of one kind of evaluation. The argument `found` is the result of `run` for one seed, on the
+    host."""
 
     at_start: bool  # also before training
     episodes: Callable[[int, Any], int]  # (total steps, algorithm): how many at each mark
-    # (algorithm, episodes at a mark): the final evaluation has so many times those of a mark
+    # (algorithm, episodes at a mark) to the factor of episodes in the final evaluation
     final_batches: Callable[[Any, int], int]
     run: Callable[[Any, Any, Any], Any]  # (algorithm, state, keys): pure, for one seed
     concatenate: Callable[[list[Any]], Any]

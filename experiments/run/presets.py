@@ -101,7 +101,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): _WALKER
     | {
         "total_steps": 8_000_000,
-        # Many environments: the fixed cost of a step of the batch vanishes beside its physics.
+        # Many environments amortise the fixed cost of a batched step.
         "num_envs": 512,
         "num_steps": 16,
         "hidden_sizes": (128, 64),
@@ -298,7 +298,7 @@ TOKEN_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 
-# Task: whatever the learner.
+# By task, for every learner.
 TASK_PRESETS: dict[str, dict[str, Any]] = {
     "add": {"imitation_steps": 150, "total_steps": 819_200},
     "countdown": _COUNTDOWN,

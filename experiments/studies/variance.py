@@ -22,7 +22,7 @@ from experiments.studies import figures
 from experiments.studies.gradient_noise import VARIANTS, first_episodes, gradient_noise
 
 TITLE = "The variance of REINFORCE's gradient"
-# Short iterations and small steps: the value learns with the policy's updates, of which there must be enough.
+# Short iterations and small steps: the value learns only during policy updates, so there must be enough of them.
 _CONFIG = ReinforceConfig(
     num_envs=8, num_steps=64, learning_rate=1e-3, learning_rate_schedule="constant"
 )

@@ -142,7 +142,7 @@ def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
         return env
     try:
         problem = not_an_env(env)
-    except (Exception, SystemExit) as error:  # of a property of its own
+    except (Exception, SystemExit) as error:  # raised by one of its properties
         raise ValueError(f"{attribute} fails: {located(error, path.parent)}") from error
     if problem:
         raise ValueError(f"{attribute} in {path} {problem}")
@@ -200,6 +200,6 @@ def _candidates(module: ModuleType) -> list[str]:
 
 def _split(name: str) -> tuple[Path, str]:
     path, colon, attribute = name.rpartition(":")
-    if not colon or attribute.endswith(".py"):  # a file alone, be it with a drive letter
+    if not colon or attribute.endswith(".py"):  # a file without NAME, possibly with a drive letter
         path, attribute = name, ""
     return Path(path).expanduser().resolve(), attribute
