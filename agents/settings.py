@@ -171,8 +171,10 @@ def shortened(text: str, limit: int = _SHOWN) -> str:
 def _choices(settings: type) -> dict[str, tuple[Any, ...]]:
     """The values that each Literal field may have; None is among them where the field may be None."""
     hints = typing.get_type_hints(settings)
-    found = {field.name: _values(hints[field.name]) for field in dataclasses.fields(settings)}
-    return {name: values for name, values in found.items() if values}
+    values_by_name = {
+        field.name: _values(hints[field.name]) for field in dataclasses.fields(settings)
+    }
+    return {name: values for name, values in values_by_name.items() if values}
 
 
 def _values(kind: Any) -> tuple[Any, ...]:

@@ -125,12 +125,12 @@ def draw_groups_with_spread(
 
     def one_round(carry):
         rounds, filled, kept, measured, tokens = carry
-        found, metrics, written = draw(jax.tree.map(lambda k: jax.random.fold_in(k, rounds), keys))
-        spread = returns.groups_with_spread(jnp.sum(found.rewards, axis=1), group_size)
+        drawn, metrics, written = draw(jax.tree.map(lambda k: jax.random.fold_in(k, rounds), keys))
+        spread = returns.groups_with_spread(jnp.sum(drawn.rewards, axis=1), group_size)
         metrics |= {"frac_zero_std": 1.0 - jnp.mean(spread.astype(jnp.float32))}
         # Beyond the last row is nowhere: of groups without spread, and of those that find no room.
         row = jnp.where(spread, filled + jnp.cumsum(spread) - 1, size)
-        kept = jax.tree.map(lambda all_rows, x: all_rows.at[row].set(x, mode="drop"), kept, found)
+        kept = jax.tree.map(lambda all_rows, x: all_rows.at[row].set(x, mode="drop"), kept, drawn)
         filled = jnp.minimum(filled + jnp.sum(spread, dtype=jnp.int32), size)
         return rounds + 1, filled, kept, jax.tree.map(jnp.add, measured, metrics), tokens + written
 
@@ -169,10 +169,10 @@ def view(
         difference = jnp.where(batch.mask, jnp.abs(sampled - logp), 0.0)
         metrics["logp_diff_max"] = jnp.max(difference)
     if learner.collection.importance_bound is not None:
-        weight, found = surrogates.truncated_importance_weight(
+        weight, importance = surrogates.truncated_importance_weight(
             logp, sampled, batch.mask, learner.collection.importance_bound
         )
-        metrics |= {f"importance/{name}": x for name, x in found._asdict().items()}
+        metrics |= {f"importance/{name}": x for name, x in importance._asdict().items()}
     penalty, reference = jnp.zeros(batch.mask.shape), None
     if learner.collection.reference or learner.shaping.kl_in_reward or config.measure_kl:
         reference = learner.reference_logp(state.reference, batch.obs, batch.action)
@@ -205,8 +205,8 @@ def old_view(
     if learner.collection.single_step and learner.collection.importance_bound is None:
         value = learner.network.module(params).value(*sequences(batch.obs))
         return None, value.T
-    found = learner.evaluate(params, batch.obs, batch.action)
-    return found.logp, found.value
+    evaluation = learner.evaluate(params, batch.obs, batch.action)
+    return evaluation.logp, evaluation.value
 
 
 def shaped_rewards(

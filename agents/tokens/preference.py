@@ -251,7 +251,7 @@ def sample_pairs(
         prompts, keys = rows
         first_key, second_key, label_key = jax.random.split(keys[0], 3)
         both = [policy.respond(params, prompts, k) for k in (first_key, second_key)]
-        scores = jnp.stack([response_scores(policy, prompts, found) for found in both])
+        scores = jnp.stack([response_scores(policy, prompts, responses) for responses in both])
         return ranked_pairs(prompts, both[0], both[1], scores, label_key, temperature, flips)
 
     keys = jax.random.split(key, prompts.shape[0])
@@ -318,18 +318,18 @@ def preference_step(
         state.params, state.opt_state, grads, learner.optimizer, rate
     )
     trains = pairs.weight > 0
-    found = preference_metrics(
+    measured = preference_metrics(
         logps.chosen, logps.rejected, logps.chosen_ref, logps.rejected_ref, config.beta, trains
     )
     metrics = {
         "loss/preference": preference,
         "loss/imitation": imitation,
-        "rewards/chosen": found.reward_chosen,
-        "rewards/rejected": found.reward_rejected,
-        "rewards/margin": found.margin,
-        "rewards/accuracy": found.accuracy,
-        "logps/chosen": found.logp_chosen,
-        "logps/rejected": found.logp_rejected,
+        "rewards/chosen": measured.reward_chosen,
+        "rewards/rejected": measured.reward_rejected,
+        "rewards/margin": measured.margin,
+        "rewards/accuracy": measured.accuracy,
+        "logps/chosen": measured.logp_chosen,
+        "logps/rejected": measured.logp_rejected,
         "frac_pairs": jnp.mean(trains.astype(jnp.float32)),
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": rate,

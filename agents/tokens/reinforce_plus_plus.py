@@ -83,8 +83,8 @@ class ReinforcePlusPlus(TokenPolicy):
     def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         """Returns the state after one iteration, and its metrics: responses, targets, one update."""
         state, (rollout, metrics) = self.collect(state)
-        found = targets(rollout.batch, self.config)
-        return surrogate_step(self, state, rollout, found, metrics, self.objective)
+        estimates = targets(rollout.batch, self.config)
+        return surrogate_step(self, state, rollout, estimates, metrics, self.objective)
 
 
 def targets(batch: Batch, config: ReinforcePlusPlusConfig) -> Targets:

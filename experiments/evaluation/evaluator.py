@@ -17,7 +17,7 @@ FINAL_BATCHES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """The functions of one kind of evaluation. The argument `found` is the result of `run` for one seed, on the
+    """The functions of one kind of evaluation. The argument `result` is the result of `run` for one seed, on the
     host."""
 
     at_start: bool  # also before training
@@ -27,9 +27,11 @@ class Evaluator:
     run: Callable[[Any, Any, Any], Any]  # (algorithm, state, keys): pure, for one seed
     concatenate: Callable[[list[Any]], Any]
     row: Callable[[Any], dict[str, float]]  # columns of metrics.jsonl
-    final_figures: Callable[[Any, Any], dict[str, Any]]  # (algorithm, found): for summary.json
-    transcripts: Callable[[Any, Any], list[dict[str, Any]]]  # (algorithm, found): for samples.jsonl
-    trouble: Callable[[Any, Any], str | None]  # (algorithm, found): a warning in one line
+    final_figures: Callable[[Any, Any], dict[str, Any]]  # (algorithm, result): for summary.json
+    transcripts: Callable[
+        [Any, Any], list[dict[str, Any]]
+    ]  # (algorithm, result): for samples.jsonl
+    trouble: Callable[[Any, Any], str | None]  # (algorithm, result): a warning in one line
 
 
 def evaluator(domain: Domain) -> Evaluator:
@@ -59,9 +61,9 @@ _CONTROL = Evaluator(
     ),
     concatenate=control.concatenate,
     row=control.row,
-    final_figures=lambda algo, found: control.final_figures(algo.env, found),
-    transcripts=lambda algo, found: [],
-    trouble=lambda algo, found: nonfinite.episodes_warning(found.bad, algo.env.on_host),
+    final_figures=lambda algo, result: control.final_figures(algo.env, result),
+    transcripts=lambda algo, result: [],
+    trouble=lambda algo, result: nonfinite.episodes_warning(result.bad, algo.env.on_host),
 )
 _TOKENS = Evaluator(
     at_start=True,  # what imitation alone can do

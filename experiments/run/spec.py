@@ -242,10 +242,10 @@ def execute(files: Iterable[str]) -> None:
     Raises ValueError with one line where a file fails or has no such algorithm, and for a name of stride's own.
     """
     for file in files:
-        found = load.algorithm(file)
-        if found is None:
+        named = load.algorithm(file)
+        if named is None:
             continue
-        name, kind = found
+        name, kind = named
         table = ALGORITHMS if "act" in dir(kind) else TOKEN_ALGORITHMS
         if name in table and table[name].__module__.startswith("agents."):
             raise ValueError(f"{file}: stride has an algorithm {name}; rename the class")

@@ -80,10 +80,10 @@ def passed(findings: list[Finding]) -> bool:
 def _look(name: str, look: Callable[[], None], folder: Path) -> Finding:
     try:
         look()
-    except Problem as found:
-        return Finding(name, problem=str(found))
-    except Note as found:
-        return Finding(name, note=str(found))
+    except Problem as raised:
+        return Finding(name, problem=str(raised))
+    except Note as raised:
+        return Finding(name, note=str(raised))
     except (Exception, SystemExit) as error:  # any error of the environment
         return Finding(name, problem=explained(error, folder))
     return Finding(name)

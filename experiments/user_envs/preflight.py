@@ -86,11 +86,11 @@ def _first_steps(env: Env) -> None:
     are spoiled."""
     if isinstance(env, MujocoEnv) and env.backend == "mjx":
         return  # it would compile for a minute
-    found = random_run(env, STEPS)
-    bad = found["bad"]
-    if np.all(bad != 0) or found["unstarted"].any():
-        finite_run(env, lambda: found)
-    run_within_bounds(env, lambda: found)
+    run = random_run(env, STEPS)
+    bad = run["bad"]
+    if np.all(bad != 0) or run["unstarted"].any():
+        finite_run(env, lambda: run)
+    run_within_bounds(env, lambda: run)
     if np.any(bad):
         share = nonfinite.percent(np.mean(bad != 0))
         raise Note(
