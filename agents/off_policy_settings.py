@@ -94,7 +94,7 @@ class OffPolicyConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ContinuousConfig(OffPolicyConfig):
-    """Settings of learners that explore by noise on their actions."""
+    """Further settings of learners with additive exploration noise."""
 
     noise_correlation: float = 0.0
     """correlation of exploration noise between successive steps; 0: independent (DDPG's paper: 0.85)"""

@@ -69,7 +69,7 @@ class OnPolicyConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig(OnPolicyConfig):
-    """Further fields of those with a policy network: all but those that act by values."""
+    """Further fields of on-policy learners with a policy network."""
 
     initial_log_std: float = 0.0
     """initial log standard deviation of continuous actions"""

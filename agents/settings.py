@@ -23,7 +23,7 @@ _SHOWN = 80  # characters of a value in a message
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base of the dataclasses of settings. They raise ValueError, in one line, for impossible values."""
+    """Base class of settings. Raises ValueError, in one line, for impossible values."""
 
     def __post_init__(self):
         """The end of the chain: each class checks its own fields and hands on. Checked here is what holds for all:
@@ -83,7 +83,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class EntropySettings(Settings):
-    """A bonus on the policy's entropy, that it may not settle too early."""
+    """Settings of an entropy bonus against premature convergence."""
 
     entropy_coefficient: float = 0.0
     """initial weight of the entropy bonus"""

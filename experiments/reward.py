@@ -53,7 +53,7 @@ _PARTS = 10  # lines of progress
 
 @dataclasses.dataclass(frozen=True)
 class RewardFlags:
-    """Flags of the command, beside those of the task and of the model."""
+    """Flags of `python -m experiments.reward`, in addition to those of the task and the model."""
 
     seed: int = 0
     """seed of all random numbers"""

@@ -94,7 +94,7 @@ class TokenConfig(Sampling):
 
 @dataclasses.dataclass(frozen=True)
 class ResponseConfig(TokenConfig):
-    """Further fields of learners from responses of their own."""
+    """Further fields of learners from sampled responses."""
 
     cut_responses: CutResponses = "keep"
     """responses truncated at the maximum length: treated like any other (keep); excluded from the loss, but included in
@@ -111,7 +111,7 @@ class ResponseConfig(TokenConfig):
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig(ResponseConfig):
-    """Further fields of learners from the size of rewards, from which a KL or a penalty may be subtracted."""
+    """Further fields of learners that use the value of the reward, minus a KL or a penalty."""
 
     cut_score: float = -1.0
     """total reward of a truncated response (cut_responses penalise)"""
@@ -160,7 +160,7 @@ class RewardConfig(ResponseConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SurrogateConfig(RewardConfig):
-    """A further field of learners by importance ratios."""
+    """A further field of learners with importance ratios."""
 
     importance_bound: float | None = None
     """bound on the importance weight of a token's loss, the ratio of the learner's probability to the sampler's

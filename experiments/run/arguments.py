@@ -31,7 +31,7 @@ _FREE = ("out", "resume", "video", "track", "trust")
 
 @dataclasses.dataclass(frozen=True)
 class RunFlags:
-    """Flags of every run, whatever is trained."""
+    """Flags of every run."""
 
     algo: str = "ppo"
     """the algorithm: a name, or FILE.py:NAME for a class of your own"""
