@@ -1,7 +1,7 @@
-"""Every environment here as a Gymnasium environment: single, vectorised, or functional.
+"""Adapters of every environment to Gymnasium: single, vectorised, or functional.
 
-`import envs` registers them, so `gymnasium.make("stride/Walker-v0")` works after it; without the import,
-`gymnasium.make("envs:stride/Walker-v0")` does (Gymnasium 1.0 and later load no plugins by themselves).
+`import envs` registers the environments, so that `gymnasium.make("stride/Walker-v0")` works; without the import, use
+`gymnasium.make("envs:stride/Walker-v0")` (Gymnasium 1.0 and later load no plugins by themselves).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class _View:
 
 
 class GymEnv(_View, gymnasium.Env):
-    """One environment. It has no time limit: `gymnasium.make` adds it."""
+    """A single environment without a time limit; `gymnasium.make` adds the limit."""
 
     def __init__(self, env: base.Env, render_mode: str | None = None):
         self.observation_space = env.observation_space

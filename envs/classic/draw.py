@@ -1,4 +1,4 @@
-"""A canvas in the units of the task, for its pictures: x to the right, y up, edges smooth."""
+"""An antialiased canvas for pictures of a task, in the task's units: x to the right, y up."""
 
 from __future__ import annotations
 

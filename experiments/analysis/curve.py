@@ -1,4 +1,4 @@
-"""A learning curve in good order, and how two of them differ."""
+"""A cleaned learning curve, and the differences between two curves."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Evaluation apart from training: deterministic actions, fresh resets, whole episodes, no auto-reset.
+"""Evaluation of control: whole episodes with deterministic actions and fresh resets, separate from training.
 
-The keys come from the run's seed and never from the training state, so that looking changes nothing.
+The keys derive from the run's seed and never from the training state, so evaluations change no number of training.
 """
 
 from __future__ import annotations

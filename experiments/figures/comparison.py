@@ -1,4 +1,4 @@
-"""Figures of many runs side by side."""
+"""Figures that compare runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planning a suite: which cells of which grid, with which flags, and which of their runs are still to be begun."""
+"""Plans a suite: cells of the grid, their flags, and the runs that have not started."""
 
 from __future__ import annotations
 

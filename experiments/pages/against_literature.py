@@ -1,4 +1,4 @@
-"""The part of a page that sets our records beside published numbers, in Markdown."""
+"""The section of a page that compares our records with published numbers, in Markdown."""
 
 from __future__ import annotations
 

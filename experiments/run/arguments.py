@@ -1,4 +1,4 @@
-"""A run as a command line, both ways: flags read into a spec, and the flags that repeat a run."""
+"""Conversion between command lines and specs: reads flags into a spec, and writes the flags that repeat a run."""
 
 from __future__ import annotations
 

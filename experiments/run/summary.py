@@ -1,4 +1,4 @@
-"""The end of a run: summary.json, the learning curve, the video, and a table for whoever waited."""
+"""The end of a run: writes summary.json, the learning curve and the video, and prints a table."""
 
 from __future__ import annotations
 
