@@ -58,6 +58,7 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
+    @pytest.mark.slow
     def test_constant_reward(self):
         algo, state, _ = train(probes.ConstantReward())
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.02)
@@ -80,6 +81,7 @@ class TestProbes:
         )
         assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
+    @pytest.mark.slow
     def test_reward_is_observation(self):
         algo, state, _ = train(probes.RewardIsObservation())
         np.testing.assert_allclose(values(algo, state, -1.0, 1.0), [-1.0, 1.0], atol=0.05)

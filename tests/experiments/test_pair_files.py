@@ -42,6 +42,7 @@ def test_a_file_is_read_in_the_tasks_notation(tmp_path):
     assert env.score(pairs.prompts, pairs.chosen, pairs.chosen_length)[1].all()
 
 
+@pytest.mark.slow
 def test_what_decode_writes_is_read_back():
     for name in ("sort-3", "add-2", "countdown", "graph-path", "bandit-3"):
         env = make_tokens(name)
