@@ -77,7 +77,7 @@ def make(name: str, env: Env):
     return kind(kind.Config(**{k: v for k, v in SMALL.items() if k in fields}), env)
 
 
-# PPO on every space, every learner on a Box of another scale, and one of each way to act on numbers; the others by hand.
+# PPO on every space, every learner on a Box of another scale, one of each way to act on numbers; the others by hand.
 FAST = {("dqn", "shifted"), ("pqn", "shifted"), ("sac", "whole numbers")}
 PAIRS = [
     pytest.param(
