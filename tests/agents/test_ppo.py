@@ -45,7 +45,7 @@ class TestProbes:
         algo, state, _ = train(probes.ConstantReward())
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.02)
 
-    @pytest.mark.parametrize("objective", ["clip", "kl"])
+    @pytest.mark.parametrize("objective", ["clip", pytest.param("kl", marks=pytest.mark.slow)])
     def test_reward_is_action(self, objective):
         config = dataclasses.replace(SMALL, objective=objective)
         algo, state, _ = train(probes.RewardIsAction(), config)
@@ -318,6 +318,7 @@ class TestState:
         _, state, _ = train(probes.RewardIsAction(), config, iterations=3)
         assert state.kl_coefficient == 0.125
 
+    @pytest.mark.slow
     def test_kl_coefficient_rises_with_one_gradient_step_too(self):
         config = dataclasses.replace(
             SMALL, objective="kl", kl_target=1e-8, num_epochs=1, num_minibatches=1

@@ -65,7 +65,11 @@ class TestProbes:
 
     @pytest.mark.parametrize(
         ("credit", "baseline"),
-        [("trajectory", "none"), ("reward-to-go", "mean"), ("trajectory", "value")],
+        [
+            pytest.param("trajectory", "none", marks=pytest.mark.slow),
+            ("reward-to-go", "mean"),
+            pytest.param("trajectory", "value", marks=pytest.mark.slow),
+        ],
     )
     def test_reward_is_action(self, credit, baseline):
         config = dataclasses.replace(SMALL, credit=credit, baseline=baseline)

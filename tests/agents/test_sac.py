@@ -304,6 +304,7 @@ class TestProbes:
         np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [[1.0, 2.0]] * 2, atol=0.1)
         np.testing.assert_array_equal(metrics["alpha"], 0.0)
 
+    @pytest.mark.slow
     def test_delayed_reward(self):
         config = dataclasses.replace(SMALL, alpha=0.0)
         algo, state, _ = train(DelayedReward(), config, 12)

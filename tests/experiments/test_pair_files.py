@@ -98,6 +98,7 @@ def test_bad_input_is_one_line(flags, message, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refuses_another_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(token_evaluation, "PROMPTS", 4)
     file = written(tmp_path, *[GOOD] * 4)

@@ -261,7 +261,9 @@ def test_summary_and_policy_of_a_finished_run(tmp_path):
         experiments.load(folder, seed_index=2)
 
 
-@pytest.mark.parametrize("algo", ["q-learning", "ppo", pytest.param("dqn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "algo", ["q-learning", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ppo", "dqn"))]
+)
 def test_a_policy_takes_numbered_observations_as_they_are(tmp_path, algo):
     flags = ["--env", "CliffWalking-v1", "--algo", algo, "--total-steps", "64", "--num-envs", "4"]
     flags += {"q-learning": [], "dqn": ["--warmup-steps", "32", "--batch-size", "4"]}.get(

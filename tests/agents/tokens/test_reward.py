@@ -9,7 +9,7 @@ import pytest
 import agents
 from agents.tokens.reward import Reward
 from envs.tokens import make_tokens
-from tests.agents.tokens.small import first_rollout, first_step
+from tests.agents.tokens.small import first_rollout
 
 SMALL = {
     "total_steps": 10_000,
@@ -88,9 +88,9 @@ def test_the_verifier_itself_as_a_reward_changes_no_number():
     found = []
     for reward in (None, verifier):
         algo = learner("grpo", reward)
-        found.append(first_step(algo))
-    (state, metrics), (same, other) = found
-    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(same.params), strict=True):
+        found.append(first_rollout(algo)[1])
+    (rollout, metrics), (same, other) = found
+    for a, b in zip(jax.tree.leaves(rollout.batch), jax.tree.leaves(same.batch), strict=True):
         np.testing.assert_array_equal(a, b)
     assert other["train/reward"] == metrics["train/return"]
 
