@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from agents.core.policy_losses import Aggregation
+from agents.groups import Credit
 from agents.objectives import KLEstimator, SurrogateName
 from agents.settings import EntropySettings, require, require_dual_clip
 
@@ -17,6 +18,10 @@ class GRPOSettings(EntropySettings):
     """episodes per group; they share the start state"""
     scale_advantages: bool = True
     """divide advantages by the standard deviation of their group; Dr. GRPO does not"""
+    credit: Credit = "episode"
+    """weight of a step: the return of its whole episode relative to the group (GRPO's outcome supervision); the return
+    from that step on relative to the group at the same step (reward-to-go); or the sum of the later rewards, each
+    relative to all rewards of the group (process: GRPO's process supervision)"""
     num_epochs: int = 4
     """epochs over the episodes of a rollout"""
     num_minibatches: int = 4
