@@ -43,6 +43,8 @@ CONTROL_ENV = {  # where a few steps already differ in what they earn
     "sac": "Pendulum-v1",
     "td3": "Pendulum-v1",
     "ddpg": "Pendulum-v1",
+    "crossq": "Pendulum-v1",
+    "xqc": "Pendulum-v1",
     "q-learning": "CliffWalking-v1",
     "sarsa": "CliffWalking-v1",
     "expected-sarsa": "CliffWalking-v1",
