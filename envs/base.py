@@ -142,6 +142,11 @@ class Env(Generic[State]):
         """
         return {}
 
+    def goals(self, report: dict[str, Any]) -> dict[str, bool]:
+        """Goals of the task by name, and whether an `episode_report` reaches them. A run notes when its policy reached
+        each of them for the first time. On the host."""
+        return {}
+
     def caption(self, states: State, rewards: Float[np.ndarray, " T"], t: int) -> tuple[str, ...]:
         """Texts side by side in the upper left corner of a video's picture of step `t`. None: time and return so far
         are written in the upper right corner.

@@ -192,6 +192,13 @@ def final_figures(env: Env, episodes: Episodes) -> dict[str, Any]:
     return entries
 
 
+def goals(env: Env, episodes: Episodes) -> dict[str, bool]:
+    """Returns the goals of the task that an evaluation reaches, by name; none where there is no episode report."""
+    if not env.recorded_episodes:
+        return {}
+    return env.goals(env.episode_report(episodes.states, episodes.alive, episodes.returns))
+
+
 def typical(episodes: Episodes) -> int:
     """Returns the index of the recorded episode (of any, if none was recorded) whose return is the median: the one to
     show. Episodes without a step come last."""

@@ -28,6 +28,7 @@ class Evaluator:
     concatenate: Callable[[list[Any]], Any]
     row: Callable[[Any], dict[str, float]]  # columns of metrics.jsonl
     final_figures: Callable[[Any, Any], dict[str, Any]]  # (algorithm, result): for summary.json
+    goals: Callable[[Any, Any], dict[str, bool]]  # (algorithm, result): which are reached
     transcripts: Callable[
         [Any, Any], list[dict[str, Any]]
     ]  # (algorithm, result): for samples.jsonl
@@ -62,6 +63,7 @@ _CONTROL = Evaluator(
     concatenate=control.concatenate,
     row=control.row,
     final_figures=lambda algo, result: control.final_figures(algo.env, result),
+    goals=lambda algo, result: control.goals(algo.env, result),
     transcripts=lambda algo, result: [],
     trouble=lambda algo, result: nonfinite.episodes_warning(result.bad, algo.env.on_host),
 )
@@ -73,6 +75,7 @@ _TOKENS = Evaluator(
     concatenate=tokens.concatenate,
     row=tokens.row,
     final_figures=tokens.final_figures,
+    goals=lambda algo, found: {},
     transcripts=tokens.transcripts,
     trouble=tokens.trouble,
 )

@@ -39,6 +39,8 @@ class RunFlags:
     """seed of all random numbers"""
     seeds: int = 1
     """number of seeds trained at once: SEED, SEED + 1, ..."""
+    quick: bool = False
+    """settings for a result in the shortest time, in place of the best: of ppo on walker"""
     out: str | None = None
     """the run's folder; None: a new one under results/runs"""
     resume: str | None = None
@@ -71,6 +73,7 @@ def first_flags(argv: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(flag)
     parser.add_argument("--import", dest="imports", action="append", default=[])
     parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--quick", action=argparse.BooleanOptionalAction, default=False)
     try:
         return parser.parse_known_args(list(argv))[0]
     except argparse.ArgumentError as error:
@@ -101,7 +104,8 @@ def parse(
     argv, reward = rewards.split_flag(argv) if domain == "tokens" else (argv, None)
     algo = run.algo
     config_type = algorithm(algo, domain).Config
-    config = stored.config if stored else preset(env, algo, config_type)
+    quick = first_flags(argv).quick
+    config = stored.config if stored else preset(env, algo, config_type, quick)
     kept = stored.env_kwargs if stored else {}
     taken = {"env", "task"} | {
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
