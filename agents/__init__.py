@@ -1,6 +1,7 @@
 """The algorithms, by the name that `--algo` takes: of control, and of token tasks."""
 
 from agents.actor_critic import A2C
+from agents.crossq import XQC, CrossQ
 from agents.dqn import DQN
 from agents.grpo import GRPO
 from agents.ppo import PPO
@@ -39,6 +40,8 @@ ALGORITHMS = {
     "sac": SAC,
     "td3": TD3,
     "ddpg": DDPG,
+    "crossq": CrossQ,
+    "xqc": XQC,
     "q-learning": QLearning,
     "sarsa": SARSA,
     "expected-sarsa": ExpectedSARSA,

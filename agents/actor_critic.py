@@ -47,25 +47,25 @@ class ActorCriticConfig(EntropySettings, PolicyConfig):
     """Settings of `A2C`."""
 
     num_steps: int = 8
-    """steps of each environment between updates"""
+    """steps of each environment per iteration"""
     num_minibatches: int = 1
-    """parts the steps of a rollout are dealt into, one gradient step each"""
+    """minibatches per rollout, one gradient step each"""
     learning_rate: float = 1e-3
-    """the optimiser's step size, at first"""
+    """initial learning rate"""
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     """RMSProp, as in the paper, or Adam"""
     estimator: Literal["n-step", "gae"] = "n-step"
-    """how advantages and value targets are made of rewards and values"""
+    """estimator of advantages and value targets"""
     n_step: int = 8
-    """rewards that are summed before the value takes over; fewer where the rollout ends (n-step estimator)"""
+    """rewards before the bootstrap; fewer at the end of the rollout (n-step estimator)"""
     gae_lambda: float = 0.95
     """trace decay (gae estimator)"""
     value_coefficient: float = 0.5
     """weight of the value loss"""
     entropy_coefficient: float = 0.01
-    """weight of the entropy bonus, at first"""
+    """initial weight of the entropy bonus"""
     whiten_advantages: bool = False
-    """advantages of each rollout to mean 0 and variance 1"""
+    """whiten the advantages of each rollout to mean 0 and variance 1"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -157,13 +157,13 @@ def update(
     entropy_coefficient: Float[Array, ""] | float,
     config: ActorCriticConfig,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One pass over a batch: a gradient step of policy, value and entropy on each of its parts.
+    """Takes one gradient step of policy, value and entropy on each minibatch of a batch.
 
     Args:
-      batch, targets: leaves [T, N, ...]; the parts split N.
+      batch, targets: leaves [T, N, ...]; minibatches split N.
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
-      optimizer: everything but the learning rate.
-      learning_rate, entropy_coefficient: of this update; the config's are those at first.
+      optimizer: the optimiser without its learning rate.
+      learning_rate, entropy_coefficient: values of this update; the config has the initial values.
 
     Returns:
       params, opt_state, and metrics: means over the gradient steps.

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     value: Array | Any = None  # [T, N] V(s_t)
     next_value: Array | Any = None  # [T, N] V(s_{t+1}), of the true successor
     ref_logp: Array | None = None  # [T, N] log-prob under a reference policy
-    weight: Array | None = None  # [T, N] factor of each step's loss, beside its advantage
+    weight: Array | None = None  # [T, N] factor of each step's loss, in addition to its advantage
 
 
 class Targets(NamedTuple):

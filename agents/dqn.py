@@ -47,52 +47,54 @@ class DQNConfig(OffPolicyConfig):
     total_steps: int = 200_000
     """environment steps of the whole run, warm-up included"""
     num_envs: int = 8
-    """environments stepped side by side"""
+    """number of parallel environments"""
     learning_rate: float = 5e-4
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear: falls to zero at total_steps"""
     num_steps: int = 4
-    """steps of each environment between updates"""
+    """steps of each environment per iteration"""
     update_ratio: float = 0.25
-    """gradient steps for each environment step"""
+    """gradient steps per environment step"""
     warmup_steps: int = 1_000
     """environment steps with random actions, before learning starts"""
     normalize_observations: bool = True
-    """observations to mean 0 and variance 1, by running statistics: without, the network hardly sees coordinates as
-    small as MountainCar's speeds, and never leaves the valley"""
+    """normalise observations by running mean and variance; without it, coordinates as small as MountainCar's velocity
+    have no effect, and the car never leaves the valley"""
     buffer_size: int = 10_000
-    """environment steps that the replay buffer holds"""
+    """capacity of the replay buffer, in environment steps"""
     batch_size: int = 128
-    """samples of a gradient step"""
+    """transitions per gradient step"""
     max_grad_norm: float | None = 10.0
-    """gradients longer than this are shortened to it; None: never"""
+    """largest norm of the gradient, which is clipped to it; None: no clipping"""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """units of each hidden layer"""
     loss: Literal["squared", "huber"] = "squared"
-    """error of Q; huber is for rewards clipped to [-1, 1]: where values are large it lets the rare ends be outvoted"""
+    """loss of the TD error; huber suits rewards clipped to [-1, 1]: with large values it underweights rare terminal
+    rewards"""
     double: bool = True
-    """the online network chooses the action whose value the target network tells"""
+    """double Q-learning: the online network chooses the action, the target network evaluates it"""
     dueling: bool = False
-    """separate heads for a state's value and the advantages"""
+    """dueling network: separate heads for state value and advantages"""
     layer_norm: bool = False
-    """normalisation before each activation, as in PQN"""
+    """layer normalisation before each activation, as in PQN"""
     target_update: Literal["hard", "soft"] = "hard"
-    """copy the network every target_period gradient steps, or follow it at the rate tau"""
+    """update of the target network: a copy every target_period gradient steps (hard), or a moving average with rate tau
+    (soft)"""
     target_period: int = 50
     """gradient steps between copies (hard)"""
     epsilon_end: float = 0.05
-    """share of random actions, of each joint for itself, in the end; it falls from 1"""
+    """final epsilon, the share of random actions, drawn independently for each joint; it falls from 1"""
     epsilon_fraction: float = 0.25
-    """share of the run in which it falls"""
+    """share of the run over which epsilon falls"""
     prioritized: bool = False
     """replay transitions in proportion to their TD errors"""
     priority_beta: float = 0.4
-    """exponent of the importance weights at first; it rises to 1 (prioritized)"""
+    """initial exponent of the importance weights; it rises to 1 (prioritized)"""
     bins: int = 3
-    """values of each joint, where actions are continuous"""
+    """number of values per joint, for continuous actions"""
     bin_span: float = 1.0
-    """share of the actions' range that these values span, about its middle"""
+    """share of the action range that the values cover, around its centre"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from agents.batch import Batch, Targets
-from agents.core import returns
+from agents.core import group_credit, returns
 from envs.base import Env, Running, reset
+
+Credit = Literal["episode", "reward-to-go", "process"]
 
 
 def group_starts(env: Env, key: PRNGKeyArray, num_envs: int, group_size: int) -> Running:
@@ -20,24 +24,47 @@ def group_starts(env: Env, key: PRNGKeyArray, num_envs: int, group_size: int) ->
 
 
 def group_targets(
-    batch: Batch, group_size: int, discount: float = 1.0, *, scale: bool = True
+    batch: Batch,
+    group_size: int,
+    discount: float = 1.0,
+    *,
+    scale: bool = True,
+    credit: Credit = "episode",
+    rewarded: Bool[Array, "T N"] | None = None,
 ) -> tuple[Targets, dict[str, Array]]:
-    """Each episode's return relative to its group, at all of its steps; and `frac_zero_std`, the share of groups
-    whose returns are all equal, from which nothing is learnt.
+    """Returns the advantages relative to the group, and `frac_zero_std`.
+
+    `frac_zero_std` is the share of groups with equal returns, whose advantages are 0.
 
     Args:
-      batch: leaves [T, N, ...], groups contiguous in N and whole.
+      batch: leaves [T, N, ...]; groups are contiguous in N and complete.
+      credit: "episode": the return of the whole episode, at all of its steps (`returns.group_advantages`);
+        "reward-to-go": the return from each step on, relative to the group's at that step
+        (`group_credit.group_step_advantages`); "process": rewards relative to all of the group's, summed from each step
+        on (`group_credit.group_process_advantages`).
+      rewarded: steps that carry a reward ("process"); None: all unmasked ones.
     """
-    scores = episode_returns(batch.reward, batch.mask, discount)
-    advantage, no_spread = returns.group_advantages(scores, group_size, scale=scale)
-    advantage = jnp.where(batch.mask, advantage, 0.0)
+    reward, mask = batch.reward, batch.mask
+    if credit == "episode":
+        scores = episode_returns(reward, mask, discount)
+        advantage, no_spread = returns.group_advantages(scores, group_size, scale=scale)
+        advantage = jnp.where(mask, advantage, 0.0)
+    elif credit == "reward-to-go":
+        advantage, no_spread = group_credit.group_step_advantages(
+            reward, mask, group_size, discount, scale=scale
+        )
+    else:
+        advantage, no_spread = group_credit.group_process_advantages(
+            reward, mask if rewarded is None else rewarded, mask, group_size, discount, scale=scale
+        )
     return Targets(advantage), {"frac_zero_std": no_spread}
 
 
 def leave_one_out_targets(batch: Batch, group_size: int) -> tuple[Targets, dict[str, Array]]:
-    """Each episode's return less the mean of the others of its group, at all of its steps; and `frac_zero_std`.
+    """Returns the advantages of episodes, equal at all steps of an episode, and `frac_zero_std`.
 
-    Arguments as of `group_targets`.
+    The advantage is the episode's return minus the mean return of the other episodes in its group. Arguments are those
+    of `group_targets`.
     """
     scores = episode_returns(batch.reward, batch.mask, 1.0)
     advantage = returns.leave_one_out_advantages(scores, group_size)

@@ -6,6 +6,10 @@ A group is G episodes from one and the same start (one prompt, for tokens). Its 
     J     = E_old[min(ratio A, clip(ratio, 1 - eps_low, 1 + eps_high) A) - beta KL(pi || pi_ref)]
     KL    ~ pi_ref / pi - 1 - log(pi_ref / pi)               k3: unbiased for samples of pi, never negative
 
+That is `credit="episode"`. With "reward-to-go" a step's return-to-go is compared with the group's at the same step;
+with "process" each reward with all of the group's (process supervision, sec. 4.1.3): see `agents.core.group_credit`. A
+walking robot needs the former: of the 400 steps of an episode a few decide whether it falls.
+
 Choices: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
 https://arxiv.org/abs/2503.20783); `clip_high > clip_low` with "token-mean" are two parts of DAPO (Yu et al. 2025,
 https://arxiv.org/abs/2503.14476); `surrogate` is GRPO's, GSPO's or CISPO's.
@@ -53,15 +57,16 @@ class GRPOConfig(GRPOSettings, PolicyConfig):
     """Settings of `GRPO`."""
 
     num_envs: int = 64
-    """episodes between updates, side by side"""
+    """number of parallel episodes per iteration"""
     num_steps: int = 1_000
-    """steps of an episode at most; the environment's own limit may be lower"""
+    """largest number of steps per episode; the environment's own limit may be lower"""
     gamma: float = 1.0
-    """discount, in the return that episodes of a group are compared by"""
+    """discount of the returns that are compared within a group"""
     normalize_returns: bool = False
-    """returns divided by their running standard deviation; of use where scale_advantages is off"""
+    """divide returns by their running standard deviation; useful if scale_advantages is off"""
     reference_every: int | None = None
-    """iterations after which the present policy becomes the reference; None: it stays the initial one"""
+    """iterations between updates of the reference to the current policy; None: the reference stays the initial
+    policy"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -118,7 +123,11 @@ class GRPO(PolicyLearner):
         episodes, rollout_metrics, key = self.collect(state.actor, state.key)
         batch = self.batch(state, episodes)
         targets, target_metrics = group_targets(
-            batch, self.config.group_size, self.config.gamma, scale=self.config.scale_advantages
+            batch,
+            self.config.group_size,
+            self.config.gamma,
+            scale=self.config.scale_advantages,
+            credit=self.config.credit,
         )
         update_key, key = jax.random.split(key)
         learning_rate = self.learning_rate(state.env_steps)

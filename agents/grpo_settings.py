@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from agents.core.policy_losses import Aggregation
+from agents.groups import Credit
 from agents.objectives import KLEstimator, SurrogateName
 from agents.settings import EntropySettings, require, require_dual_clip
 
@@ -14,35 +15,39 @@ class GRPOSettings(EntropySettings):
     """Settings of `update`, shared by control and tokens."""
 
     group_size: int = 8
-    """episodes from the same start, which are compared with one another"""
+    """episodes per group; they share the start state"""
     scale_advantages: bool = True
-    """advantages divided by the standard deviation of their group; Dr. GRPO does not"""
+    """divide advantages by the standard deviation of their group; Dr. GRPO does not"""
+    credit: Credit = "episode"
+    """weight of a step: the return of its whole episode relative to the group (GRPO's outcome supervision); the return
+    from that step on relative to the group at the same step (reward-to-go); or the sum of the later rewards, each
+    relative to all rewards of the group (process: GRPO's process supervision)"""
     num_epochs: int = 4
-    """passes over the episodes of one rollout"""
+    """epochs over the episodes of a rollout"""
     num_minibatches: int = 4
-    """parts the episodes are dealt into, one gradient step each"""
+    """minibatches of episodes per epoch, one gradient step each"""
     micro_batches: int = 1
-    """parts of a minibatch that pass through the network one after another: less memory, the same step"""
+    """parts of a minibatch whose gradients are accumulated in sequence: less memory, the same step"""
     clip_low: float = 0.2
     """the surrogate's clip range below a ratio of 1"""
     clip_high: float = 0.2
     """the surrogate's clip range above a ratio of 1"""
     surrogate: SurrogateName = "clip"
-    """ratio and clip of the loss: of each step (clip: PPO's); of a whole episode, its geometric mean (gspo, and
-    gspo-token for advantages that differ along it); or of each step as a constant weight, so that clipped steps still
-    learn (cispo)"""
+    """importance ratio of the loss: per step, clipped (clip: PPO); geometric mean over the episode, clipped (gspo, and
+    gspo-token for advantages that differ within an episode); or per step as a clipped weight without gradient, so that
+    clipped steps still have a gradient (cispo)"""
     dual_clip: float | None = None
-    """bound on the loss of a negative advantage, in multiples of it, 3 as a rule (surrogate clip); None: no bound"""
+    """bound on the loss of a negative advantage, as a multiple of the advantage, usually 3 (surrogate clip); None: no
+    bound"""
     aggregation: Aggregation = "seq-mean-token-mean"
-    """how the loss is averaged: over steps, then episodes (GRPO); over all steps (DAPO); or summed over steps and
-    divided by the longest episode's, a constant (Dr. GRPO)"""
+    """average of the loss: over steps, then episodes (GRPO); over all steps (DAPO); or a sum over steps divided by the
+    maximum episode length (Dr. GRPO)"""
     kl_coefficient: float = 0.0
-    """weight of the KL to the reference policy in the loss; 0: no such term"""
+    """weight of the KL to the reference policy in the loss; 0: no KL"""
     kl_estimator: KLEstimator = "k3"
-    """estimate of the KL in the loss. k3: GRPO's; unbiased in value, with the gradient of KL(ref || pi). k2: on-policy
-    its mean gradient is exactly that of KL(pi || ref). k3-plus: value of k3, gradient of k2. weighted-k3: ratio times
-    k3, exact in value and gradient also after the first gradient step, with the ratio's variance. k1: refused, its mean
-    gradient is 0"""
+    """estimator of the KL in the loss. k3 (GRPO): unbiased value, gradient of KL(ref || pi). k2: on-policy, unbiased
+    gradient of KL(pi || ref). k3-plus: value of k3, gradient of k2. weighted-k3: ratio times k3, unbiased in value and
+    gradient also off-policy, with the variance of the ratio. k1: refused, its expected gradient is 0"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -165,7 +165,7 @@ class SquashedActor(nnx.Module):
         activation: str,
         rngs: nnx.Rngs,
     ):
-        self.body = MLP(
+        self.body: Any = MLP(
             observations,
             hidden_sizes,
             2 * actions,
@@ -175,7 +175,11 @@ class SquashedActor(nnx.Module):
         )
 
     def __call__(self, obs: Float[Array, "*batch O"]) -> TanhNormal:
-        mean, spread = jnp.split(self.body(obs), 2, axis=-1)
+        return self.of(self.body(obs))
+
+    def of(self, outputs: Float[Array, "*batch outputs"]) -> TanhNormal:
+        """Returns the distribution that the body's outputs stand for."""
+        mean, spread = jnp.split(outputs, 2, axis=-1)
         low, high = self.LOG_STD_RANGE
         # A squashed range has a slope everywhere, where a clipped one would have none at its ends.
         log_std = low + 0.5 * (high - low) * (jnp.tanh(spread) + 1.0)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 MAX_COUNT = 1_000_000_000
 
 REWARD_BOUND = 100.0  # scales of the return that a reward counts at most
-UNSEEN_BOUND = 10.0  # and while all returns are alike
+UNSEEN_BOUND = 10.0  # while all returns so far are equal
 EPSILON = 1e-8  # added to variances, so that constant entries can be divided by their deviation
 
 
@@ -79,8 +79,8 @@ def std(stats: RunningStatistics) -> Float[Array, "..."]:
 
 
 def return_scale(statistics: RunningStatistics) -> Float[Array, ""]:
-    """Standard deviation of the discounted return; not below a tenth of the mean, or where all returns are alike
-    rewards would be blown up without bound."""
+    """Returns the standard deviation of the discounted return, at least 10% of its mean. Without this bound, nearly
+    equal returns would scale rewards up without limit."""
     return jnp.maximum(std(statistics), 0.1 * jnp.abs(statistics.mean))
 
 

@@ -75,7 +75,7 @@ class Measure(Protocol):
 
 
 class Objective(NamedTuple):
-    """The objective of a policy update, but for entropy, value and KL terms, which are the update's own."""
+    """The policy's part of an update's objective; the update itself adds entropy, value and KL terms."""
 
     surrogate: Surrogate
     aggregate: Aggregate
@@ -188,8 +188,8 @@ def kl_in_loss(
     ref_logp: Float[Array, "T N"],
     old_logp: Float[Array, "T N"],
 ) -> Float[Array, "T N"]:
-    """Returns the estimate of KL(pi || ref) at each step that enters the loss; `GRPOSettings.kl_estimator` says how
-    their gradients differ. k1 is none of them."""
+    """Returns the estimate of KL(pi || ref) at each step that enters the loss; k1 is not available, because its
+    expected gradient is 0. `GRPOSettings.kl_estimator` explains how the gradients of the estimators differ."""
     if estimator == "weighted-k3":
         return kl.weighted_k3(logp, ref_logp, old_logp)
     return {"k2": kl.k2, "k3": kl.k3, "k3-plus": kl.k3_plus}[estimator](logp, ref_logp)

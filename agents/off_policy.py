@@ -46,6 +46,8 @@ class OffPolicyState:
     env_steps: Array | Any  # int32 []
     updates: Array | Any  # int32 [], gradient steps
     noise: Array | Any = None  # [N, A], exploration noise of this step; None: no such exploration
+    # Of discounted returns; None: rewards are not scaled by them.
+    return_statistics: normalize.RunningStatistics | Any = None
 
 
 # (state, raw observations [N, ...], key) to raw actions [N, ...], by `state.noise` where there is one
@@ -88,6 +90,7 @@ class OffPolicy:
         *,
         prioritized: bool = False,
         noise_correlation: float | None = None,
+        scale_rewards: bool = False,
     ):
         require_actions(type(self).__name__, env, *actions)
         require_bounds(type(self).__name__, env)
@@ -95,14 +98,15 @@ class OffPolicy:
         self.env = env
         self.prioritized = prioritized
         self.noise_correlation = noise_correlation
+        self.scale_rewards = scale_rewards
         self.num_inputs = num_inputs(env.observation_space)
         self.iteration_steps = config.rounds * config.round_steps
         # Whole rows of the buffer, and at least what the first sample needs.
         rows = max(-(-config.warmup_steps // config.num_envs), config.n_step)
         self.warmup_steps = rows * config.num_envs
 
-    def adam(self, every: int = 1) -> optax.GradientTransformation:
-        """The optimiser of a network that takes one in `every` of the gradient steps."""
+    def adam(self, every: int = 1, b1: float = 0.9) -> optax.GradientTransformation:
+        """The optimiser of a network that takes one in `every` of the gradient steps; `b1`: decay of Adam's mean."""
         config = self.config
         clip = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
         rate = config.learning_rate
@@ -110,7 +114,7 @@ class OffPolicy:
             learning_steps = max(config.total_steps - self.warmup_steps, 1)
             steps = round(learning_steps * config.update_ratio / every)
             rate = optax.linear_schedule(rate, 0.0, max(steps, 1))
-        return optax.chain(*clip, optax.adam(rate))
+        return optax.chain(*clip, optax.adam(rate, b1=b1))
 
     def begin(
         self, key: PRNGKeyArray, params: Params, opt_state: Any, explore: Explore | None = None
@@ -135,14 +139,15 @@ class OffPolicy:
             key=key,
             env_steps=jnp.zeros((), jnp.int32),
             updates=jnp.zeros((), jnp.int32),
+            return_statistics=normalize.init(()) if self.scale_rewards else None,
         )
         bank_key, steps_key = jax.random.split(warmup_key)
         bank = self._bank(env, bank_key)
         explore = explore or self.random_actions
 
         def body(state, key):
-            state, (obs, _) = self._act(env, state, explore, key, bank)
-            return state, obs
+            state, (watched, _) = self._act(env, state, explore, key, bank)
+            return state, watched
 
         keys = jax.random.split(steps_key, self.warmup_steps // config.num_envs)
         state = self._watch(*jax.lax.scan(body, state, keys))
@@ -154,9 +159,13 @@ class OffPolicy:
     def run(
         self, state: OffPolicyState, explore: Explore, update: Update, beta: Any = 1.0
     ) -> tuple[OffPolicyState, dict[str, Array]]:
-        """One iteration. `explore`: (state, raw observations [N, ...], key) to raw actions [N, ...], by `state.noise`
-        where there is one; `update`: one gradient step; `beta`: exponent of the importance weights, where sampling is
-        by priority."""
+        """Returns the state after one iteration, and its metrics.
+
+        Args:
+          explore: (state, raw observations [N, ...], key) to raw actions [N, ...], with `state.noise` if there is any.
+          update: one gradient step.
+          beta: exponent of the importance weights of prioritised replay.
+        """
         config = self.config
         env = self.env.at(state.env_steps)
         bank_key, rounds_key, key = jax.random.split(state.key, 3)
@@ -173,6 +182,9 @@ class OffPolicy:
                 self.preprocess(state, sample.next_obs),
             )
             sample = sample._replace(obs=obs, next_obs=next_obs)
+            if self.scale_rewards:
+                reward = normalize.scaled_reward(state.return_statistics, sample.reward)
+                sample = sample._replace(reward=reward)
             state, td_error, metrics = learn(update, sample, state, update_key)
             if self.prioritized:
                 buffer = replay.update_priorities(state.buffer, sample.index, td_error)
@@ -188,11 +200,11 @@ class OffPolicy:
             return state, (steps, metrics)
 
         keys = jax.random.split(rounds_key, config.rounds)
-        state, ((obs, steps), metrics) = jax.lax.scan(
+        state, ((watched, steps), metrics) = jax.lax.scan(
             one_round, dataclasses.replace(state, key=key), keys
         )
         means = {name: jnp.mean(x) for name, x in metrics.items()}
-        return self._watch(state, obs), {**rollout.summarise(steps), **means}
+        return self._watch(state, watched), {**rollout.summarise(steps), **means}
 
     def random_actions(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
         """Raw actions [N, ...] (see `agents.spaces`), uniform over the action space."""
@@ -232,7 +244,7 @@ class OffPolicy:
         )
 
     def _act(self, env, state, explore, key, bank):
-        """One step of every environment, into the buffer."""
+        """Takes one step in every environment and stores the transitions in the buffer."""
         act_key, env_key = jax.random.split(key)
         num_envs = self.config.num_envs
         if state.noise is not None:
@@ -257,10 +269,15 @@ class OffPolicy:
             buffer=replay.add(state.buffer, row),
             env_steps=state.env_steps + num_envs,
         )
-        return state, (step.obs, metrics)
+        discounted_return = step.discounted_return if self.scale_rewards else None
+        return state, ((step.obs, discounted_return), metrics)
 
-    def _watch(self, state: OffPolicyState, obs: Any) -> OffPolicyState:
-        """The statistics learn of new observations; they stand still during an iteration."""
+    def _watch(self, state: OffPolicyState, watched: tuple[Any, Any]) -> OffPolicyState:
+        """The statistics learn of new observations and returns; they stand still during an iteration."""
+        obs, discounted_return = watched
+        if self.scale_rewards:
+            statistics = normalize.update(state.return_statistics, discounted_return)
+            state = dataclasses.replace(state, return_statistics=statistics)
         if not self.config.normalize_observations:
             return state
         obs = encode(self.env.observation_space, obs)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from agents.settings import Settings, require
 
+Norm = Literal["none", "layer", "batch", "batch-renorm"]
 ITERATION_STEPS = 256  # environment steps of an iteration, about
 
 
@@ -18,32 +19,32 @@ class OffPolicyConfig(Settings):
     total_steps: int = 1_000_000
     """environment steps of the whole run, warm-up included"""
     num_envs: int = 1
-    """environments stepped side by side"""
+    """number of parallel environments"""
     num_steps: int = 1
-    """steps of each environment between updates"""
+    """steps of each environment per iteration"""
     update_ratio: float = 1.0
-    """gradient steps for each environment step"""
+    """gradient steps per environment step"""
     warmup_steps: int = 5_000
     """environment steps with random actions, before learning starts"""
     buffer_size: int = 1_000_000
-    """environment steps that the replay buffer holds"""
+    """capacity of the replay buffer, in environment steps"""
     batch_size: int = 256
-    """samples of a gradient step"""
+    """transitions per gradient step"""
     n_step: int = 1
-    """rewards that a target adds up before it bootstraps"""
+    """rewards of a target before the bootstrap"""
     learning_rate: float = 3e-4
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     learning_rate_schedule: Literal["linear", "constant"] = "constant"
     """linear: falls to zero at total_steps"""
     gamma: float = 0.99
     """discount"""
     normalize_observations: bool = False
-    """observations to mean 0 and variance 1, by running statistics"""
+    """normalise observations by running mean and variance"""
     tau: float = 0.005
-    """share of the online network that goes into the target network, whenever that is moved: at each gradient step, but
-    for TD3 (each policy_delay-th) and DQN's hard updates (never)"""
+    """rate of the target network's moving average, applied at each gradient step (TD3: every policy_delay-th; DQN with
+    hard updates: never)"""
     max_grad_norm: float | None = None
-    """gradients longer than this are shortened to it; None: never"""
+    """largest norm of the gradient, which is clipped to it; None: no clipping"""
     hidden_sizes: tuple[int, ...] = (256, 256)
     """units of each hidden layer"""
     activation: Literal["tanh", "relu", "elu", "swish"] = "relu"
@@ -94,13 +95,52 @@ class OffPolicyConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ContinuousConfig(OffPolicyConfig):
-    """Settings of learners that explore by noise on their actions."""
+    """Further settings of learners with additive exploration noise, whose critics may be modern ones (see
+    `agents.critics`)."""
 
     noise_correlation: float = 0.0
-    """correlation of a step's exploration noise with the step's before; 0: independent (DDPG's paper: 0.85)"""
+    """correlation of exploration noise between successive steps; 0: independent (DDPG's paper: 0.85)"""
+    target_networks: bool = True
+    """targets from moving averages of the networks; False: from the networks themselves, which are evaluated on both
+    states of a transition at once (CrossQ)"""
+    critic_norm: Norm = "none"
+    """normalisation in the critics' hidden layers; with a batch norm, of the inputs too"""
+    actor_norm: Norm = "none"
+    """the same for the actor (SAC)"""
+    renorm_warmup: int = 100_000
+    """gradient steps in which batch-renorm is plain batch normalisation"""
+    critic_hidden_sizes: tuple[int, ...] | None = None
+    """units of each hidden layer of the critics; None: hidden_sizes"""
+    num_atoms: int | None = None
+    """atoms of the distribution that a critic predicts, fitted by cross entropy; None: it predicts one number"""
+    value_bound: float = 5.0
+    """the atoms lie in +- this (num_atoms): rewards must be scaled to fit, see normalize_returns"""
+    weight_norm: bool = False
+    """scale the weights of each hidden unit of the critics to length 1 after each gradient step"""
+    normalize_returns: bool = False
+    """divide rewards by the running standard deviation of discounted returns"""
+    adam_b1: float = 0.9
+    """decay of Adam's mean of gradients (CrossQ: 0.5)"""
+
+    @property
+    def has_modern_critics(self) -> bool:
+        """True if the critics have one of the options of `agents.critics`."""
+        plain = self.target_networks and self.critic_norm == "none" and not self.weight_norm
+        return not plain or self.num_atoms is not None
 
     def __post_init__(self):
         super().__post_init__()
+        if self.critic_hidden_sizes is not None:
+            self.require_hidden_sizes(self.critic_hidden_sizes)
+        require(
+            self.num_atoms is None or self.num_atoms >= 2,
+            f"num_atoms must be at least 2, got {self.num_atoms}: a distribution has several values",
+        )
+        self.require_positive("value_bound")
+        self.require_not_negative("renorm_warmup")
+        require(
+            0 <= self.adam_b1 < 1, f"adam_b1 must be at least 0 and below 1, got {self.adam_b1}"
+        )
         require(
             0 <= self.noise_correlation < 1,
             f"noise_correlation must be at least 0 and below 1, got {self.noise_correlation}",

@@ -37,23 +37,23 @@ class OnPolicyConfig(Settings):
     total_steps: int = 1_000_000
     """environment steps of the whole run; the learning rate's schedule ends there"""
     num_envs: int = 16
-    """environments stepped side by side"""
+    """number of parallel environments"""
     num_steps: int = 128
-    """steps of each environment between updates"""
+    """steps of each environment per iteration"""
     learning_rate: float = 3e-4
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear: falls to zero at total_steps"""
     gamma: float = 0.99
     """discount"""
     max_grad_norm: float | None = 0.5
-    """gradients longer than this are shortened to it; None: never"""
+    """largest norm of the gradient, which is clipped to it; None: no clipping"""
     normalize_observations: bool = True
-    """observations to mean 0 and variance 1, by running statistics"""
+    """normalise observations by running mean and variance"""
     normalize_returns: bool = True
-    """rewards divided by the running standard deviation of the discounted return"""
+    """divide rewards by the running standard deviation of the discounted return"""
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """units of each hidden layer, of policy and value alike"""
+    """units of each hidden layer, in policy and value network"""
     activation: Literal["tanh", "relu", "elu", "swish"] = "tanh"
     """activation of the hidden layers"""
 
@@ -69,14 +69,13 @@ class OnPolicyConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig(OnPolicyConfig):
-    """Further fields of those with a policy network: all but those that act by values."""
+    """Further fields of on-policy learners with a policy network."""
 
     initial_log_std: float = 0.0
-    """log standard deviation of continuous actions at first"""
+    """initial log standard deviation of continuous actions"""
     min_log_std: float | None = None
-    """bound below which it does not fall; None: none. Once past the bound it stays at it: its gradient is 0 there, that
-    of an entropy bonus too. A policy that is all but deterministic sees few states, and unlearns what to do in the
-    others"""
+    """lower bound of the log standard deviation; None: no bound. At the bound its gradient is 0, including that of an
+    entropy bonus. A nearly deterministic policy visits few states and forgets the others"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -13,11 +13,11 @@ class PPOSettings(EntropySettings):
     """Settings of `update`, shared by control and tokens."""
 
     num_epochs: int = 8
-    """passes over the data of one rollout"""
+    """epochs over the data of a rollout"""
     num_minibatches: int = 8
-    """parts the data is cut into, one gradient step each"""
+    """minibatches per epoch, one gradient step each"""
     micro_batches: int = 1
-    """parts of a minibatch that pass through the network one after another: less memory, the same step"""
+    """parts of a minibatch whose gradients are accumulated in sequence: less memory, the same step"""
     gae_lambda: float = 0.95
     """trace decay of generalised advantage estimation"""
     objective: Literal["clip", "kl"] = "clip"
@@ -25,22 +25,23 @@ class PPOSettings(EntropySettings):
     clip_ratio: float = 0.2
     """the surrogate's clip range (clip objective)"""
     clip_high: float | None = None
-    """its range above a ratio of 1, where that is wider (DAPO: 0.28); None: clip_ratio on both sides"""
+    """the surrogate's clip range above a ratio of 1 (DAPO: 0.28); None: clip_ratio on both sides"""
     dual_clip: float | None = None
-    """bound on the loss of a negative advantage, in multiples of it, 3 as a rule (clip objective); None: no bound"""
+    """bound on the loss of a negative advantage, as a multiple of the advantage, usually 3 (clip objective); None: no
+    bound"""
     kl_coefficient: float = 1.0
-    """the KL penalty's coefficient at first (kl objective)"""
+    """initial coefficient of the KL penalty (kl objective)"""
     kl_target: float = 0.01
-    """KL(old || new) of each update that the coefficient is adapted to (kl objective), in nats"""
+    """target of KL(old || new) per update, in nats, for the adaptive coefficient (kl objective)"""
     value_coefficient: float = 0.5
     """weight of the value loss"""
     clip_value: float | None = None
     """clip range of the value loss, in normalised returns; None: not clipped"""
     stop_kl: float | None = None
-    """an epoch is the update's last if its last minibatch, before its own gradient step, shows a KL(old || new) above
-    this, by the k3 estimate; None: never"""
+    """early stopping: no further epoch if the k3 estimate of KL(old || new) exceeds this in the last minibatch of an
+    epoch, before its gradient step; None: never"""
     whiten_advantages: bool = True
-    """advantages of each minibatch to mean 0 and variance 1"""
+    """whiten the advantages of each minibatch to mean 0 and variance 1"""
 
     def __post_init__(self):
         super().__post_init__()

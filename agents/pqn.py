@@ -42,33 +42,33 @@ class PQNConfig(OnPolicyConfig):
     """Settings of `PQN`."""
 
     num_envs: int = 32
-    """environments stepped side by side"""
+    """number of parallel environments"""
     num_steps: int = 32
-    """steps of each environment between updates"""
+    """steps of each environment per iteration"""
     num_epochs: int = 4
-    """passes over the data of one rollout"""
+    """epochs over the data of a rollout"""
     num_minibatches: int = 8
-    """parts the data is cut into, one gradient step each"""
+    """minibatches per epoch, one gradient step each"""
     learning_rate: float = 1e-3
-    """RAdam's step size, at first"""
+    """initial learning rate of RAdam"""
     q_lambda: float = 0.65
     """trace decay of the returns"""
     max_grad_norm: float | None = 10.0
-    """gradients longer than this are shortened to it; None: never"""
+    """largest norm of the gradient, which is clipped to it; None: no clipping"""
     epsilon_end: float = 0.05
-    """share of random actions, of each joint for itself, in the end; it falls from 1"""
+    """final epsilon, the share of random actions, drawn independently for each joint; it falls from 1"""
     epsilon_fraction: float = 0.2
-    """share of the run in which it falls"""
+    """share of the run over which epsilon falls"""
     normalize_observations: bool = False
-    """observations to mean 0 and variance 1, by running statistics"""
+    """normalise observations by running mean and variance"""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """units of each hidden layer"""
     activation: Literal["tanh", "relu", "elu", "swish"] = "relu"
     """activation of the hidden layers"""
     bins: int = 3
-    """values of each joint, where actions are continuous"""
+    """number of values per joint, for continuous actions"""
     bin_span: float = 1.0
-    """share of the actions' range that these values span, about its middle"""
+    """share of the action range that the values cover, around its centre"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,8 +1,8 @@
-"""Action values of choices, for DQN and PQN: of a Discrete space directly, of a Box joint by joint.
+"""Action values for DQN and PQN: of a Discrete space directly, of a Box with discretised coordinates.
 
-A Box's coordinates are cut into `bins` values each, and the value of an action is the mean of its coordinates' own
-values, so that the best action is found coordinate by coordinate: Seyde et al. 2022, "Solving Continuous Control via
-Q-learning", eq. 2, https://arxiv.org/abs/2210.12566. A Discrete space is the case of one coordinate.
+Each coordinate of a Box has `bins` values, and the value of an action is the mean over the values of its coordinates,
+so the maximum is taken separately for each coordinate: Seyde et al. 2022, "Solving Continuous Control via Q-learning",
+eq. 2, https://arxiv.org/abs/2210.12566. A Discrete space is a single coordinate.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def value_of(
 def epsilon_greedy(
     q: Float[Array, "*batch D K"], choices: ActionGrid, epsilon: Any, key: PRNGKeyArray
 ) -> Int[Array, "*batch D"]:
-    """With probability epsilon a coordinate's choice is random, else greedy; each coordinate for itself."""
+    """Chooses epsilon-greedily and independently for each coordinate."""
     which_key, random_key = jax.random.split(key)
     batch = q.shape[:-2]
     random = jax.random.bernoulli(which_key, epsilon, q.shape[:-1])

@@ -60,11 +60,12 @@ class ReinforceSettings(Settings):
     gamma: float = 0.99
     """discount"""
     credit: Literal["trajectory", "reward-to-go"] = "reward-to-go"
-    """what weights an action: all that its episode earns in the rollout, or what it earns from there on"""
+    """weight of an action: the return of its episode in the rollout, or the reward to go"""
     baseline: Literal["none", "mean", "value"] = "value"
-    """what is subtracted from that: nothing, the mean over the other environments, a learned value of the state"""
+    """baseline: none, the mean over the other environments, or a learned state value"""
     whiten_advantages: bool = False
-    """weights of each rollout to mean 0 and variance 1: one more baseline, slightly biased, and a scale"""
+    """whiten the weights of each rollout to mean 0 and variance 1: an additional, slightly biased baseline and a
+    scale"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -76,7 +77,7 @@ class ReinforceConfig(ReinforceSettings, PolicyConfig):
     """Settings of `Reinforce`."""
 
     learning_rate: float = 3e-3
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     value_coefficient: float = 0.5
     """weight of the value loss (value baseline)"""
 
@@ -151,13 +152,14 @@ class Reinforce(OnPolicy):
 
 
 def targets(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Targets:
-    """Returns the weight of each action, and the returns-to-go G_t, [T, N] both.
+    """Returns the weight of each action, and the returns-to-go G_t, both [T, N].
 
-    `Targets.value` is G_t also where there is no value to learn it, and whatever the credit: the running mean of all
-    G_t is made of it too.
+    `Targets.value` is G_t for every kind of credit and baseline, because the running mean of all G_t is computed from
+    it.
 
     Args:
-      tail: stands for V(s') where the data or a time limit cut an episode, if the baseline is not a value.
+      tail: estimate of V(s') where the end of the data or a time limit truncates an episode, if the baseline is no
+        value.
     """
     has_value = config.baseline == "value"
     to_go = returns.discounted_returns(
@@ -183,10 +185,10 @@ def targets(batch: Batch, tail: ScalarLike, config: ReinforceSettings) -> Target
 
 
 def mean_of_other_columns(x: Float[Array, "T N"], mask: Bool[Array, "T N"]) -> Float[Array, "#T N"]:
-    """Returns for each column the mean of all others' unmasked entries; 0 if there are none.
+    """Returns for each column the mean of the unmasked entries of all other columns; 0 if there are no such entries.
 
-    The returns of one column share its actions, so a mean with them in it would not be a baseline: the estimate would
-    be too short by a share of 1 / N. Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE
+    The returns of a column depend on its actions. A baseline that includes them is biased: it scales the gradient by
+    1 - 1 / N. Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE
     """
     total = jnp.sum(jnp.where(mask, x, 0.0), axis=0, keepdims=True)
     count = jnp.sum(mask, axis=0, keepdims=True)
@@ -206,14 +208,14 @@ def update(
     value_coefficient: float | None = None,
     measure: Callable[[Evaluation], dict[str, Array]] | None = None,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One gradient step on all of a batch; with a value baseline, the value takes it too.
+    """Takes one gradient step of the policy, and of the value function if it is the baseline, on the whole batch.
 
     Args:
       batch, targets: leaves [T, N, ...].
       evaluate: (params, obs, action) to log-probs, entropies and values [T, N].
-      optimizer: everything but the learning rate.
-      value_coefficient: weight of the value loss; None: there is no value to learn.
-      measure: further metrics of the policy's view before the step; None: no others.
+      optimizer: the optimiser without its learning rate.
+      value_coefficient: weight of the value loss; None: no value function.
+      measure: computes further metrics from the evaluation before the step; None: no further metrics.
 
     Returns:
       params, opt_state, metrics.

@@ -25,7 +25,7 @@ from agents.settings import COUNT_LIMIT
 
 
 class Transition(NamedTuple):
-    """One step, or with leading axes [N] or [T, N] many."""
+    """A transition, or many with leading axes [N] or [T, N]."""
 
     obs: Any  # raw, where the action was chosen
     action: Any
@@ -51,7 +51,7 @@ class Sample(NamedTuple):
 
 @flax.struct.dataclass
 class Priorities:
-    """Every transition that n - 1 more rows follow has a positive one, all others 0."""
+    """Priorities of transitions: positive if at least n - 1 rows follow the transition, else 0."""
 
     # `| Any`: JAX rebuilds pytrees around placeholders, which a type checker at run time would refuse.
     tree: Array | Any  # [2 L] see `sum_tree`; leaf row * N + column

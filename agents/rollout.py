@@ -80,16 +80,16 @@ def collect_steps(
     num_steps: int,
     discount: float,
 ) -> tuple[Stream, Steps, dict[str, Array]]:
-    """`num_steps` steps of every environment in `stream`, episodes following one another.
+    """Takes `num_steps` steps in every environment of `stream`; a new episode follows the end of an episode.
 
     Args:
-      act: (raw observations [N, ...], key) to (raw actions [N, ...], log-probs [N]). The environment is given the
-        element of its action space that a raw action stands for (`agents.spaces.element`).
+      act: (raw observations [N, ...], key) to (raw actions [N, ...], log-probs [N]). The environment receives the
+        element of its action space that corresponds to the raw action (`agents.spaces.element`).
 
     Returns:
-      The stream further on, the steps, and metrics: `train/return` and `train/length` over the `train/episodes`
-      that ended (0, of 0 episodes, if none did), `train/nonfinite` steps, which they were (see `nonfinite`), and the
-      mean of each of the environment's infos.
+      The new stream, the steps, and metrics: `train/return` and `train/length`, means over the `train/episodes` that
+      ended (0 if none ended); `train/nonfinite`, the number of non-finite steps, and which they were (see
+      `nonfinite`); the mean of each of the environment's infos.
     """
     bank_key, act_key, env_key = jax.random.split(key, 3)
     resets = start_states(env, bank_key, env.reset_bank) if env.reset_bank else None
@@ -115,8 +115,10 @@ def step_stream(
     discount: float,
     resets: Any,
 ) -> tuple[Stream, tuple[Steps, StepMetrics]]:
-    """One step of every environment; `action` is raw, as for `collect_steps`, and `resets` as for `envs.base.step`.
-    Rows of the results have no time axis."""
+    """Takes one step in every environment; the rows of the results have no time axis.
+
+    `action` is raw, as in `collect_steps`, and `resets` is that of `envs.base.step`.
+    """
     running, timestep = jax.vmap(step, (None, 0, 0, 0, None))(
         env, keys, stream.running, element(env.action_space, action), resets
     )
@@ -198,18 +200,18 @@ def collect_episodes(
     key: PRNGKeyArray,
     num_steps: int,
 ) -> tuple[Episodes, dict[str, Array]]:
-    """One episode from each of the starts `running` (leaves [N, ...]), of `num_steps` = T steps at most.
+    """Runs one episode from each start in `running` (leaves [N, ...]), for at most `num_steps` = T steps.
 
-    An episode still going on after the last step counts as truncated there. Stops when all have ended; what chance
-    does in one column is independent of the others, also where they start alike.
+    An episode that is unfinished after T steps is truncated. The loop stops when all episodes have ended. Columns have
+    independent random numbers, even if their starts are equal.
 
     Args:
       act: (raw observations [N, ...], key) to (raw actions [N, ...], log-probs [N]), as for `collect_steps`.
 
     Returns:
-      The episodes, and metrics: means `train/return` and `train/length` over the `train/episodes`,
-      `train/env_steps_taken`, `train/nonfinite` steps, which they were (see `nonfinite`), and the mean of each of the
-      environment's infos.
+      The episodes, and metrics: `train/return` and `train/length`, means over the `train/episodes`;
+      `train/env_steps_taken`; `train/nonfinite`, the number of non-finite steps, and which they were (see `nonfinite`);
+      the mean of each of the environment's infos.
     """
     num_envs = running.t.shape[0]
     act_key, env_key = jax.random.split(key)

@@ -32,10 +32,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from agents import critics as modern
 from agents import replay
 from agents.core import value_losses
 from agents.distributions import TanhNormal
-from agents.networks import ActionValue, Functional, SquashedActor
+from agents.networks import Functional, SquashedActor
+from agents.normalized_networks import NormalizedSquashedActor, statistics_of, with_statistics
 from agents.off_policy import OffPolicy, OffPolicyState, Update
 from agents.off_policy_settings import ContinuousConfig
 from agents.optimisers import apply_gradients
@@ -51,9 +53,11 @@ class SACConfig(ContinuousConfig):
     alpha: float | None = None
     """temperature: weight of the entropy in the objective; None: adapted to target_entropy"""
     initial_alpha: float = 1.0
-    """temperature at first, where it is adapted"""
+    """initial temperature, if it is adapted"""
     target_entropy: float | None = None
-    """entropy that the temperature is adapted to, in nats; None: minus the number of actions"""
+    """target entropy for the adaptive temperature, in nats; None: minus the number of action dimensions"""
+    policy_delay: int = 1
+    """gradient steps of the critics per step of the actor and the temperature"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,6 +65,7 @@ class SACConfig(ContinuousConfig):
             self.alpha is None or self.alpha >= 0, f"alpha must not be negative, got {self.alpha}"
         )
         require(self.initial_alpha > 0, f"initial_alpha must be positive, got {self.initial_alpha}")
+        self.require_at_least_one("policy_delay")
 
 
 class SACParams(NamedTuple):
@@ -68,7 +73,7 @@ class SACParams(NamedTuple):
 
     actor: Any
     critics: Any  # leaves [2, ...]
-    targets: Any  # leaves [2, ...]
+    targets: Any  # leaves [2, ...]; None without target networks
     log_alpha: Any  # [], 0 and of no effect where the temperature is fixed
 
 
@@ -94,20 +99,27 @@ class SAC(OffPolicy):
 
     def __init__(self, config: SACConfig, env: Env):
         boxes = (gymnasium.spaces.Box,)
-        super().__init__(config, env, boxes, noise_correlation=config.noise_correlation)
+        super().__init__(
+            config,
+            env,
+            boxes,
+            noise_correlation=config.noise_correlation,
+            scale_rewards=config.normalize_returns,
+        )
         space = env.action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self.num_actions = int(np.prod(space.shape))
         self.target_entropy = (
             -float(self.num_actions) if config.target_entropy is None else config.target_entropy
         )
-        sizes = self.num_inputs, self.num_actions, config.hidden_sizes
-        activation = config.activation
         self.networks = Networks(
-            Functional(lambda r: SquashedActor(*sizes, activation=activation, rngs=r)),
-            Functional(lambda r: ActionValue(*sizes, activation=activation, rngs=r)),
+            _actor(self.num_inputs, self.num_actions, config),
+            modern.network(self.num_inputs, self.num_actions, config),
         )
-        self.optimizer = self.adam()
+        self.optimizer = self.adam(b1=config.adam_b1)
+        # Of actor and temperature, where they take fewer steps than the critics; None: `optimizer`.
+        delayed = config.policy_delay > 1
+        self.actor_optimizer = self.adam(config.policy_delay, config.adam_b1) if delayed else None
 
     @property
     def update(self) -> Update:
@@ -116,6 +128,7 @@ class SAC(OffPolicy):
             update,
             networks=self.networks,
             optimizer=self.optimizer,
+            actor_optimizer=self.actor_optimizer,
             target_entropy=self.target_entropy,
             config=self.config,
         )
@@ -123,13 +136,16 @@ class SAC(OffPolicy):
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         """Returns the first state."""
         actor_key, critic_key, key = jax.random.split(key, 3)
-        critics = self.networks.critic.init_ensemble(critic_key, 2)
+        critics, targets = modern.first(self.networks.critic, critic_key, 2, self.config)
         log_alpha = jnp.zeros(())
         if self.config.alpha is None:
             log_alpha = jnp.log(jnp.float32(self.config.initial_alpha))
-        params = SACParams(self.networks.actor.init(actor_key), critics, critics, log_alpha)
+        params = SACParams(self.networks.actor.init(actor_key), critics, targets, log_alpha)
+        of_policy = self.actor_optimizer or self.optimizer
         opt_state = SACOptState(
-            *(self.optimizer.init(p) for p in (params.actor, params.critics, params.log_alpha))
+            of_policy.init(params.actor),
+            self.optimizer.init(params.critics),
+            of_policy.init(params.log_alpha),
         )
         return self.begin(key, params, opt_state)
 
@@ -154,6 +170,19 @@ class SAC(OffPolicy):
         return self.networks.actor.module(state.params.actor)(self.preprocess(state, obs))
 
 
+def _actor(inputs: int, actions: int, config: SACConfig) -> Functional:
+    """Returns the actor's network by the settings."""
+    sizes, activation = (inputs, actions, config.hidden_sizes), config.activation
+    if config.actor_norm == "none":
+        return Functional(lambda r: SquashedActor(*sizes, activation=activation, rngs=r))
+    norm, warmup = config.actor_norm, config.renorm_warmup
+    return Functional(
+        lambda r: NormalizedSquashedActor(
+            *sizes, activation=activation, norm=norm, warmup=warmup, rngs=r
+        )
+    )
+
+
 def update(
     params: SACParams,
     opt_state: SACOptState,
@@ -165,53 +194,96 @@ def update(
     optimizer: optax.GradientTransformation,
     target_entropy: float,
     config: SACConfig,
+    actor_optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[SACParams, SACOptState, Float[Array, " B"], dict[str, Array]]:
     """Returns parameters after one gradient step of critics, actor and temperature, in this order.
 
     Args:
       sample: B transitions with preprocessed observations and raw actions in [-1, 1].
-      updates: number of this gradient step; nothing depends on it here.
+      updates: number of this gradient step, from 0: at every `policy_delay`-th actor and temperature step too.
+      actor_optimizer: of actor and temperature; None: `optimizer`.
 
     Returns:
       params, opt_state, TD errors [B], metrics.
     """
     next_key, now_key = jax.random.split(key)
-    obs = sample.obs
     alpha = jnp.exp(params.log_alpha) if config.alpha is None else jnp.float32(config.alpha)
-    target = targets(params, sample, next_key, alpha, networks)
-
-    def critic_loss(critics: Any) -> tuple[Array, Array]:
-        q = networks.critic.ensemble(critics, obs, sample.action)
-        loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
-        return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
-
-    def actor_loss(actor: Any) -> tuple[Array, Array]:
-        new, logp = networks.actor.module(actor)(obs).sample_and_log_prob(now_key)
-        q = jnp.min(networks.critic.ensemble(critics, obs, new), axis=0)
-        return jnp.mean(alpha * logp - q), jnp.mean(logp)
-
-    (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
+    critic_loss = _critic_loss(params, sample, next_key, alpha, networks, config)
+    (q_loss, (q, target, seen)), grads = jax.value_and_grad(critic_loss, has_aux=True)(
+        params.critics
+    )
     critics, critics_opt = apply_gradients(optimizer, grads, opt_state.critics, params.critics)
-    (pi_loss, logp), grads = jax.value_and_grad(actor_loss, has_aux=True)(params.actor)
-    actor, actor_opt = apply_gradients(optimizer, grads, opt_state.actor, params.actor)
-    log_alpha, alpha_opt = params.log_alpha, opt_state.log_alpha
-    if config.alpha is None:
-        slope = -alpha * (logp + target_entropy)  # of J_alpha, by log alpha
-        log_alpha, alpha_opt = apply_gradients(optimizer, slope, alpha_opt, log_alpha)
-    target_critics = optax.incremental_update(critics, params.targets, config.tau)
-    metrics = {
-        "loss/critic": q_loss,
-        "loss/actor": pi_loss,
-        "q": jnp.mean(q),
-        "alpha": alpha,
-        "entropy": -logp,
-    }
+    if config.has_modern_critics:
+        critics = modern.finish(critics, seen, config)
+
+    def policy_step(actor: Any, log_alpha: Array, actor_opt: Any, alpha_opt: Any):
+        (pi_loss, (logp, seen)), grads = jax.value_and_grad(_actor_loss, has_aux=True)(
+            actor, critics, sample.obs, now_key, alpha, networks, config
+        )
+        optimize = actor_optimizer or optimizer
+        actor, actor_opt = apply_gradients(optimize, grads, actor_opt, actor)
+        actor = actor if seen is None else with_statistics(actor, seen)
+        if config.alpha is None:
+            slope = -alpha * (logp + target_entropy)  # of J_alpha, by log alpha
+            log_alpha, alpha_opt = apply_gradients(optimize, slope, alpha_opt, log_alpha)
+        return (actor, log_alpha, actor_opt, alpha_opt), (pi_loss, logp)
+
+    present = params.actor, params.log_alpha, opt_state.actor, opt_state.log_alpha
+    metrics = {"loss/critic": q_loss, "q": jnp.mean(q), "alpha": alpha}
+    if config.policy_delay == 1:
+        stepped, (pi_loss, logp) = policy_step(*present)
+        metrics |= {"loss/actor": pi_loss, "entropy": -logp}
+    else:
+        # Under a vmap of seeds XLA computes both branches, see `agents.td3`.
+        due = (updates + 1) % config.policy_delay == 0
+        stepped = jax.lax.cond(due, lambda *x: policy_step(*x)[0], lambda *x: x, *present)
+    actor, log_alpha, actor_opt, alpha_opt = stepped
+    target_critics = params.targets
+    if config.target_networks:
+        target_critics = optax.incremental_update(critics, params.targets, config.tau)
     return (
         SACParams(actor, critics, target_critics, log_alpha),
         SACOptState(actor_opt, critics_opt, alpha_opt),
         jnp.mean(jnp.abs(q - target), axis=0),
         metrics,
     )
+
+
+def _critic_loss(params, sample, key, alpha, networks, config):
+    """Returns the loss as a function of the critics, with values, targets, and statistics that have seen the sample."""
+    if config.has_modern_critics:
+        next_policy = networks.actor.module(params.actor)(sample.next_obs)
+        next_action, next_logp = next_policy.sample_and_log_prob(key)
+        return functools.partial(
+            modern.loss,
+            targets=params.targets,
+            sample=sample,
+            next_action=next_action,
+            bonus=alpha * next_logp,
+            critic=networks.critic,
+            config=config,
+        )
+    target = targets(params, sample, key, alpha, networks)
+
+    def loss(critics: Any) -> tuple[Array, tuple[Array, Array, None]]:
+        q = networks.critic.ensemble(critics, sample.obs, sample.action)
+        each = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
+        return jnp.mean(jnp.sum(sample.weight * each, axis=0)), (q, target, None)
+
+    return loss
+
+
+def _actor_loss(actor, critics, obs, key, alpha, networks, config):
+    """Returns J_pi, the mean log-prob, and the actor's parameters with statistics that have seen `obs`, or None."""
+    module, seen = networks.actor.module(actor), None
+    if config.actor_norm == "none":
+        policy = module(obs)
+    else:
+        policy = module(obs, training=True)
+        seen = statistics_of(module)
+    new, logp = policy.sample_and_log_prob(key)
+    q = jnp.min(networks.critic.ensemble(critics, obs, new), axis=0)
+    return jnp.mean(alpha * logp - q), (jnp.mean(logp), seen)
 
 
 def targets(

@@ -1,4 +1,4 @@
-"""Schedules: numbers that follow from how far training has come. Steps are environment steps unless said otherwise."""
+"""Schedules of settings over the course of training. Steps are environment steps unless a docstring says otherwise."""
 
 from __future__ import annotations
 

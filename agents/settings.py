@@ -23,7 +23,7 @@ _SHOWN = 80  # characters of a value in a message
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base of the dataclasses of settings. They raise ValueError, in one line, for impossible values."""
+    """Base class of settings. Raises ValueError, in one line, for impossible values."""
 
     def __post_init__(self):
         """The end of the chain: each class checks its own fields and hands on. Checked here is what holds for all:
@@ -64,7 +64,7 @@ class Settings:
             require(value >= 0, f"{name} must not be negative, got {shown(value)}")
 
     def require_count(self, what: str, count: int) -> None:
-        """For products of settings, which count as they do: `count` of `what` fit into 32 bits."""
+        """Raises ValueError unless the product of settings `count`, a number of `what`, fits into 32 bits."""
         require(
             count < COUNT_LIMIT,
             f"{what} must be below {COUNT_LIMIT}, got {shown(count)}",
@@ -83,12 +83,12 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class EntropySettings(Settings):
-    """A bonus on the policy's entropy, that it may not settle too early."""
+    """Settings of an entropy bonus against premature convergence."""
 
     entropy_coefficient: float = 0.0
-    """weight of the entropy bonus, at first"""
+    """initial weight of the entropy bonus"""
     entropy_fraction: float | None = None
-    """share of total_steps in which the entropy bonus falls to zero, in a line; None: it stays as it is"""
+    """share of total_steps over which the entropy bonus falls linearly to zero; None: it is constant"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -171,8 +171,10 @@ def shortened(text: str, limit: int = _SHOWN) -> str:
 def _choices(settings: type) -> dict[str, tuple[Any, ...]]:
     """The values that each Literal field may have; None is among them where the field may be None."""
     hints = typing.get_type_hints(settings)
-    found = {field.name: _values(hints[field.name]) for field in dataclasses.fields(settings)}
-    return {name: values for name, values in found.items() if values}
+    values_by_name = {
+        field.name: _values(hints[field.name]) for field in dataclasses.fields(settings)
+    }
+    return {name: values for name, values in values_by_name.items() if values}
 
 
 def _values(kind: Any) -> tuple[Any, ...]:

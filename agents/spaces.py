@@ -1,9 +1,9 @@
-"""Gymnasium's spaces on both sides of a network: observations as its inputs, its outputs as actions.
+"""Conversions between Gymnasium's spaces and networks: observations to inputs, outputs to actions.
 
-A learner's own action ("raw") is a whole number from 0 where the space is Discrete. Where it is a Box, each coordinate
-is a float for which [-1, 1] stands for the range from `low` to `high`; a coordinate without such a range keeps the
-environment's own units. Batches and replay buffers hold raw actions, which is what log-probabilities and values are of.
-An environment is given `element(space, raw)`, which is always an element of its action space.
+A learner's raw action is an integer from 0 for a Discrete space. For a Box it is one float per coordinate, where [-1,
+1] maps to the range from `low` to `high`; a coordinate without a finite range keeps the environment's units. Batches
+and replay buffers hold raw actions, and log-probabilities and values refer to raw actions. An environment receives
+`element(space, raw)`, which is always an element of its action space.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from agents import normalize
 from envs.base import Env, require_32_bits
 
-MOST_ENTRIES = 2**20  # of a Discrete space, of which each has a number of its own in a batch
+MOST_ENTRIES = 2**20  # largest one-hot size of a Discrete space
 _UNBOUNDED = 1e6  # bounds this far out are no range that exploration could span
 
 
@@ -54,7 +54,8 @@ def encode(space: gymnasium.Space, obs: Any) -> Float[Array, "*batch inputs"]:
 def normalized(
     space: gymnasium.Space, statistics: normalize.RunningStatistics, obs: Any
 ) -> Float[Array, "*batch inputs"]:
-    """As `encode`, to mean 0 and variance 1. One-hot vectors stay so: scaled, a rare state would be huge."""
+    """Returns `encode` of observations, normalised to mean 0 and variance 1. One-hot vectors are not normalised,
+    because a rare state would get a huge entry."""
     inputs = encode(space, obs)
     if isinstance(space, gymnasium.spaces.Discrete):
         return inputs
@@ -62,10 +63,10 @@ def normalized(
 
 
 def element(space: gymnasium.Space, raw: Any) -> Array:
-    """The element of the action space that a learner's raw actions [*batch, ...] stand for.
+    """Returns the elements of the action space that correspond to a learner's raw actions [*batch, ...].
 
-    Discrete: counted from `space.start`. Box: scaled from [-1, 1] to the bounds, rounded if the space is one of whole
-    numbers, and clipped to the bounds.
+    Discrete: counted from `space.start`. Box: scaled from [-1, 1] to the bounds, rounded if the space is of integers,
+    and clipped to the bounds.
     """
     raw = jnp.asarray(raw)
     if isinstance(space, gymnasium.spaces.Discrete):

@@ -25,7 +25,7 @@ def leaf(tree: Float[Array, " nodes"], index: Int[Array, " B"]) -> Float[Array, 
 def update(
     tree: Float[Array, " nodes"], index: Int[Array, " B"], value: Float[Array, " B"]
 ) -> Float[Array, " nodes"]:
-    """Sets the weights at `index`; of values for the same index the largest counts, on every device alike."""
+    """Sets the weights at `index`; for repeated indices the largest value wins, on every device."""
     node = tree.shape[0] // 2 + index
     tree = tree.at[node].set(value).at[node].max(value)
 

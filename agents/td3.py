@@ -23,9 +23,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from agents import critics as modern
 from agents import replay
 from agents.core import value_losses
-from agents.networks import MLP, ActionValue, Functional
+from agents.networks import MLP, Functional
 from agents.off_policy import OffPolicy, OffPolicyState, Update
 from agents.off_policy_settings import ContinuousConfig
 from agents.optimisers import apply_gradients
@@ -45,12 +46,16 @@ class TD3Config(ContinuousConfig):
     target_noise: float = 0.2
     """standard deviation of the noise on target actions; 0: no smoothing"""
     target_noise_clip: float = 0.5
-    """target noise is cut off here"""
+    """bound to which target noise is clipped"""
     policy_delay: int = 2
-    """gradient steps of the critics for one of the actor and the moving averages"""
+    """critic gradient steps per update of the actor and the target networks"""
 
     def __post_init__(self):
         super().__post_init__()
+        require(
+            self.actor_norm == "none",
+            f"actor_norm is SAC's, TD3's actor has none, got {self.actor_norm}",
+        )
         for name in ("num_critics", "policy_delay"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
@@ -68,7 +73,7 @@ class DDPGConfig(TD3Config):
     target_noise: float = 0.0
     """standard deviation of the noise on target actions; 0: no smoothing"""
     policy_delay: int = 1
-    """gradient steps of the critics for one of the actor and the moving averages"""
+    """critic gradient steps per update of the actor and the target networks"""
 
 
 class TD3Params(NamedTuple):
@@ -76,8 +81,8 @@ class TD3Params(NamedTuple):
 
     actor: Any
     critics: Any  # leaves [num_critics, ...]
-    target_actor: Any
-    target_critics: Any
+    target_actor: Any  # None without target networks
+    target_critics: Any  # the same
 
 
 class TD3OptState(NamedTuple):
@@ -105,7 +110,13 @@ class TD3(OffPolicy):
 
     def __init__(self, config: TD3Config, env: Env):
         boxes = (gymnasium.spaces.Box,)
-        super().__init__(config, env, boxes, noise_correlation=config.noise_correlation)
+        super().__init__(
+            config,
+            env,
+            boxes,
+            noise_correlation=config.noise_correlation,
+            scale_rewards=config.normalize_returns,
+        )
         space = env.action_space
         assert isinstance(space, gymnasium.spaces.Box)
         inputs, actions, hidden = self.num_inputs, int(np.prod(space.shape)), config.hidden_sizes
@@ -116,12 +127,10 @@ class TD3(OffPolicy):
                     inputs, hidden, actions, activation=activation, head_gain=0.01, rngs=r
                 )
             ),
-            Functional(
-                lambda r: ActionValue(inputs, actions, hidden, activation=activation, rngs=r)
-            ),
+            modern.network(inputs, actions, config),
         )
-        self.actor_optimizer = self.adam(every=config.policy_delay)
-        self.critic_optimizer = self.adam()
+        self.actor_optimizer = self.adam(config.policy_delay, config.adam_b1)
+        self.critic_optimizer = self.adam(b1=config.adam_b1)
 
     @property
     def update(self) -> Update:
@@ -138,11 +147,14 @@ class TD3(OffPolicy):
         """Returns the first state."""
         actor_key, critic_key, key = jax.random.split(key, 3)
         actor = self.networks.actor.init(actor_key)
-        critics = self.networks.critic.init_ensemble(critic_key, self.config.num_critics)
+        critics, targets = modern.first(
+            self.networks.critic, critic_key, self.config.num_critics, self.config
+        )
         opt_state = TD3OptState(
             self.actor_optimizer.init(actor), self.critic_optimizer.init(critics)
         )
-        return self.begin(key, TD3Params(actor, critics, actor, critics), opt_state)
+        target_actor = actor if self.config.target_networks else None
+        return self.begin(key, TD3Params(actor, critics, target_actor, targets), opt_state)
 
     def step(
         self, state: OffPolicyState, data: None = None
@@ -196,29 +208,28 @@ def update(
       params, opt_state, TD errors [B], metrics.
     """
     obs = sample.obs
-    target = targets(params, sample, key, networks, config)
-
-    def critic_loss(critics: Any) -> tuple[Array, Array]:
-        q = networks.critic.ensemble(critics, obs, sample.action)
-        loss = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
-        return jnp.mean(jnp.sum(sample.weight * loss, axis=0)), q
+    critic_loss = _critic_loss(params, sample, key, networks, config)
 
     def actor_loss(actor: Any) -> Array:
         first = jax.tree.map(lambda x: x[0], critics)
         return -jnp.mean(networks.critic.module(first)(obs, networks.mu(actor, obs)))
 
-    (q_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(params.critics)
+    (q_loss, (q, target, seen)), grads = jax.value_and_grad(critic_loss, has_aux=True)(
+        params.critics
+    )
     critics, critics_opt = apply_gradients(
         critic_optimizer, grads, opt_state.critics, params.critics
     )
+    if config.has_modern_critics:
+        critics = modern.finish(critics, seen, config)
 
     def delayed(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
         grads = jax.grad(actor_loss)(actor)
         actor, actor_opt = apply_gradients(actor_optimizer, grads, actor_opt, actor)
-        target_actor, target_critics = optax.incremental_update(
-            (actor, critics), (params.target_actor, params.target_critics), config.tau
-        )
-        return actor, actor_opt, target_actor, target_critics
+        moving = params.target_actor, params.target_critics
+        if config.target_networks:
+            moving = optax.incremental_update((actor, critics), moving, config.tau)
+        return actor, actor_opt, *moving
 
     def waiting(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
         return actor, actor_opt, params.target_actor, params.target_critics
@@ -237,6 +248,28 @@ def update(
     )
 
 
+def _critic_loss(params, sample, key, networks, config):
+    """Returns the loss as a function of the critics, with values, targets, and statistics that have seen the sample."""
+    if config.has_modern_critics:
+        return functools.partial(
+            modern.loss,
+            targets=params.target_critics,
+            sample=sample,
+            next_action=_next_action(params, sample, key, networks, config),
+            bonus=0.0,
+            critic=networks.critic,
+            config=config,
+        )
+    target = targets(params, sample, key, networks, config)
+
+    def loss(critics: Any) -> tuple[Array, tuple[Array, Array, None]]:
+        q = networks.critic.ensemble(critics, sample.obs, sample.action)
+        each = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
+        return jnp.mean(jnp.sum(sample.weight * each, axis=0)), (q, target, None)
+
+    return loss
+
+
 def targets(
     params: TD3Params,
     sample: replay.Sample,
@@ -245,11 +278,17 @@ def targets(
     config: TD3Config,
 ) -> Float[Array, " B"]:
     """Returns Q targets: reward, and the smaller target critic's value of the smoothed target action, discounted."""
-    next_action = networks.mu(params.target_actor, sample.next_obs)
-    noise = config.target_noise * jax.random.normal(key, next_action.shape)
-    noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
-    next_action = jnp.clip(next_action + noise, -1.0, 1.0)
+    next_action = _next_action(params, sample, key, networks, config)
     next_q = networks.critic.ensemble(params.target_critics, sample.next_obs, next_action)
     return value_losses.clipped_double_q_target(
         sample.reward, next_q, sample.terminated, sample.discount
     )
+
+
+def _next_action(params, sample, key, networks, config) -> Array:
+    """Returns the target policy's actions at the next observations, smoothed by clipped noise."""
+    actor = params.target_actor if config.target_networks else params.actor
+    next_action = networks.mu(actor, sample.next_obs)
+    noise = config.target_noise * jax.random.normal(key, next_action.shape)
+    noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
+    return jnp.clip(next_action + noise, -1.0, 1.0)

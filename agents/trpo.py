@@ -51,33 +51,33 @@ class TRPOConfig(PolicyConfig):
     """Settings of `TRPO`."""
 
     learning_rate: float = 1e-3
-    """Adam's step size for the value function, at first; the policy's steps follow from max_kl"""
+    """initial learning rate of Adam for the value function; max_kl determines the policy's step"""
     learning_rate_schedule: Literal["linear", "constant"] = "constant"
     """linear: falls to zero at total_steps"""
     gae_lambda: float = 0.95
     """trace decay of generalised advantage estimation"""
     max_kl: float = 0.01
-    """bound on the mean KL(old || new) of each update, in nats, at first"""
+    """initial bound on the mean KL(old || new) of each update, in nats"""
     max_kl_schedule: Literal["linear", "constant"] = "constant"
     """linear: falls to zero at total_steps, as learning rates do; the paper's is constant"""
     damping: float = 0.1
     """multiple of the identity that is added to the Fisher matrix"""
     fisher_fraction: float = 1.0
-    """share of the steps that the Fisher matrix is estimated from, drawn at each update. The paper takes 0.1 of
-    50,000; with a few thousand steps, all of them are worth their time"""
+    """share of the steps from which the Fisher matrix is estimated, resampled at each update. The paper uses 0.1 of
+    50,000; with a few thousand steps, use all"""
     cg_iterations: int = 10
     """Fisher-vector products of the conjugate gradient"""
     line_search_trials: int = 10
-    """step sizes that the line search tries"""
+    """number of step sizes that the line search tries"""
     line_search_shrink: float = 0.8
-    """each trial's size relative to the one before"""
+    """ratio of successive step sizes of the line search"""
     value_epochs: int = 10
-    """passes of the value function over the data of one rollout"""
+    """epochs of the value function over the data of a rollout"""
     num_minibatches: int = 16
-    """parts the data is cut into in each of these passes, one gradient step each"""
+    """minibatches per epoch, one gradient step each"""
     entropy_coefficient: float = 0.0
-    """weight of an entropy bonus in the surrogate; the paper has none. A natural step shrinks deviations as readily as
-    it moves means: without a bonus exploration may end early"""
+    """weight of an entropy bonus in the surrogate; the paper has none. A natural gradient step shrinks standard
+    deviations as easily as it moves means: without a bonus, exploration may end early"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -174,20 +174,20 @@ def update(
     max_kl: Float[Array, ""],
     config: TRPOConfig,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One natural step of the policy; then epochs of minibatch gradient steps of the value function.
+    """Takes one natural gradient step of the policy, then epochs of minibatch gradient steps of the value function.
 
     Args:
-      params: a mapping whose entries `actor` and `critic` have no parameter in common.
-      opt_state: the optimiser's, for `params["critic"]`.
+      params: a mapping whose entries `actor` and `critic` share no parameters.
+      opt_state: the optimiser's state for `params["critic"]`.
       batch, targets: leaves [T, N, ...]; subsamples and minibatches split N.
-      distribution: (params, obs) to the action distribution, of which `params["actor"]` alone matters.
-      value: (params, obs) to values [T, N], for which `params["critic"]` alone matters.
-      optimizer: everything but the learning rate, for the value function.
+      distribution: (params, obs) to the action distribution; uses only `params["actor"]`.
+      value: (params, obs) to values [T, N]; uses only `params["critic"]`.
+      optimizer: the optimiser of the value function, without its learning rate.
 
     Returns:
-      params, opt_state, and metrics: `kl` is KL(pi_old || pi) after the step, never above `max_kl` but for rounding;
-      `line_search_fraction` the share of the full step that was taken, 0 if `line_search_success` is 0;
-      `expected_improvement` of the surrogate, to first order, by the full step; `improvement` by the one taken.
+      params, opt_state, and metrics: `kl` is KL(pi_old || pi) after the step, at most `max_kl` up to rounding;
+      `line_search_fraction` is the share of the full step that was taken, 0 if `line_search_success` is 0;
+      `expected_improvement` is the surrogate's first-order improvement by the full step, `improvement` the actual one.
     """
     policy_key, value_key = jax.random.split(key)
     actor, policy_metrics = natural_step(

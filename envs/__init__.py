@@ -56,6 +56,10 @@ _FACTORIES: dict[str, str | Callable[..., Env]] = {
     "probe-truncation": "envs.probes:TruncationOnly",
 }
 
+# Time limits, in steps, that Gymnasium's registry lacks. The defaults of the environments read them here, because
+# registration imports no module.
+TIME_LIMITS = {"walker": 400, "Bandit-v0": 1, "CliffWalking-v1": 1000}
+
 # Made without a computation, so that a forked process can refuse at their first reset and say why.
 _COMPUTE_NOTHING = frozenset(name for name in _FACTORIES if not name.startswith(TOKENS_PREFIX))
 
@@ -107,45 +111,31 @@ def names() -> list[str]:
     return sorted(_FACTORIES)
 
 
+def _time_limit(name: str) -> int | None:
+    """Returns the time limit in steps with which to register an environment; None for token tasks.
+
+    A token task terminates at the length of its responses. A limit would mark the same step as truncated, too.
+    """
+    if name.startswith(TOKENS_PREFIX):
+        return None
+    return TIME_LIMITS.get(name) or gymnasium.registry[name].max_episode_steps
+
+
 def register_with_gymnasium() -> None:
     """Registers every environment here with Gymnasium, under `stride/`. Importing this package does it; a second call
     changes nothing. The target of the entry point `gymnasium.envs`."""
-    for name, limit in _TIME_LIMITS.items():
+    for name, entry in _FACTORIES.items():
+        if callable(entry) or name.startswith("probe-"):  # callable: a user's own
+            continue
         gymnasium_id = f"stride/{'Walker-v0' if name == 'walker' else name}"
         if gymnasium_id not in gymnasium.registry:
             gymnasium.register(
                 id=gymnasium_id,
                 entry_point="envs.gym:make_gym",
                 vector_entry_point="envs.gym:make_gym_vector",
-                max_episode_steps=limit,
+                max_episode_steps=_time_limit(name),
                 kwargs={"name": name},
             )
 
-
-# Steps: the environments' own `max_episode_steps`, to which a test holds them. Here so that nothing need be imported.
-_TIME_LIMITS: dict[str, int | None] = {
-    "walker": 400,
-    "CartPole-v1": 500,
-    "Acrobot-v1": 500,
-    "MountainCar-v0": 200,
-    "MountainCarContinuous-v0": 999,
-    "Pendulum-v1": 200,
-    "InvertedPendulum-v5": 1000,
-    "InvertedDoublePendulum-v5": 1000,
-    "Reacher-v5": 50,
-    "Pusher-v5": 100,
-    "Swimmer-v5": 1000,
-    "Hopper-v5": 1000,
-    "HalfCheetah-v5": 1000,
-    "Walker2d-v5": 1000,
-    "Ant-v5": 1000,
-    "Bandit-v0": 1,
-    "FrozenLake-v1": 100,
-    "FrozenLake8x8-v1": 200,
-    "CliffWalking-v1": 1000,
-    "Taxi-v4": 200,
-    # The length of a response is part of the task, which ends there: a limit here would call that truncated as well.
-    **{name: None for name in _FACTORIES if name.startswith(TOKENS_PREFIX)},
-}
 
 register_with_gymnasium()

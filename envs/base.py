@@ -29,8 +29,8 @@ ALL_EPISODES = sys.maxsize  # a number of episodes to record: every one
 
 
 def static(default: Any = dataclasses.MISSING) -> Any:
-    """Declares a field of an environment that is part of its structure: no leaf of the pytree, and a change compiles
-    anew."""
+    """Declares a static field of an environment: it is no leaf of the pytree, and a change of its value triggers
+    recompilation."""
     return flax.struct.field(pytree_node=False, default=default)
 
 
@@ -142,6 +142,11 @@ class Env(Generic[State]):
         """
         return {}
 
+    def goals(self, report: dict[str, Any]) -> dict[str, bool]:
+        """Goals of the task by name, and whether an `episode_report` reaches them. A run notes when its policy reached
+        each of them for the first time. On the host."""
+        return {}
+
     def caption(self, states: State, rewards: Float[np.ndarray, " T"], t: int) -> tuple[str, ...]:
         """Texts side by side in the upper left corner of a video's picture of step `t`. None: time and return so far
         are written in the upper right corner.
@@ -195,7 +200,7 @@ class Running(NamedTuple):
 
 
 class Timestep(NamedTuple):
-    """One step, as a learner sees it. `terminated` and `truncated` are never both set."""
+    """The result of one step. `terminated` and `truncated` are never both set."""
 
     obs: Any  # where the next action is chosen: after a reset, the new episode's first observation
     reward: Array  # float32 []
@@ -230,10 +235,10 @@ def start_states(env: Env, key: PRNGKeyArray, n: int) -> PyTree[Array]:
 def advance(
     env: Env, key: PRNGKeyArray, running: Running, action: Array
 ) -> tuple[Running, Timestep]:
-    """One step of one environment, without a reset: `obs` is `next_obs`.
+    """Takes one step in one environment, without a reset: `obs` is `next_obs`.
 
-    A state s' that is not finite, or whose observation or reward is not, ends the episode with reward 0, and the
-    previous state and observation replace it; `info["nonfinite"]` counts it, `bad` says which part it was. Other
+    If s', its observation or the reward is not finite, the episode terminates with reward 0, and the previous state and
+    observation replace the new ones; `info["nonfinite"]` counts it, and `bad` says which part was not finite. Other
     environments of the batch are not affected.
     """
     state, t = running.state, running.t + 1
@@ -263,13 +268,13 @@ def step(
     action: Array,
     resets: PyTree[Array] | None = None,
 ) -> tuple[Running, Timestep]:
-    """One step of one environment; when the episode ends, the next one starts at once. See also `advance`.
+    """Takes one step in one environment; if the episode ends, the next one starts at once. See also `advance`.
 
     Args:
       key: used for the transition and, if the episode ends, the reset.
-      resets: a bank of start states (leading axis K), shared by all environments, from which one is drawn
-        uniformly. Under `vmap` a fresh reset is paid for by every environment at every step; where resets are
-        costly (a physics call), a bank made once an iteration is nearly free. None: a fresh reset.
+      resets: a bank of start states (leading axis K), shared by all environments, from which one is drawn uniformly.
+        Under `vmap` every environment computes a fresh reset at every step; where resets are costly (a call to the
+        physics engine), a bank that is drawn once per iteration is nearly free. None: a fresh reset.
     """
     # The keys that `split` gives, for a quarter of the time: unused ones are not computed.
     transition_key, reset_key = (jax.random.fold_in(key, i) for i in range(2))

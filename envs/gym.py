@@ -1,7 +1,7 @@
-"""Every environment here as a Gymnasium environment: single, vectorised, or functional.
+"""Adapters of every environment to Gymnasium: single, vectorised, or functional.
 
-`import envs` registers them, so `gymnasium.make("stride/Walker-v0")` works after it; without the import,
-`gymnasium.make("envs:stride/Walker-v0")` does (Gymnasium 1.0 and later load no plugins by themselves).
+`import envs` registers the environments, so that `gymnasium.make("stride/Walker-v0")` works; without the import, use
+`gymnasium.make("envs:stride/Walker-v0")` (Gymnasium 1.0 and later load no plugins by themselves).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class _View:
 
 
 class GymEnv(_View, gymnasium.Env):
-    """One environment. It has no time limit: `gymnasium.make` adds it."""
+    """A single environment without a time limit; `gymnasium.make` adds the limit."""
 
     def __init__(self, env: base.Env, render_mode: str | None = None):
         self.observation_space = env.observation_space
@@ -265,7 +265,7 @@ def _reset(env, key):
 def _step(env, key, running, action):
     key, step_key = jax.random.split(key)
     running, timestep = base.advance(env, step_key, running, action)
-    truncated = env.truncated(running.state) & ~timestep.terminated  # but for the time limit
+    truncated = env.truncated(running.state) & ~timestep.terminated  # without the time limit
     return running, key, timestep, truncated
 
 
@@ -278,7 +278,7 @@ def _vector_reset(env, key, num_envs):
 
 @jax.jit
 def _seeded_reset(env, key, keys):
-    """Each environment as `_reset` starts it from its own of the keys [N]."""
+    """Returns the environments after `_reset`, each with its own key of the keys [N]."""
     running, _, obs = jax.vmap(_reset, (None, 0))(env, keys)
     return running, key, obs
 
@@ -318,7 +318,7 @@ def _checked(action, space: gymnasium.Space) -> np.ndarray:
 
 
 def _native(space: gymnasium.Space, obs):
-    """In the space's own type: where JAX has 32 bits, a Discrete one has a scalar of 64."""
+    """Returns a value in the space's dtype: JAX has 32 bits where a Discrete space has a scalar of 64."""
     if space.dtype is None:  # of several parts
         return jax.tree.map(np.array, obs)
     obs = np.array(obs, space.dtype)

@@ -1,21 +1,20 @@
-"""Any environment that `gymnasium.make` knows, stepped on the host from inside a JAX program.
+"""Any environment of `gymnasium.make`, stepped on the host from inside a JAX program.
 
     envs.make("gym:LunarLander-v3")
 
-A Gymnasium environment is an object that changes; the contract wants a function of a state. The state here is a
-ticket: the number of a slot on the host, where one such object lives, and the number of the call that left it there.
-A ticket is good for one step. Data dependence orders the calls, and as no two tickets are alike, none can be merged
-with another; a step whose ticket nobody keeps may be dropped, for nobody looks at that object again. So although the
-host's objects change, a call that passes for pure will do (`io_callback` has no rule for a batch, and may not stand
-in a loop whose end differs between seeds, as evaluation's does).
+A Gymnasium environment is a mutable object; the contract needs a function of a state. The state here is a ticket: the
+number of a slot on the host that holds the object, and the number of the call that left the object there. A ticket is
+valid for one step. Data dependence orders the calls, and since tickets are unique, JAX cannot merge two calls; it may
+drop a step whose ticket is unused, because nobody reads that object again. So a callback that JAX assumes
+pure is sufficient, although the objects change (`io_callback` has no batching rule, and may not be in a loop whose end
+differs between seeds, such as evaluation's).
 
 One call steps the whole batch, seeds x environments, in a plain loop: Gymnasium's environments hold Python's global
-lock, so that threads would gain nothing.
+lock, so threads would gain nothing.
 
-A start can be had again, by its seed. Any other ticket that is not good any more (spent, or from another process)
-stands for an episode that cannot be continued: it is truncated with reward 0, the observation stays as it was, and a
-fresh episode follows. That is what happens to the episodes under way when a run is resumed: resumed runs go on well,
-but not bit for bit.
+A start can be repeated from its seed. Any other invalid ticket (used, or from another process) denotes an episode that
+cannot be continued: the episode is truncated with reward 0 and its last observation, and a new episode follows.
+Resuming a run does this to all episodes in progress, so a resumed run is valid, but not bit-identical.
 """
 
 from __future__ import annotations

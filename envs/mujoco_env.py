@@ -2,7 +2,7 @@
 
 @flax.struct.dataclass
 class MyRobot(MujocoEnv):
-    xml = "my_robot.xml"  # beside this file
+    xml = "my_robot.xml"  # in the same folder as this file
     substeps = 5  # steps of the model's timestep for each action
 
     forward_weight: float = 1.0  # a coefficient; may be swept under vmap
@@ -94,7 +94,7 @@ class MujocoEnv(Env[Any]):
 
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
-        """Every finite float32 in the shape of `observation`: states that are not finite are never observed."""
+        """Returns a Box of all finite float32 in the shape of `observation`; non-finite states are never observed."""
         # The key is made inside, so that nothing is computed: a forked process could not.
         shape = jax.eval_shape(lambda: self.observation(self.initial(jax.random.key(0)))).shape
         largest = np.finfo(np.float32).max

@@ -89,8 +89,8 @@ def prepare_mujoco() -> None:
 
 
 def stop_clock() -> None:
-    """Stops MuJoCo's clock until somebody calls `mujoco.set_mjcb_time`, unless a user has set one. Does nothing where
-    MuJoCo's library is not found: steps are then slower."""
+    """Stops MuJoCo's clock until `mujoco.set_mjcb_time` is called, unless a user has set a clock. Does nothing if
+    MuJoCo's library cannot be located; steps are then slower."""
     import mujoco
 
     # `set_mjcb_time` cannot stop it, for None means the package's own clock; in C a null `mjcb_time` does.

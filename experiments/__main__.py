@@ -22,7 +22,7 @@ COMMANDS = {
     "report": "explore learning curves in a browser, as one offline page",
     "publish": "put finished runs on record, with a page of results",
     "overview": "write the table of algorithms and environments in README.md",
-    "bench": "measure speed, as ratios",
+    "bench": "measure speed, relative to physics alone",
     "studies": "reproduce small studies: bandit, cliff, variance, kl",
 }
 

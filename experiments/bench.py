@@ -56,23 +56,24 @@ class BenchFlags:
     """Flags of `python -m experiments.bench`."""
 
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """also write the figures to this file"""
+    """also write the measurements to this file"""
     num_envs: tuple[int, ...] = (128, 512)
     """numbers of environments to measure at"""
     rounds: int = 5
-    """number of times that each measurement is taken"""
+    """repetitions of each measurement"""
     seconds: float = 2.0
     """length of one measurement, approximately"""
     tasks: tuple[str, ...] = ()
-    """measure these tasks against rivals instead, say HalfCheetah-v5 Hopper-v5 CartPole-v1"""
+    """compare the stepping of these tasks with other libraries instead, for example HalfCheetah-v5 Hopper-v5
+    CartPole-v1"""
     rivals_python: Path | None = None
     """interpreter that has the rivals of --tasks or --learners (None: this one, with the extra stride-rl[rivals])"""
     learners: bool = False
-    """measure training against other people's learners instead"""
+    """compare training with learners of other libraries instead"""
     tokens: bool = False
-    """measure generation and learning on tokens instead"""
+    """measure generation and training on tokens instead"""
     gpu: bool = False
-    """measure the mjx engine on a GPU instead: environments, training, growth with environments and seeds"""
+    """measure the mjx engine on a GPU instead: stepping, training, scaling with environments and seeds"""
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ class CompareFlags:
     x: Literal["steps", "seconds"] = "steps"
     """the horizontal axis: environment steps or wall clock"""
     threshold: float | None = None
-    """value of the metric; adds the time at which it is first reached, and the final shortfall"""
+    """value of the metric; adds the time at which each curve first reaches it, and the final shortfall"""
     smooth: int = 0
     """number of evaluations in the moving average of figures; 0: none. Scores are never averaged"""
     normalize: Path | None = None

@@ -32,7 +32,7 @@ class EnvsFlags:
     check: str | None = None
     """the environment to check: a name, or FILE.py:NAME; None: list all environments"""
     imports: ImportFlag = ()
-    """a Python file to execute first, which registers environments; may be given several times"""
+    """a Python file to execute first; it may register environments; may be given several times"""
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class PlayFlags:
     out: Path | None = None
     """the video, without its suffix; None: "play" in the run's folder"""
     viewer: bool = False
-    """show it in MuJoCo's viewer, on a screen, instead of writing a video"""
+    """show the episode in MuJoCo's viewer, on a screen, instead of writing a video"""
     trust: bool = False
     """execute the files that the run names, even if they changed or another user began the run"""
 

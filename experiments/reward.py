@@ -43,7 +43,6 @@ from experiments.run import limits, presets, reward_models
 from experiments.run.pair_files import read_pairs
 from experiments.run.spec import TOKENS, env_factory, execute, full_name, make_env, token_env
 from experiments.run.which import WhichTask
-from experiments.user_envs import load
 
 MODELS = Path("results/rewards")
 BEST_OF = (1, 4, 16, 64)
@@ -54,18 +53,18 @@ _PARTS = 10  # lines of progress
 
 @dataclasses.dataclass(frozen=True)
 class RewardFlags:
-    """Flags of the command, beside those of the task and of the model."""
+    """Flags of `python -m experiments.reward`, in addition to those of the task and the model."""
 
     seed: int = 0
-    """everything random follows from it"""
+    """seed of all random numbers"""
     out: Path | None = None
     """the model's folder; None: a new one under results/rewards"""
     pairs: Path | None = None
-    """FILE.jsonl with pairs of one's own; None: samples of the imitated policy, ranked by gold"""
+    """FILE.jsonl with your own pairs; None: samples of the imitated policy, ranked by gold score"""
     imitation_steps: int | None = None
-    """gradient steps of the policy whose samples are judged; None: as the task's preset for GRPO"""
+    """gradient steps of imitation of the policy that generates the samples; None: the task's preset for GRPO"""
     imports: ImportFlag = ()
-    """a Python file that is executed first, and registers tasks; may be given several times"""
+    """a Python file to execute first; it may register tasks; may be given several times"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ def read(argv: Sequence[str]) -> Order:
         known = first.parse_known_args(list(argv))[0]
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
-    execute(str(load.path_of(file)) for file in known.imports)
+    execute(known.imports)
     name = full_name(token_env(known.task))
     factory = env_factory(name, "tokens")
     kinds = (RewardFlags, RewardModelConfig)

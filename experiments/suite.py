@@ -56,7 +56,7 @@ class SuiteFlags:
     out: Path | None = None
     """the suite's folder; None: results/runs/suite, or named after the grid"""
     imports: ImportFlag = ()
-    """a Python file that each run executes first, which registers environments; may be given several times"""
+    """a Python file to execute first in each run; it may register environments or algorithms; repeatable"""
     smoke: bool = False
     """try the grid with two seeds and a few iterations of each pair, in a folder of its own"""
 

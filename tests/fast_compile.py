@@ -15,6 +15,7 @@ _FLAGS = {"--xla_backend_optimization_level": "0"}
 # Where the flag is known to exist: an unknown one ends the process.
 if version("jax").startswith("0.10."):
     _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
+    _FLAGS["--xla_cpu_parallel_codegen_split_count"] = "1"  # the cores are busy with other tests
     if platform.machine() in ("x86_64", "AMD64"):
         _FLAGS["--xla_cpu_max_isa"] = "AVX"
 

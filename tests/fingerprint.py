@@ -57,6 +57,8 @@ CONTROL = {
     "sac": ("walker", "Hopper-v5"),
     "td3": ("walker", "Hopper-v5"),
     "ddpg": ("walker",),
+    "crossq": ("walker",),
+    "xqc": ("walker",),
     "q-learning": ("FrozenLake-v1",),
     "sarsa": ("FrozenLake-v1",),
     "expected-sarsa": ("FrozenLake-v1",),

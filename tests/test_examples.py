@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,9 +87,15 @@ def test_own_task():
 
 
 def test_own_reward():
-    reward, correct = example("own_reward").train(iterations=4)
-    assert np.all(reward >= 0.0)
-    assert reward[-1] > correct[-1] - 1.0
+    module = example("own_reward")
+    responses = jnp.array([[2, 3, 3, 5, 1], [3, 2, 4, 1, 0]])  # 1 ends a response, 0 is padding
+    paid = module.ascending(None, None, responses, jnp.array([5, 4]))
+    np.testing.assert_allclose(paid, [[0, 0.2, 0.2, 0.2, 0], [0, 0, 0.2, 0, 0]])
+    reward, correct = module.train(iterations=4)
+    # A sorted response has three pairs in order, at a fifth each; no response can have more.
+    assert np.all(0.6 * correct - 1e-6 <= reward)
+    assert np.all(reward <= 0.6 + 1e-6)
+    assert reward[-1] > 0.6 * correct[-1]  # partly sorted responses are paid as well
 
 
 def test_own_algorithm():

@@ -1,9 +1,9 @@
-"""KL divergence from samples, and coefficients that follow it.
+"""KL estimators from samples, and adaptive KL coefficients.
 
 The estimators take log-probs of actions sampled from pi and estimate KL(pi || ref), element by
-element. Exact divergences are the `kl` methods of `agents.distributions`.
+element. The `kl` methods of `agents.distributions` compute exact divergences.
 
-k1 belongs into the reward, k2 or k3 into the loss: on-policy, the expected gradient of k1 through
+Use k1 in the reward, and k2 or k3 in the loss: on-policy, the expected gradient of k1 through
 `logp` is zero, because E[grad log pi] = 0.
 
 Schulman 2020, "Approximating KL Divergence". http://joschu.net/blog/kl-approx.html
@@ -67,11 +67,11 @@ def weighted_k3(
 def adaptive_coefficient_proportional(
     beta: ScalarLike, kl: ScalarLike, target: ScalarLike, n: ScalarLike, horizon: ScalarLike
 ) -> Float[Array, ""]:
-    """beta (1 + clip(kl / target - 1, -0.2, 0.2) n / horizon).
+    """Returns beta (1 + clip(kl / target - 1, -0.2, 0.2) n / horizon).
 
     `kl` and `target` are the same statistic, which the caller chooses (Ziegler: the sum over the
-    tokens of a response, averaged over responses). `n` episodes were seen since the last call;
-    over `horizon` of them beta changes by at most about a fifth.
+    tokens of a response, averaged over responses). `n` is the number of episodes since the last call;
+    over `horizon` episodes beta changes by about 20% at most.
     Ziegler et al. 2019, sec. 2.2. https://arxiv.org/abs/1909.08593
     """
     error = jnp.clip(kl / target - 1.0, -0.2, 0.2)

@@ -111,14 +111,15 @@ def backtracking_line_search(
     trials: int = 10,
     shrink: float = 0.5,
 ) -> LineSearch:
-    """params + fraction step, with the largest fraction of 1, shrink, shrink^2 ... (`trials` of them) at which the
-    loss is lower than at `params` and the KL not above `max_kl`; `params` themselves if there is none.
+    """Returns params + fraction step, for the largest acceptable fraction among 1, shrink, shrink^2, ... (`trials` of
+    them).
 
-    A loss or KL that is not a number is refused. Schulman et al. 2015, appendix C. https://arxiv.org/abs/1502.05477
+    A fraction is acceptable if the loss is lower than at `params`, the KL is at most `max_kl`, and both are finite.
+    Without an acceptable fraction, returns `params`. Schulman et al. 2015, appendix C. https://arxiv.org/abs/1502.05477
 
     Args:
-      evaluate: params to (loss, KL(pi_old || pi)), the loss being minus the surrogate. Called trials + 1 times, one
-        after another: a batch of trials at once would need `trials` times the memory.
+      evaluate: params to (loss, KL(pi_old || pi)), where the loss is minus the surrogate. Called trials + 1 times in
+        sequence: a batch of trials would need `trials` times the memory.
     """
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")

@@ -27,7 +27,8 @@ class Estimates(NamedTuple):
 
 
 def start(arms: int, initial: float = 0.0) -> Estimates:
-    """No pulls yet. With step sizes 1 / pulls, `initial` is forgotten at the first pull of each arm."""
+    """Returns the state before the first pull. With step sizes 1 / pulls, the first pull of an arm replaces
+    `initial`."""
     return Estimates(jnp.full(arms, initial), jnp.zeros(arms))
 
 

@@ -74,9 +74,10 @@ def value_iteration(
 def improve_policy(
     policy: Int[Array, " S"], q: Float[Array, "S A"], tolerance: float = 1e-6
 ) -> Int[Array, " S"]:
-    """Returns the greedy policy; the old action stays where none is better by more than `tolerance` of the largest |Q|.
+    """Returns the greedy policy; an action changes only if another is better by more than `tolerance` of the largest
+    |Q|.
 
-    Without that, rounding would let equally good actions take turns for ever.
+    Without the tolerance, rounding could alternate between equally good actions without end.
     """
     old = jnp.take_along_axis(q, policy[:, None], -1)[:, 0]
     better = jnp.max(q, -1) > old + tolerance * jnp.max(jnp.abs(q))
@@ -187,7 +188,7 @@ class _Exact:
 
 
 class ValueIteration(_Exact):
-    """One sweep a step."""
+    """Value iteration: one sweep per iteration."""
 
     def step(
         self, state: DynamicProgrammingState, data: None = None
@@ -201,8 +202,8 @@ class ValueIteration(_Exact):
 
 
 class PolicyIteration(_Exact):
-    """One evaluation and improvement a step. Raises ValueError for gamma = 1, at which a policy that never ends has
-    no value."""
+    """Policy iteration: one evaluation and one improvement per iteration. Raises ValueError for gamma = 1, because a
+    policy whose episodes never end then has no value."""
 
     def __init__(self, config: DynamicProgrammingConfig, env: Env):
         super().__init__(config, env)

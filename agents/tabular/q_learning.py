@@ -59,13 +59,13 @@ def td_update(
     step_size: float | Float[Array, ""],
     power: float = 0.0,
 ) -> tuple[Float[Array, "S A"], Int[Array, "S A"]]:
-    """Moves Q towards the targets of N steps taken at once, by alpha = step_size / visits^power.
+    """Moves Q towards the targets of N simultaneous steps, with step size alpha = step_size / visits^power.
 
-    Where n of the steps are of the same state and action, Q moves by min(1, n alpha) towards the mean of their
-    targets: as far as n steps, and never past it. With step_size 1 and power 1, Q is the mean of all targets so far.
+    If n of the steps share state and action, Q moves by min(1, n alpha) towards the mean of their targets: as far as n
+    sequential steps would, but never past the mean. With step_size 1 and power 1, Q is the mean of all targets.
 
     Returns:
-      Q, and how often each state and action have been visited.
+      Q, and the number of visits of each state and action.
     """
     counted = visits.at[s, action].add(1)
     n = (counted - visits)[s, action].astype(jnp.float32)
@@ -81,23 +81,23 @@ class TabularConfig(Settings):
     total_steps: int = 200_000
     """environment steps of the whole run"""
     num_envs: int = 8
-    """environments stepped side by side; their steps are learnt from together"""
+    """number of parallel environments; one update uses the steps of all"""
     num_steps: int = 125
-    """steps of each environment in one iteration; the table learns after every one"""
+    """steps of each environment per iteration; the table is updated after each step"""
     step_size: float = 0.1
-    """how far Q moves towards each target, at a state's first visit"""
+    """step size of Q towards its target, at the first visit of a state"""
     step_size_power: float = 0.0
     """the step size falls as 1 / visits to this power; 0: it is constant, 1: Q is the mean of its targets"""
     gamma: float = 0.99
     """discount"""
     epsilon_start: float = 1.0
-    """share of random actions, at first"""
+    """initial epsilon, the share of random actions"""
     epsilon_end: float = 0.05
-    """share of random actions, in the end"""
+    """final epsilon"""
     epsilon_fraction: float = 0.5
     """share of the run over which epsilon falls, linearly"""
     initial_value: float = 0.0
-    """what the table says at first; above the truth, it makes every action worth a try"""
+    """initial value of all entries; a value above the true ones makes exploration optimistic"""
 
     def __post_init__(self):
         super().__post_init__()

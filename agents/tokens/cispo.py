@@ -15,13 +15,14 @@ class CISPOConfig(TokenGRPOConfig):
     """Settings of `CISPO`."""
 
     surrogate: SurrogateName = "cispo"
-    """ratio and clip of the loss: the ratio of a token is a constant weight, so that clipped tokens still learn"""
+    """importance ratio of the loss: per token, as a clipped weight without gradient, so that clipped tokens still have
+    a gradient"""
     clip_low: float = 1.0
     """the weight's clip range below 1; 1: no lower bound, as in the paper"""
     clip_high: float = 4.0
     """the weight's clip range above 1: weights are at most 5"""
     aggregation: Aggregation = "token-mean"
-    """how the loss is averaged: over all tokens of the batch"""
+    """average of the loss: over all tokens of the batch"""
 
 
 class CISPO(TokenGRPO):

@@ -46,7 +46,7 @@ EVERYTHING_KEPT = Collection()
 
 
 class Responses(NamedTuple):
-    """N responses, groups contiguous; of length 0 where there is none."""
+    """N responses, groups contiguous; an empty row has length 0."""
 
     prompts: Array  # int32 [N, P]
     generated: Generated
@@ -97,18 +97,19 @@ def draw_responses(learner: Any, params: Params, keys: tuple[PRNGKeyArray, PRNGK
 def draw_groups_with_spread(
     draw: Callable[[Any], Drawn], keys: Any, group_size: int, max_rounds: int
 ) -> Drawn:
-    """Returns as many responses as one draw has, of groups whose outcomes differ, and metrics of all that were drawn.
+    """Returns as many responses as one draw has, from groups with unequal outcomes, and metrics of all responses drawn.
 
-    Rounds of drawing fill the rows from the front, and end when all are full, or after `max_rounds`. Rows that are left
-    have responses of length 0, whose steps are masked. The outcome is the sum of a response's rewards before any charge
-    for its length or KL. Under `vmap` rounds go on until the last seed is full; the others' numbers stay.
+    Rounds of sampling fill the rows from the front until all rows are full, or `max_rounds` is reached. Empty rows have
+    responses of length 0, whose steps are masked. The outcome of a response is the sum of its rewards before penalties
+    for length and KL. Under `vmap` the loop continues until the rows of every seed are full; finished seeds do not
+    change.
 
     Args:
       draw: keys to responses, metrics, number of tokens.
-      keys: a pytree of keys, from which those of each round are derived.
+      keys: a pytree of keys, from which the keys of each round are derived.
 
     Returns:
-      Responses; metrics, among them `frac_zero_std`, the share of drawn groups without spread, `train/rounds` and
+      Responses; metrics, among them `frac_zero_std`, the share of drawn groups with equal outcomes, `train/rounds` and
       `train/groups_kept`; tokens of all rounds.
 
     DAPO, Yu et al. 2025, sec. 3.2. https://arxiv.org/abs/2503.14476
@@ -124,12 +125,12 @@ def draw_groups_with_spread(
 
     def one_round(carry):
         rounds, filled, kept, measured, tokens = carry
-        found, metrics, written = draw(jax.tree.map(lambda k: jax.random.fold_in(k, rounds), keys))
-        spread = returns.groups_with_spread(jnp.sum(found.rewards, axis=1), group_size)
+        drawn, metrics, written = draw(jax.tree.map(lambda k: jax.random.fold_in(k, rounds), keys))
+        spread = returns.groups_with_spread(jnp.sum(drawn.rewards, axis=1), group_size)
         metrics |= {"frac_zero_std": 1.0 - jnp.mean(spread.astype(jnp.float32))}
         # Beyond the last row is nowhere: of groups without spread, and of those that find no room.
         row = jnp.where(spread, filled + jnp.cumsum(spread) - 1, size)
-        kept = jax.tree.map(lambda all_rows, x: all_rows.at[row].set(x, mode="drop"), kept, found)
+        kept = jax.tree.map(lambda all_rows, x: all_rows.at[row].set(x, mode="drop"), kept, drawn)
         filled = jnp.minimum(filled + jnp.sum(spread, dtype=jnp.int32), size)
         return rounds + 1, filled, kept, jax.tree.map(jnp.add, measured, metrics), tokens + written
 
@@ -163,15 +164,15 @@ def view(
     old_logp, value = old_view(learner, state.params, batch)
     logp, weight = sampled, None
     if old_logp is not None:
-        # The old policy's view once more, in the learner's own arithmetic: the first ratio is exactly 1.
+        # Evaluate the old policy with the learner's arithmetic, so that the first ratio is exactly 1.
         logp = old_logp
         difference = jnp.where(batch.mask, jnp.abs(sampled - logp), 0.0)
         metrics["logp_diff_max"] = jnp.max(difference)
     if learner.collection.importance_bound is not None:
-        weight, found = surrogates.truncated_importance_weight(
+        weight, importance = surrogates.truncated_importance_weight(
             logp, sampled, batch.mask, learner.collection.importance_bound
         )
-        metrics |= {f"importance/{name}": x for name, x in found._asdict().items()}
+        metrics |= {f"importance/{name}": x for name, x in importance._asdict().items()}
     penalty, reference = jnp.zeros(batch.mask.shape), None
     if learner.collection.reference or learner.shaping.kl_in_reward or config.measure_kl:
         reference = learner.reference_logp(state.reference, batch.obs, batch.action)
@@ -204,8 +205,8 @@ def old_view(
     if learner.collection.single_step and learner.collection.importance_bound is None:
         value = learner.network.module(params).value(*sequences(batch.obs))
         return None, value.T
-    found = learner.evaluate(params, batch.obs, batch.action)
-    return found.logp, found.value
+    evaluation = learner.evaluate(params, batch.obs, batch.action)
+    return evaluation.logp, evaluation.value
 
 
 def shaped_rewards(

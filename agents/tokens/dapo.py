@@ -19,9 +19,9 @@ class DAPOConfig(TokenGRPOConfig):
     clip_high: float = 0.28
     """the surrogate's clip range above a ratio of 1: wider, so that unlikely tokens can become likely"""
     aggregation: Aggregation = "token-mean"
-    """how the loss is averaged: over all tokens of the batch, so that each token of a long response counts in full"""
+    """average of the loss: over all tokens of the batch, so that tokens of long responses have full weight"""
     dynamic_sampling: bool = True
-    """groups whose outcomes are all equal are left out and others drawn in their place"""
+    """replace groups whose outcomes are all equal by newly sampled groups"""
 
 
 class DAPO(TokenGRPO):

@@ -20,7 +20,7 @@ class DPOConfig(PreferenceConfig):
     """Settings of `DPO`."""
 
     label_smoothing: float = 0.0
-    """probability that a label is taken to be wrong (conservative DPO): the margin stays finite"""
+    """assumed probability of a wrong label (conservative DPO), which keeps the margin finite"""
 
     def __post_init__(self):
         super().__post_init__()

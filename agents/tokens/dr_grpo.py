@@ -14,9 +14,9 @@ class DrGRPOConfig(TokenGRPOConfig):
     """Settings of `DrGRPO`."""
 
     scale_advantages: bool = False
-    """advantages divided by the standard deviation of their group; Dr. GRPO does not"""
+    """divide advantages by the standard deviation of their group; Dr. GRPO does not"""
     aggregation: Aggregation = "token-sum-constant"
-    """how the loss is averaged: summed over tokens and divided by the longest response's, a constant"""
+    """average of the loss: a sum over tokens divided by the maximum response length"""
 
 
 class DrGRPO(TokenGRPO):

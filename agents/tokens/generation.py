@@ -24,9 +24,9 @@ class Sampling(Settings):
     temperature: float = 1.0
     """divides the logits: below 1 sharper, above 1 flatter"""
     top_k: int | None = None
-    """only the so many likeliest tokens are drawn; None: all"""
+    """sample from the k most likely tokens; None: all"""
     top_p: float | None = None
-    """only the likeliest tokens that together have this probability are drawn; None: all"""
+    """sample from the smallest set of most likely tokens with at least this total probability; None: all"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,13 +64,13 @@ def log_probs(
     keep: Int[Array, "*batch"] | None = None,
     allowed: Bool[Array, "*batch V"] | None = None,
 ) -> Float[Array, "*batch V"]:
-    """Returns the log-probs that tokens are drawn with: temperature, then top-k, then top-p, renormalised.
+    """Returns the log-probs of the sampling distribution: temperature, then top-k, then top-p, renormalised.
 
     Args:
-      keep: a token that stays in the choice whatever its rank. The learner gives the one that was drawn: it was among
-        the chosen then, and while the policy moves it must not drop out, or its log-probability would be -inf.
-      allowed: the choice of the time of sampling, in place of one by these logits. A ratio of probabilities over two
-        different choices would not be that of two policies of the same kind.
+      keep: a token that is never truncated. The learner passes the sampled token: it was in the truncated set at
+        sampling time, and as the policy changes it must stay in the set, or its log-probability would be -inf.
+      allowed: the truncated set of the sampling time, in place of a new one from these logits. Probabilities over
+        different sets would not form a valid importance ratio.
     """
     logits = logits / sampling.temperature
     if allowed is not None:
@@ -173,7 +173,7 @@ def generate(
             hidden, positions = (jnp.repeat(x, repeats, axis=0) for x in (hidden, positions))
     else:
         prompt, positions = (jnp.repeat(x, repeats, axis=0) for x in (prompt, positions))
-        # Room for the whole response: what is not there yet has position -1.
+        # Space for the whole response: positions of future tokens are -1.
         room = jnp.full((n, response_length), pad, prompt.dtype)
         cache = (
             jnp.concatenate([prompt, room], axis=1),
@@ -221,11 +221,11 @@ def generate(
 
 
 def token_positions(prompt: Int[Array, "N P"], pad: int) -> Int[Array, "N P"]:
-    """Returns 0, 1, 2 ... from the first real token on; -1 for the padding before it.
+    """Returns positions 0, 1, 2, ... from the first token after the left padding, and -1 for the padding.
 
-    Padding is what comes before the first token that is none, so that `pad` inside a prompt would count as a token.
-    The last place of a prompt always counts: an empty prompt is one token `pad`, on which the response begins. With
-    none it would have nothing to attend to, and attention to nothing is attention to everything.
+    Only leading `pad` tokens are padding; a later `pad` counts as a token. The last position of a prompt always
+    counts: an empty prompt is a single `pad`, after which the response begins. Without it, attention would have no
+    key, and a softmax over masked keys attends uniformly to all of them.
     """
     begun = (jnp.cumsum(prompt != pad, axis=1) > 0).at[:, -1].set(True)
     return jnp.cumsum(begun, axis=1).astype(jnp.int32) - 1

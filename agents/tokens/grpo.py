@@ -6,10 +6,11 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from agents import grpo
-from agents.batch import Targets
+from agents.batch import Batch, Targets
+from agents.core import returns
 from agents.groups import group_targets
 from agents.grpo_settings import GRPOSettings
 from agents.objectives import Objective
@@ -26,14 +27,14 @@ class TokenGRPOConfig(GRPOSettings, SurrogateConfig):
     """Settings of `TokenGRPO`."""
 
     num_epochs: int = 1
-    """passes over the responses of one iteration"""
+    """epochs over the responses of an iteration"""
     num_minibatches: int = 4
-    """parts the responses are dealt into, one gradient step each"""
+    """minibatches of responses per epoch, one gradient step each"""
     dynamic_sampling: bool = False
-    """groups whose outcomes are all equal are left out and others drawn in their place"""
+    """replace groups whose outcomes are all equal by newly sampled groups"""
     max_rounds: int = 4
-    """rounds of num_responses responses that are written, at most, until enough groups are there; what is missing then
-    is missing in the update (dynamic_sampling)"""
+    """largest number of sampling rounds of num_responses responses; the update uses the groups that were obtained
+    (dynamic_sampling)"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -81,10 +82,20 @@ class TokenGRPO(TokenPolicy):
         state, (rollout, metrics) = self.collect(state)
         config = self.config
         targets, spread = group_targets(
-            rollout.batch, config.group_size, scale=config.scale_advantages
+            rollout.batch,
+            config.group_size,
+            scale=config.scale_advantages,
+            credit=config.credit,
+            rewarded=rewarded_steps(rollout.batch),
         )
         # With dynamic sampling `metrics` has the share without spread of all groups that were drawn.
         return surrogate_step(self, state, rollout, targets, {**spread, **metrics}, self.objective)
+
+
+def rewarded_steps(batch: Batch) -> Bool[Array, "T N"]:
+    """Returns the tokens that carry a reward: those whose reward is not 0, and the last of each response. An outcome is
+    one reward a response, then; a process reward model pays many."""
+    return batch.mask & ((batch.reward != 0.0) | returns.last_real_step(batch.mask))
 
 
 def collection_of(config: TokenGRPOConfig) -> Collection:

@@ -14,9 +14,10 @@ class GSPOConfig(TokenGRPOConfig):
     """Settings of `GSPO`."""
 
     surrogate: SurrogateName = "gspo"
-    """ratio and clip of the loss: of a whole response, its geometric mean over tokens"""
+    """importance ratio of the loss: the geometric mean over the tokens of a response"""
     clip_low: float = 3e-4
-    """the surrogate's clip range below a ratio of 1; a mean over tokens varies far less than a token's ratio"""
+    """the surrogate's clip range below a ratio of 1; small, because a mean over tokens varies less than a token's
+    ratio"""
     clip_high: float = 4e-4
     """the surrogate's clip range above a ratio of 1"""
 

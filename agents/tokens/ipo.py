@@ -19,7 +19,7 @@ class IPOConfig(PreferenceConfig):
     """Settings of `IPO`."""
 
     normalise: bool = True
-    """divide log-ratios by the response's length, as TRL does; else sums, as the paper and OpenRLHF have them"""
+    """divide log-ratios by the response's length (TRL); else sum them (the paper, OpenRLHF)"""
 
 
 class IPO(PreferencePolicy):

@@ -52,7 +52,7 @@ from agents.tokens.transformer import token_model
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
 
-# Up to so many logits nothing is saved where the prompt's are left out.
+# Up to this number of logits, omitting those of the prompt saves nothing.
 _FEW_LOGITS = 2**22
 
 State = TypeVar("State", bound=TokenState)
@@ -292,8 +292,8 @@ class TokenPolicy:
         steps = self.logits_at(action)
         hidden = model.policy.hidden(*sequences(obs))[:, steps]
         allowed = choice_at(steps, obs, sampling)
-        found = chosen_log_probs(model.policy, hidden, action.T[:, steps], sampling, allowed)
-        logp, entropy = (jnp.pad(x.T, ((steps.start, 0), (0, 0))) for x in found)
+        chosen = chosen_log_probs(model.policy, hidden, action.T[:, steps], sampling, allowed)
+        logp, entropy = (jnp.pad(x.T, ((steps.start, 0), (0, 0))) for x in chosen)
         return Evaluation(logp, entropy, model.value(*sequences(obs)).T)
 
     def exact_kl(
@@ -304,8 +304,8 @@ class TokenPolicy:
         sampling, steps = self.config.sampling, self.logits_at(action)
         hidden = tuple(model.hidden(*sequences(obs))[:, steps] for model in models)
         allowed = choice_at(steps, obs, sampling)
-        found = exact_kl(models, hidden, action.T[:, steps], sampling, allowed)
-        return jnp.pad(found.T, ((steps.start, 0), (0, 0)))
+        kl = exact_kl(models, hidden, action.T[:, steps], sampling, allowed)
+        return jnp.pad(kl.T, ((steps.start, 0), (0, 0)))
 
     def logits_at(self, action: Array) -> slice:
         """Returns the steps at which logits are computed: those of the response, or all where these are few."""

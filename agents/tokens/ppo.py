@@ -27,18 +27,18 @@ class TokenPPOConfig(PPOSettings, SurrogateConfig):
     """Settings of `TokenPPO`."""
 
     num_epochs: int = 1
-    """passes over the responses of one iteration"""
+    """epochs over the responses of an iteration"""
     num_minibatches: int = 4
-    """parts the responses are dealt into, one gradient step each"""
+    """minibatches of responses per epoch, one gradient step each"""
     gamma: float = 1.0
     """discount"""
     gae_lambda: float = 1.0
-    """trace decay of generalised advantage estimation; at 1 the critic is a baseline alone, and its errors bias
-    nothing: on sorting, the median of three seeds is 0.91, and 0.83 with 0.95"""
+    """trace decay of generalised advantage estimation; at 1 the critic is only a baseline, and its errors cause no
+    bias: on sorting, the median of three seeds is 0.91, and 0.83 with 0.95"""
     clip_value: float | None = 0.2
     """clip range of the value loss; None: not clipped"""
     critic_warmup: int = 0
-    """iterations at first in which the critic alone learns: until it knows something, its errors push the policy"""
+    """initial iterations that update only the critic, whose early errors would mislead the policy"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -40,24 +40,24 @@ class PreferenceConfig(TokenConfig):
     """Fields of every learner from pairs."""
 
     total_steps: int = 179_200
-    """tokens of the whole run, every response of a pair counted in full length; the learning rate's schedule ends
+    """tokens of the whole run, both responses of a pair counted at full length; the learning rate's schedule ends
     there"""
     num_responses: int = 128
-    """responses of one gradient step, two a pair"""
+    """responses per gradient step, two per pair"""
     learning_rate: float = 3e-4
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     beta: float = 0.1
     """scale of log-ratios to the reference, in the loss and in the rewards of the metrics"""
     pairs: str = dataclasses.field(default="samples", metadata={"file": FILE_OF_PAIRS})
-    """samples: two responses of the reference policy to each prompt, ranked by the reward, ties left out; expert: an
-    expert's response against itself with one token changed; FILE.jsonl: one object a line, with prompt, chosen and
+    """samples: two responses of the reference policy per prompt, ranked by the reward, without ties; expert: an
+    expert's response, and the same with one token changed; FILE.jsonl: one object a line, with prompt, chosen and
     rejected in the task's notation"""
     num_pairs: int = 2048
-    """pairs in the set, which is made once before training; of a file all are taken"""
+    """pairs in the data set, which is generated once before training; a file is used in full"""
     label_temperature: float = 0.0
-    """labels of samples are drawn by Bradley-Terry from scores divided by this; 0: the higher score is chosen"""
+    """temperature of the Bradley-Terry model that draws labels from scores; 0: the higher score is chosen"""
     label_flips: float = 0.0
-    """probability that the label of two samples is turned round"""
+    """probability that the label of a pair of samples is flipped"""
     sft_weight: float = 0.0
     """weight of the mean negative log-probability of the chosen responses' tokens, added to the loss"""
 
@@ -127,15 +127,15 @@ class PreferenceState(TokenState):
 
 
 class PreferencePolicy(TokenPolicy):
-    """A learner from pairs, but for its loss.
+    """A learner from pairs of responses, parametrised by its loss.
 
     Args:
       loss: the log-probabilities of pairs to one loss each, from `agents.core.preference_losses`.
-      mismatched: also give `loss` the log-ratios of each prompt with the next pair's chosen response.
-      reward: ranks samples in place of the verifier's score; None: the verifier's score.
-      pairs: the set, where it comes from a file; None: it is made by the reference policy or the expert.
+      mismatched: also pass `loss` the log-ratios of each prompt with the next pair's chosen response.
+      reward: ranks samples; None: the verifier's score ranks them.
+      pairs: a data set from a file; None: the reference policy or the expert generates it.
 
-    Raises ValueError for pairs of an expert that the task does not have, and for fewer pairs than one step takes.
+    Raises ValueError for pairs of an expert if the task has no expert, and for fewer pairs than one step needs.
     """
 
     collect_only: ClassVar[None] = None  # type: ignore[assignment]  # no rollout could be timed
@@ -251,7 +251,7 @@ def sample_pairs(
         prompts, keys = rows
         first_key, second_key, label_key = jax.random.split(keys[0], 3)
         both = [policy.respond(params, prompts, k) for k in (first_key, second_key)]
-        scores = jnp.stack([response_scores(policy, prompts, found) for found in both])
+        scores = jnp.stack([response_scores(policy, prompts, responses) for responses in both])
         return ranked_pairs(prompts, both[0], both[1], scores, label_key, temperature, flips)
 
     keys = jax.random.split(key, prompts.shape[0])
@@ -318,18 +318,18 @@ def preference_step(
         state.params, state.opt_state, grads, learner.optimizer, rate
     )
     trains = pairs.weight > 0
-    found = preference_metrics(
+    measured = preference_metrics(
         logps.chosen, logps.rejected, logps.chosen_ref, logps.rejected_ref, config.beta, trains
     )
     metrics = {
         "loss/preference": preference,
         "loss/imitation": imitation,
-        "rewards/chosen": found.reward_chosen,
-        "rewards/rejected": found.reward_rejected,
-        "rewards/margin": found.margin,
-        "rewards/accuracy": found.accuracy,
-        "logps/chosen": found.logp_chosen,
-        "logps/rejected": found.logp_rejected,
+        "rewards/chosen": measured.reward_chosen,
+        "rewards/rejected": measured.reward_rejected,
+        "rewards/margin": measured.margin,
+        "rewards/accuracy": measured.accuracy,
+        "logps/chosen": measured.logp_chosen,
+        "logps/rejected": measured.logp_rejected,
         "frac_pairs": jnp.mean(trains.astype(jnp.float32)),
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": rate,

@@ -27,7 +27,7 @@ class TokenReinforceConfig(reinforce.ReinforceSettings, RewardConfig):
     gamma: float = 1.0
     """discount"""
     baseline: Literal["none", "mean"] = "mean"
-    """what is subtracted from the return: nothing (none), or the mean over the other responses (mean)"""
+    """baseline: none, or the mean over the other responses"""
 
     def __post_init__(self):
         super().__post_init__()

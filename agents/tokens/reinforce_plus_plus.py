@@ -26,17 +26,17 @@ class ReinforcePlusPlusConfig(TokenGRPOConfig):
     """Settings of `ReinforcePlusPlus`."""
 
     baseline: Literal["none", "group"] = "none"
-    """what is subtracted from returns before they are whitened: nothing, and each response has a prompt of its own
-    (none); or the mean of the responses to the same prompt (group: REINFORCE++-baseline)"""
+    """baseline of the returns before whitening: none, with one response per prompt; or group, the mean over the
+    responses to the same prompt (REINFORCE++-baseline)"""
     gamma: float = 1.0
     """discount (baseline none)"""
     scale_advantages: bool = False
-    """advantages divided by the standard deviation of their group (never: by that of the batch)"""
+    """divide advantages by the standard deviation of their group (always off: REINFORCE++ whitens over the batch)"""
     aggregation: Aggregation = "token-mean"
-    """how the loss is averaged: over all tokens of the batch"""
+    """average of the loss: over all tokens of the batch"""
     kl_estimator: KLEstimator = "k2"
-    """estimate of the KL in the loss, where kl_coefficient is not 0; the paper's with baseline group. Without it the KL
-    is taken off the rewards: kl_in_reward"""
+    """estimator of the KL in the loss, if kl_coefficient is not 0 (the paper, with baseline group); without it,
+    kl_in_reward subtracts the KL from the rewards"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -83,8 +83,8 @@ class ReinforcePlusPlus(TokenPolicy):
     def step(self, state: TokenState, data: None = None) -> tuple[TokenState, dict[str, Array]]:
         """Returns the state after one iteration, and its metrics: responses, targets, one update."""
         state, (rollout, metrics) = self.collect(state)
-        found = targets(rollout.batch, self.config)
-        return surrogate_step(self, state, rollout, found, metrics, self.objective)
+        estimates = targets(rollout.batch, self.config)
+        return surrogate_step(self, state, rollout, estimates, metrics, self.objective)
 
 
 def targets(batch: Batch, config: ReinforcePlusPlusConfig) -> Targets:

@@ -21,7 +21,7 @@ class RejectionConfig(ResponseConfig):
     """Settings of `Rejection`."""
 
     group_size: int = 8
-    """responses to the same prompt"""
+    """responses per prompt"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -55,9 +55,9 @@ class Reward(NamedTuple):
         responses: Int[Array, "N R"],
         lengths: Int[Array, " N"],
     ) -> Float[Array, "N R"]:
-        """Returns the reward of each token, float32; 0 after the end of a response, whatever the score is there.
+        """Returns the reward of each token, float32; 0 after the end of a response.
 
-        Raises ValueError where the score has another shape than [N] or [N, R].
+        Raises ValueError if the score has a shape other than [N] or [N, R].
         """
         score = self.score(self.params, prompts, responses, lengths)
         score = jnp.asarray(score).astype(jnp.float32)

@@ -46,42 +46,42 @@ class RewardModelConfig(Settings):
     """Settings of `RewardModel`. Raises ValueError, in one line, for impossible values."""
 
     kind: Literal["bradley-terry", "process"] = "bradley-terry"
-    """bradley-terry: the chosen response of a pair scores higher; process: each step is right or wrong, by the task's
-    verifier"""
+    """bradley-terry: learns which response of a pair is chosen; process: learns whether each step is correct, by the
+    task's verifier"""
     aggregate: StepAggregation = "min"
-    """how the probabilities of steps make the score of a response (process)"""
+    """aggregation of step probabilities into the score of a response (process)"""
     num_pairs: int = 4096
-    """pairs in the set"""
+    """pairs in the data set"""
     step_pairs: int = 64
-    """pairs of one gradient step"""
+    """pairs per gradient step"""
     num_epochs: int = 4
-    """passes over the set; after more the model knows the pairs by heart"""
+    """epochs over the pairs; more epochs overfit"""
     learning_rate: float = 1e-3
-    """Adam's step size, which falls to zero at the end"""
+    """initial learning rate of Adam; falls linearly to zero"""
     max_grad_norm: float | None = 1.0
-    """gradients longer than this are shortened to it; None: never"""
+    """largest norm of the gradient, which is clipped to it; None: no clipping"""
     from_policy: bool = True
-    """begin with the layers of the policy that wrote the samples, as far as the sizes agree; else at random"""
+    """initialise with the layers of the policy that generated the samples, if the sizes agree; else randomly"""
     centre: float = 0.01
-    """weight of the squared sum of a pair's scores, which keeps them around zero (bradley-terry)"""
+    """weight of the squared sum of a pair's scores, which keeps scores near zero (bradley-terry)"""
     label_temperature: float = 0.0
-    """labels are drawn by Bradley-Terry from gold scores divided by this; 0: the higher one is chosen"""
+    """temperature of the Bradley-Terry model that draws labels from gold scores; 0: the higher score is chosen"""
     label_flips: float = 0.0
-    """probability that a label is turned round"""
+    """probability that a label is flipped"""
     layers: int = 2
     """blocks of the transformer"""
     width: int = 64
-    """numbers that represent a token"""
+    """embedding dimension"""
     heads: int = 8
     """attention heads"""
     kv_heads: int = 8
-    """heads of keys and values, shared by groups of attention heads"""
+    """key and value heads, each shared by a group of attention heads (grouped-query attention)"""
     mlp_width: int = 192
     """units of each block's SwiGLU"""
     rope_base: float = 100.0
-    """base of the rotary positions' wavelengths"""
+    """base of the wavelengths of rotary position embeddings"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """of activations; parameters are float32"""
+    """dtype of activations; parameters are float32"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -234,9 +234,9 @@ class RewardModel:
         return weighted_mean(losses, pairs.weight), weighted_mean(agrees, pairs.weight)
 
     def total_steps(self, num_pairs: int) -> int:
-        """Returns the gradient steps of a whole training on so many pairs.
+        """Returns the number of gradient steps of training on this number of pairs.
 
-        Raises ValueError where they are fewer than one step takes.
+        Raises ValueError if there are fewer pairs than one step needs.
         """
         steps = num_pairs // self.config.step_pairs
         require(

@@ -21,7 +21,7 @@ class RLOOConfig(RewardConfig):
     """Settings of `RLOO`."""
 
     group_size: int = 8
-    """responses to the same prompt, which are compared with one another"""
+    """responses per prompt; they form a group"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -121,6 +121,6 @@ def ends_with_stop(generated: Generated, stop: int | None) -> Bool[Array, " N"]:
 def at_last_token(
     score: Float[Array, " N"], length: Int[Array, " N"], response_length: int
 ) -> Float[Array, "N R"]:
-    """Returns rewards of tokens that are 0 but for each response's last token, which earns its score."""
+    """Returns rewards per token: the score at the last token of each response, 0 at all others."""
     last = jnp.arange(response_length) == length[:, None] - 1
     return jnp.where(last, score[:, None], 0.0)

@@ -29,40 +29,40 @@ class TokenConfig(Sampling):
     """Fields of every learner of token tasks. Raises ValueError, in one line, for impossible values."""
 
     total_steps: int = 716_800
-    """tokens of the whole run, every response counted in full length; the learning rate's schedule ends there"""
+    """tokens of the whole run, every response counted at full length; the learning rate's schedule ends there"""
     num_responses: int = 512
-    """responses between updates"""
+    """responses per iteration"""
     learning_rate: float = 1.5e-3
-    """Adam's step size, at first"""
+    """initial learning rate of Adam"""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear: falls to zero at total_steps"""
     warmup: float = 0.05
-    """share of total_steps in which the step size rises from zero: Adam's first steps are as long as any, and
-    would undo what imitation has taught"""
+    """share of total_steps over which the learning rate rises from zero; Adam's first steps have full size, and would
+    undo the imitation"""
     max_grad_norm: float | None = 1.0
-    """gradients longer than this are shortened to it; None: never"""
+    """largest norm of the gradient, which is clipped to it; None: no clipping"""
     imitation_steps: int = 30
-    """gradient steps on an expert's responses before training begins; the result is the reference policy"""
+    """gradient steps of imitation before training; the result is the reference policy"""
     imitation_responses: int = 128
-    """responses of each of these steps"""
+    """responses per gradient step of imitation"""
     imitation_learning_rate: float = 1.5e-3
-    """Adam's step size in these steps"""
+    """learning rate of Adam during imitation"""
     layers: int = 2
     """blocks of the transformer"""
     width: int = 64
-    """numbers that represent a token"""
+    """embedding dimension"""
     heads: int = 8
     """attention heads"""
     kv_heads: int = 8
-    """heads of keys and values, shared by groups of attention heads"""
+    """key and value heads, each shared by a group of attention heads (grouped-query attention)"""
     mlp_width: int = 192
     """units of each block's SwiGLU"""
     rope_base: float = 100.0
-    """base of the rotary positions' wavelengths: some ten times the length of the sequences"""
+    """base of the wavelengths of rotary position embeddings; about ten times the sequence length"""
     tied: bool = False
-    """the output layer is the embedding's transpose"""
+    """tie the output layer to the transposed embedding"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """of activations; parameters are float32"""
+    """dtype of activations; parameters are float32"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -94,15 +94,14 @@ class TokenConfig(Sampling):
 
 @dataclasses.dataclass(frozen=True)
 class ResponseConfig(TokenConfig):
-    """Further fields of learners from responses of their own."""
+    """Further fields of learners from sampled responses."""
 
     cut_responses: CutResponses = "keep"
-    """responses cut off at the greatest length: learnt from like any other (keep); left out of the loss, while their
-    scores still count in the baseline of the others (mask, DAPO's overlong filtering); or scored cut_score in place
-    of their rewards (penalise)"""
+    """responses truncated at the maximum length: treated like any other (keep); excluded from the loss, but included in
+    the baseline of the others (mask: DAPO's overlong filtering); or given cut_score as their reward (penalise)"""
     measure_kl: bool = False
-    """the KL to the reference policy is measured in each iteration, by the k3 estimate and exactly, also where nothing
-    needs it: further passes through both networks. Evaluations measure it in any case"""
+    """measure the KL to the reference policy in each iteration, exactly and by the k3 estimate, at the cost of forward
+    passes of both networks; evaluations always measure it"""
 
     @property
     def shaping(self) -> RewardShaping:
@@ -112,19 +111,20 @@ class ResponseConfig(TokenConfig):
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig(ResponseConfig):
-    """Further fields of learners from the size of rewards, from which a KL or a penalty may be subtracted."""
+    """Further fields of learners that use the value of the reward, minus a KL or a penalty."""
 
     cut_score: float = -1.0
-    """what a response earns that was cut off, in all (cut_responses penalise)"""
+    """total reward of a truncated response (cut_responses penalise)"""
     kl_in_reward: float = 0.0
-    """weight of the KL to the reference policy that is taken off the rewards, k1 estimate, at first"""
+    """initial weight of the KL to the reference policy (k1 estimate) that is subtracted from the rewards"""
     kl_in_reward_target: float | None = None
-    """KL per response, in nats, that the weight is adapted to, from a kl_in_reward above 0; None: the weight stays"""
+    """target KL per response, in nats, for an adaptive weight, which starts at kl_in_reward (above 0); None: constant
+    weight"""
     kl_horizon: int = 10_000
-    """responses over which the weight changes by at most about a fifth"""
+    """responses over which the weight changes by at most about 20%"""
     overlong_buffer: int | None = None
-    """tokens before the greatest length in which a response is charged for its length, from 0 in a line to -1 at the
-    greatest length (DAPO's soft overlong punishment); None: no charge"""
+    """number of tokens before the maximum length over which a length penalty grows linearly from 0 to -1 (DAPO's soft
+    overlong punishment); None: no penalty"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -160,11 +160,11 @@ class RewardConfig(ResponseConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SurrogateConfig(RewardConfig):
-    """A further field of learners by importance ratios."""
+    """A further field of learners with importance ratios."""
 
     importance_bound: float | None = None
-    """greatest weight of a token's loss, where losses are weighted with the ratio of the learner's own probability of a
-    token to the sampler's (truncated importance sampling; 2 or 3 as a rule); None: no weights"""
+    """bound on the importance weight of a token's loss, the ratio of the learner's probability to the sampler's
+    (truncated importance sampling; usually 2 or 3); None: no weights"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -18,7 +18,7 @@ class SFTConfig(TokenConfig):
     """Settings of `SFT`."""
 
     imitation_steps: int = 0
-    """gradient steps before training begins: here they are the training"""
+    """gradient steps of imitation before training; SFT itself is imitation"""
 
 
 class SFT(TokenPolicy):

@@ -22,9 +22,9 @@ class SimPOConfig(PreferenceConfig):
     beta: float = 2.0
     """scale of the mean log-probabilities in the loss, and of log-ratios in the rewards of the metrics"""
     gamma: float = 1.0
-    """margin by which the chosen response should lead, absolute as in the paper and TRL"""
+    """target margin between chosen and rejected response, absolute as in the paper and TRL"""
     label_smoothing: float = 0.0
-    """probability that a label is taken to be wrong"""
+    """assumed probability of a wrong label"""
 
     def __post_init__(self):
         super().__post_init__()

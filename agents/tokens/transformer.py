@@ -40,7 +40,9 @@ class TransformerConfig(Settings):
     mlp_width: int = 192  # units of each SwiGLU
     tied: bool = False  # the head is the embedding's transpose
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
-    rope_base: float = 100.0  # the slowest pair of coordinates turns by 1 in nearly so many tokens
+    rope_base: float = (
+        100.0  # the slowest pair of coordinates rotates by 1 rad in about this number of tokens
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -110,7 +112,7 @@ class _Attention(nnx.Module):
         return _rotate(query, rotate), _rotate(key, rotate), value
 
     def attend(self, query, keys, values, positions, key_positions):
-        """Each query looks at the keys of positions up to its own."""
+        """Computes causal attention: each query attends to keys up to its own position."""
         config = self.config
         n, length = query.shape[:2]
         grouped = query.reshape(n, length, config.kv_heads, -1, config.head_width)
@@ -139,7 +141,7 @@ class _Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Tokens to logits of the next token; or, with `outputs`, to so many numbers for each token."""
+    """A decoder that maps tokens to the logits of the next token or, with `outputs`, to that many numbers per token."""
 
     def __init__(self, config: TransformerConfig, outputs: int | None = None, *, rngs: nnx.Rngs):
         dtype = DTYPES[config.dtype]
@@ -192,7 +194,7 @@ class Transformer(nnx.Module):
         return Cache(keys, values, key_positions), self.norm(x)
 
     def logits(self, hidden: Float[Array, "*batch width"]) -> Float[Array, "*batch V"]:
-        """Returns logits in float32, whatever the activations are: probabilities need the digits."""
+        """Returns logits in float32, even if activations have fewer bits: probabilities need the precision."""
         hidden = hidden.astype(jnp.float32)
         if self.head is None:
             return hidden @ self.embedding.embedding[...].T
@@ -200,10 +202,12 @@ class Transformer(nnx.Module):
 
 
 class TokenModel(nnx.Module):
-    """Every matrix is filled with its standard deviation; `token_model` draws them.
+    """Parameters of the policy and, with `critic`, of a value function.
 
-    A policy and, with `critic`, a value: a transformer of its own, for in trials the squared errors of a value on
-    the policy's layers undid in a few steps what these had learnt."""
+    The value function is a separate transformer: in trials, the squared errors of a value head on the policy's layers
+    destroyed what these layers had learned within a few steps. Matrices are filled with their standard deviations here;
+    `token_model` draws them.
+    """
 
     def __init__(self, config: TransformerConfig, *, critic: bool = False, rngs: nnx.Rngs):
         self.policy = Transformer(config, rngs=rngs)

@@ -28,7 +28,7 @@ CORNERS = tuple(
     for corner in ("front_left", "front_right", "back_left", "back_right")
 )
 
-_LEG = 0.1  # m, thigh and shank alike
+_LEG = 0.1  # m, length of thigh and of shank
 _HIP_BELOW_TORSO = 0.02  # m
 _FOOT_BELOW_ANKLE = 0.01  # m: half a foot and a contact sphere's radius
 CORNER_RADIUS = 0.005  # m
@@ -110,7 +110,7 @@ def lowest_point(legs: Float[Array, "6"]) -> Array:
 def foot_points(
     legs: Float[Array | np.ndarray, "*batch 2 3"], xp: Any = jnp
 ) -> Float[Array | np.ndarray, "*batch 2 5 3"]:
-    """Each foot's ankle and its four corners (in the order of CORNERS), in the torso's frame, in metres.
+    """Returns the ankle and the four corners (in the order of CORNERS) of each foot, in the torso's frame, in metres.
 
     Args:
       legs: angles (ankle, knee, hip) of right and left leg, rad.

@@ -25,7 +25,7 @@ PERIOD = 0.2  # s between two actions
 SPEED_LIMITS = (4 * math.pi, 9 * math.pi)  # rad/s, of the two joints
 GOAL_HEIGHT = 1.0  # m above the fixed joint
 
-# Both links alike
+# Both links are equal
 _LENGTH = 1.0  # m
 _CENTER = 0.5  # m, from a link's upper joint to its centre of mass
 _MASS = 1.0  # kg

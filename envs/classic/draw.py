@@ -1,4 +1,4 @@
-"""A canvas in the units of the task, for its pictures: x to the right, y up, edges smooth."""
+"""An antialiased canvas for pictures of a task, in the task's units: x to the right, y up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLUE, ORANGE, GREEN, RED = (82, 122, 168), (217, 148, 84), (88, 148, 108), (192,
 _SUPERSAMPLING = 3  # drawn larger, then averaged down
 
 Color = tuple[int, int, int]
-Point = Any  # (x, y), in metres or whatever the task counts in
+Point = Any  # (x, y), in metres or the task's unit
 
 
 class Canvas:

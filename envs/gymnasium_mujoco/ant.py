@@ -25,10 +25,11 @@ from envs.physics import PhysicsState
 
 @flax.struct.dataclass
 class Ant(GymnasiumMujoco):
-    """Healthy: the torso's height in [0.2, 1] m. `main_body`, a name or an index, is what is to move forward.
+    """Four legs. Healthy: the torso's height in [0.2, 1] m. `main_body`, a name or an index, is the body whose motion
+    is rewarded.
 
     Observation [27]: z, the torso's quaternion, eight joint angles, 14 speeds; x and y come first if not excluded;
-    contact forces (torque and force on each of 13 bodies, cut to `contact_force_range`) [78] last if included.
+    contact forces (torque and force on each of 13 bodies, clipped to `contact_force_range`) [78] last if included.
     Action [8]: torques in [-1, 1].
     """
 

@@ -31,7 +31,7 @@ class _View(NamedTuple):
     """The frame in which a model is drawn, the same for all its states."""
 
     above: bool  # from above, or else from the right
-    low: np.ndarray  # [3] m, corner of the box around what is drawn, in the model's reference pose
+    low: np.ndarray  # [3] m, corner of the drawn geoms' bounding box, in the model's reference pose
     high: np.ndarray  # [3] m, the opposite corner
     follows: int  # the body that is kept in the middle; 0, the world: none
     floor: float | None  # m, its height; None: no floor
@@ -92,7 +92,7 @@ def _view(model: mujoco.MjModel) -> _View:
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     planes = [i for i in range(model.ngeom) if model.geom_type[i] == Geom.mjGEOM_PLANE]
-    # MuJoCo's viewer hides groups from 3 on; what is transparent can be seen in neither.
+    # MuJoCo's viewer hides groups from 3 on, and transparent geoms are invisible.
     drawn = tuple(
         i
         for i in range(model.ngeom)

@@ -1,9 +1,8 @@
-"""MuJoCo's features, and how the engines treat them: the one place that decides.
+"""The features of MuJoCo that each engine supports.
 
-Between two control steps a `PhysicsState` carries coordinates, velocities and activations, nothing else. A model that
-needs more (the time, past controls, a plugin's memory), or a feature that MJX passes over, is refused in one line.
-The native engine leaves out work that cannot change a result; the functions `may_...` say where that holds. The same
-table for people is docs/physics.md.
+Between two control steps a `PhysicsState` holds positions, velocities and activations only. A model that needs more
+(the time, past controls, the state of a plugin), or has a feature that MJX ignores, is refused in one line. The native
+engine skips work that cannot change a result; the functions `may_...` decide when. docs/physics.md has the same table.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def _forces_without_constraints(model: mujoco.MjModel) -> bool:
     return mjx.make_data(model)._impl.efc_J.size == 0
 
 
-_NO_STATE = "a state carries no memory but coordinates, velocities and activations"
+_NO_STATE = "the state has no history, only positions, velocities and activations"
 
 REFUSED = (
     Refused(
@@ -71,9 +70,11 @@ REFUSED = (
     Refused(
         "a clock sensor",
         lambda m: _Sensor.mjSENS_CLOCK in m.sensor_type,
-        "a state carries no time: every control step begins at 0",
+        "the state has no time: every control step begins at 0",
     ),
-    Refused("plugins", lambda m: bool(m.nplugin), "a state does not carry what a plugin remembers"),
+    Refused(
+        "plugins", lambda m: bool(m.nplugin), "the state does not include the state of a plugin"
+    ),
     Refused("sleeping bodies", lambda m: _enables(m, _Enable.mjENBL_SLEEP), _NO_STATE),
     Refused(
         "IPC contacts of flexes",
@@ -83,7 +84,7 @@ REFUSED = (
     Refused(
         "a flag that disables springs or dampers",
         lambda m: _disables(m, _Disable.mjDSBL_SPRING, _Disable.mjDSBL_DAMPER),
-        "MJX then leaves out all passive forces, gravity compensation too",
+        "MJX then omits all passive forces, including gravity compensation",
         ("mjx",),
     ),
     Refused(
@@ -95,25 +96,25 @@ REFUSED = (
             "tendon_dampingpoly",
             "actuator_dampingpoly",
         ),
-        "MJX computes the linear term alone",
+        "MJX computes the linear term only",
         ("mjx",),
     ),
     Refused(
         "damping or armature of an actuator",
         _any("actuator_damping", "actuator_armature"),
-        "MJX passes over it",
+        "MJX ignores it",
         ("mjx",),
     ),
     Refused(
         "actuators with actearly",
         _any("actuator_actearly"),
-        "MJX passes over it",
+        "MJX ignores it",
         ("mjx",),
     ),
     Refused(
         "disabled groups of actuators",
         lambda m: bool(m.opt.disableactuator),
-        "MJX passes over it",
+        "MJX ignores it",
         ("mjx",),
     ),
     Refused(
@@ -125,19 +126,19 @@ REFUSED = (
     Refused(
         "fluid forces on ellipsoids (fluidshape)",
         _any("geom_fluid"),
-        "MJX passes over it",
+        "MJX ignores it",
         ("mjx",),
     ),
     Refused(
         "adhesion of geoms",
         lambda m: bool(m.flg_adhesion) or _any("geom_adhesion", "pair_adhesion")(m),
-        "MJX passes over it",
+        "MJX ignores it",
         ("mjx",),
     ),
     Refused(
         "surface velocity of geoms",
         lambda m: bool(m.flg_surfacevel) or _any("geom_surfacevel")(m),
-        "MJX passes over it",
+        "MJX ignores it",
         ("mjx",),
     ),
     Refused(

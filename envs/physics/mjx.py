@@ -33,7 +33,7 @@ class MjxEngine:
     """See `Engine`. MJX's own record is some fifty times larger than a `PhysicsState`, so it is rebuilt from a
     template at each control step instead of being carried (and copied by every `where`).
 
-    Raises ValueError for a model with something that MJX lacks or passes over.
+    Raises ValueError for a model with a feature that MJX lacks or ignores.
     """
 
     def __init__(self, model: mujoco.MjModel, substeps: int, extras: tuple[str, ...] = ()):

@@ -40,8 +40,8 @@ class ThreadedSteps:
         packed: Float[np.ndarray, "n state_and_ctrl"],
         substeps: int,
     ) -> Float[np.ndarray, "n out"]:
-        """From (qpos, qvel, act, ctrl) to (qpos, qvel, act, sensordata, extras ...), float32, after `substeps` steps;
-        0 of them: as `mj_forward` leaves them. A simulation that diverges returns NaN."""
+        """Maps (qpos, qvel, act, ctrl) to (qpos, qvel, act, sensordata, extras ...), float32, after `substeps` steps;
+        with 0 substeps, to the result of `mj_forward`. A simulation that diverges returns NaN."""
         n = len(models)
         packed = np.concatenate([np.zeros((n, 1)), packed], axis=1, dtype=np.float64)  # time: 0
         chunks = max(1, min(len(self._workers), n // _FEWEST))
@@ -67,7 +67,7 @@ def _place_mocap(model: mujoco.MjModel, data: mujoco.MjData) -> None:
 
 @functools.cache
 def _executor(threads: int) -> ThreadPoolExecutor:
-    """One for all engines."""
+    """Returns the thread pool that all engines share."""
     return ThreadPoolExecutor(threads, "physics")
 
 

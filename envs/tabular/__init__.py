@@ -1,1 +1,1 @@
-"""Decision processes small enough to write down: bandits, and Gymnasium's toy texts as exact tables."""
+"""Finite decision processes: bandits, and Gymnasium's toy-text environments as exact tables."""

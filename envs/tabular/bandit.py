@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from envs import TIME_LIMITS
 from envs.base import Env, require_count, static
 
 _SEED = 0  # of the default means
@@ -37,7 +38,7 @@ class Bandit(Env[BanditState]):
 
     arms: int = static(10)
     means: Any = None  # [arms] float32
-    max_episode_steps: int = static(1)
+    max_episode_steps: int = static(TIME_LIMITS["Bandit-v0"])
 
     observation_space = gymnasium.spaces.Discrete(1)
 

@@ -62,7 +62,7 @@ class Tabular(Env[TabularState]):
         return TabularState(s, jnp.zeros(()), jnp.zeros((), bool))
 
     def transition(self, state: TabularState, action: Array, key: PRNGKeyArray) -> TabularState:
-        """One of the outcomes of (state, action), by their probabilities."""
+        """Samples one of the outcomes of (state, action) with their probabilities."""
 
         def row(table):
             return jnp.asarray(table)[state.s, action]

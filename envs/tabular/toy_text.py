@@ -1,9 +1,8 @@
-"""Gymnasium's toy texts as exact tables: the transition lists `env.unwrapped.P`, entry by entry.
+"""Gymnasium's toy-text environments as exact tables: the transition lists `env.unwrapped.P`, entry by entry.
 
-The tables are Gymnasium's own, read when the environment is made; what is here are their options, time limits and
-pictures. Infos are empty: Gymnasium's `prob`, and Taxi's `action_mask`, are not passed on. Actions are numbered as
-there: FrozenLake left, down, right, up; CliffWalking up, right, down, left; Taxi south, north, east, west, pick up,
-drop off.
+The tables are read from Gymnasium when the environment is made; this module adds options, time limits and pictures.
+Infos are empty: Gymnasium's `prob` and Taxi's `action_mask` are omitted. Actions have Gymnasium's numbers: FrozenLake
+left, down, right, up; CliffWalking up, right, down, left; Taxi south, north, east, west, pick up, drop off.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from gymnasium.envs.toy_text.frozen_lake import MAPS, FrozenLakeEnv
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 from jaxtyping import UInt8
 
+from envs import TIME_LIMITS
 from envs.base import static
 from envs.tabular import pictures
 from envs.tabular.table import Tabular, TabularState, from_outcomes
@@ -121,9 +121,11 @@ def make_frozen_lake_8x8(
     return make_frozen_lake(map_name, max_episode_steps=max_episode_steps, **options)
 
 
-def make_cliff_walking(is_slippery: bool = False, max_episode_steps: int = 1000) -> Grid:
+def make_cliff_walking(
+    is_slippery: bool = False, max_episode_steps: int = TIME_LIMITS["CliffWalking-v1"]
+) -> Grid:
     """Along the cliff to the goal: -1 a step, -100 and back to the start over the edge. Sutton and Barto 2018,
-    example 6.6. The time limit of 1000 is ours, Gymnasium has none.
+    example 6.6. The time limit is ours, Gymnasium has none.
 
     Args:
       is_slippery: moves are the intended one or one to either side of it, equally likely.

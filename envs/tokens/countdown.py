@@ -22,7 +22,7 @@ _TRIES = 16  # expressions drawn for a target that has a token
 
 @dataclasses.dataclass(frozen=True)
 class Countdown(Task):
-    """Every number is to be used once. Prompts can always be solved, often in several ways."""
+    """Reach a target with an expression that uses every number once. Every prompt has a solution, often several."""
 
     numbers: int = 3
     """how many are given"""

@@ -170,7 +170,7 @@ class Bandit(Task):
 
 
 def _formed(response, length):
-    """All of it digits, then the end, at the right place: the last."""
+    """Tells a response of digits only that ends at the expected position, the last."""
     place = jnp.arange(response.shape[0])
     digit = (response >= FIRST) & (response < FIRST + 10)
     return (

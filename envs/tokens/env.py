@@ -25,12 +25,12 @@ class TokenState(NamedTuple):
 
 @flax.struct.dataclass
 class TokenEnv(Env[TokenState]):
-    """One episode is one response. It can be stepped like any environment; learners of token tasks do not step it but
-    take whole responses at once (`prompts`, `score`), which comes to the same.
+    """A token task as an environment: an episode is one response.
 
-    A response without an end that reaches its greatest length is terminated, not truncated: the limit is part of the
-    task. `info` tells `correct` and `cut`. Raises ValueError for an unknown kind of reward, or split, and for reward
-    share of a task with several right answers.
+    It can be stepped like any environment. Learners of token tasks do not step it, but process whole responses at once
+    (`prompts`, `score`), with the same result. A response that reaches the length limit without an end token is
+    terminated, not truncated: the limit is part of the task. `info` has `correct` and `cut`. Raises ValueError for an
+    unknown kind of reward or split, and for reward share of a task with several correct responses.
     """
 
     task: Task = static()

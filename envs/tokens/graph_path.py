@@ -14,7 +14,8 @@ from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Task, is_finished, judge_
 
 @dataclasses.dataclass(frozen=True)
 class GraphPath(Task):
-    """Any path that passes no node twice is right. Prompt: the edges in random order, `>`, start, goal."""
+    """Find a path between two nodes; every path that visits no node twice is correct. Prompt: the edges in random
+    order, `>`, start, goal."""
 
     nodes: int = 6
     """nodes of the graph, which is connected"""
@@ -68,8 +69,8 @@ class GraphPath(Task):
         return (tokens + FIRST).astype(jnp.int32)
 
     def canonical(self, prompt):
-        """The set of edges, and the two ends, whichever is the start. Graphs that are alike but for their nodes' names
-        are different questions."""
+        """Returns the set of edges and the unordered pair of start and goal. Isomorphic graphs with other node names
+        are different prompts."""
         above = np.triu_indices(self.nodes, 1)
         return jnp.concatenate(
             [self._beside(prompt)[above].astype(jnp.int32), jnp.sort(prompt[-2:])]

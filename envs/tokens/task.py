@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 PAD, EOS, FIRST = 0, 1, 2
 SPECIAL = ("<pad>", "<eos>")
-HELD_OUT = 8  # one question in so many is held out
+HELD_OUT = 8  # one prompt in this number is held out
 _SAMPLES = 1024  # prompts that a look at the splits takes
 
 Split = Literal["train", "held-out"]
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
     """The judgement of one response."""
 
     correct: Any  # bool []: right, and ended in time
-    well_formed: Any  # bool []: of the right form, whatever the answer
+    well_formed: Any  # bool []: the format is valid, even if the answer is wrong
     credit: Any  # float32 [R]: what each token earns, known when it is written; those of a right response add up to 1
     # float32 [R]: the same for each token that is right, whatever stands before it; None: there are several right
     # answers, and no token is right by itself
@@ -59,12 +59,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray) -> Int[Array, " P"]:
-        """Any prompt."""
+        """Draws a prompt."""
 
     def canonical(self, prompt: Int[Array, " P"]) -> Int[Array, " C"]:
-        """A form that all spellings of one question share; by default the prompt itself. Prompts with one canonical
-        form are all held out, or none: else the answers to nearly all held-out prompts would have been trained on,
-        in other words."""
+        """Returns a form that is equal for equivalent prompts; by default the prompt itself. Prompts of one canonical
+        form are in the same split; otherwise nearly every held-out prompt would have an equivalent training prompt."""
         return prompt
 
     def solution(self, prompt: Int[Array, " P"]) -> Int[Array, " R"]:
@@ -84,9 +83,10 @@ class Task(abc.ABC):
 
 
 def prompts(task: Task, key: PRNGKeyArray, n: int, split: Split) -> Int[Array, "n P"]:
-    """Random prompts of one split. No question is in both, for a prompt's canonical form decides.
+    """Draws prompts of one split. The canonical form of a prompt decides its split, so equivalent prompts are in the
+    same one.
 
-    Draws until all belong to the split, for ever if none does: see `require_splits`.
+    Redraws until every prompt belongs to the split; never ends if no prompt does: see `require_splits`.
     """
 
     def draw(key):

@@ -1,1 +1,1 @@
-"""Curves into numbers."""
+"""Scores and statistics of learning curves."""

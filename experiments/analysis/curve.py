@@ -1,4 +1,4 @@
-"""A learning curve in good order, and how two of them differ."""
+"""A cleaned learning curve, and the differences between two curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.run.schema import LARGEST
 
-NAME = "NAME"  # field of a curve: what somebody called its source; settings are not in capitals
+NAME = "NAME"  # field of a curve: the name given to its source; in capitals, unlike settings
 NEAR = 0.95  # of the steps of the longest seed, with which another counts as having ended, too
 
 
@@ -46,7 +46,7 @@ class Curve:
         return self.source.suffix == ".json" and not self.alone
 
 
-Groups = dict[tuple[str, str], list[Curve]]  # (environment, what is compared) to seeds
+Groups = dict[tuple[str, str], list[Curve]]  # (environment, label) to seeds
 
 
 def measured(

@@ -1,4 +1,4 @@
-"""Curves in groups that are compared: chosen, labelled, averaged, and what has to be said of them."""
+"""Selects, labels and averages groups of curves for a comparison, with warnings about their differences."""
 
 from __future__ import annotations
 

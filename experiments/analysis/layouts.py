@@ -31,7 +31,7 @@ _SEED = re.compile(r"(?:seed[_-]?|s)?(\d+)", re.IGNORECASE)
 _PLAYGROUND = re.compile(r"(?P<env>[A-Za-z]\w*)-(?P<seed>\d{8}-\d{6})(?:-(?P<more>.+))?")
 _ZOO = re.compile(r"(?P<env>.+-v\d+)_(?P<seed>\d+)")
 _NUMBERED = re.compile(r"(?P<algo>[A-Za-z][\w-]*)_(?P<seed>\d+)")
-# What folders are called that say nothing of what is in them.
+# Folder names that carry no information about their content.
 _GENERAL = {
     "checkpoints", "data", "eval", "events", "exp", "experiment", "experiments", "exps", "home",
     "lightning_logs", "log", "logs", "mnt", "models", "out", "output", "outputs", "result",

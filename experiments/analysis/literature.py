@@ -1,7 +1,6 @@
-"""Numbers that others have published for the tasks here, and how our records stand beside them.
+"""Published returns for the tasks here, and their comparison with our records.
 
-A number means something only with its metric and its budget: each row has both, and is compared with ours by the very
-same metric.
+A number is meaningful only with its metric and budget. Each row has both, and is compared with ours by the same metric.
 """
 
 from __future__ import annotations

@@ -33,10 +33,10 @@ class View:
 
 
 def read(folder: Path, tags: Sequence[str], identity: Identity | None) -> tuple[Identity, View]:
-    """Returns the identity of the logs in a folder, and the points of the first of `tags` that they hold.
+    """Returns the identity of the logs in a folder, and the points of the first of `tags` that the logs contain.
 
-    `identity`: what somebody said it is of. Raises ValueError, in one line, where the folder's names do not say it, or
-    no file has the metric.
+    `identity`: a declared identity, or None. Raises ValueError, in one line, if neither it nor the folder's names
+    identify the logs, or no file has the metric.
     """
     faults = []
     for view_of in (_evaluations, _events, _progress, _monitors):

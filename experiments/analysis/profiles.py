@@ -22,7 +22,7 @@ from experiments.run.spec import short_name
 
 Row = tuple[str, ...]  # of scores.csv
 Range = tuple[float, float]  # what counts as 0 and as 1
-RETURNS = ("eval/return", "train/return")  # of which the published ranges are
+RETURNS = ("eval/return", "train/return")  # metrics for which ranges are published
 COLUMNS = ("env", "low", "high")
 MEASURES: dict[str, Callable[[Curve], float]] = {
     "normalised_final": final,

@@ -20,7 +20,7 @@ from experiments.run.provenance import short_commit
 
 METRIC = "eval/return"  # unless another is asked for
 _APART = ", with other values (--by env,algo,commit or NAME=PATH sets them side by side)"
-_NAMED = 3  # of many alike in a note
+_NAMED = 3  # names listed in a note about many
 _OF_RECORDS = {"eval/return": "evaluations", "train/return": "train_curve"}
 
 
@@ -38,7 +38,7 @@ class Wanted:
 
     metric: str
     by_commit: bool = False  # curves of other commits are other curves
-    name: str | None = None  # that somebody gave to the source
+    name: str | None = None  # of the source, as NAME=PATH gives it
     named: bool = False  # whether any source was given a name
 
     @property
@@ -56,9 +56,9 @@ class Wanted:
 def read(paths: Iterable[Path], metric: str, by: Sequence[str] = ()) -> Found:
     """Reads all curves under `paths`, each once, in order and finite. A path may have a name: NAME=PATH.
 
-    `by`: what curves are told apart by; of two with equal settings both count only where a name or, if it is in `by`,
-    the commit tells them apart. Raises ValueError, in one line, where there are none or where what is named itself
-    cannot be read; what lies in a folder and cannot be read is left out.
+    `by`: the fields that distinguish curves. Two curves with equal settings both count only if their names differ or,
+    with "commit" in `by`, their commits. Raises ValueError, in one line, if there are no curves or a named path cannot
+    be read; unreadable files inside a folder are skipped.
     """
     result = Found([], [])
     seen: set[tuple[Path, str | None]] = set()
@@ -129,10 +129,10 @@ def fields(of: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _add(curves: Iterable[Curve], result: Found, named: bool) -> None:
-    """Adds the curves of runs that `result` has not: a run may be there as folder, copy and record.
+    """Adds the curves of runs that are not in `result` yet: a run may exist as folder, copy and record.
 
-    Two curves are of one run where seed and all settings known of both are the same; the first of them counts. That a
-    records.json found in a folder is of the runs there is the rule, and not worth a note.
+    Two curves belong to the same run if their seeds and all settings known of both are equal; the first curve counts.
+    No note is made if a records.json in a folder repeats the runs of this folder, which is the rule.
     """
     repeated: dict[str, list[str]] = {}
     for raw in curves:

@@ -20,36 +20,37 @@ FOLDER = Path(__file__).parents[2] / "results" / "bench"
 
 Figures = dict[str, Any]
 
-HEAD = """# Speed beside other libraries
+HEAD = """# Speed compared with other libraries
 
-Medians over the rounds of one run each, ours and theirs in turn; a ratio is ours over theirs, the median of the ratios
-of neighbouring measurements. SBX 0.28.0, Stable-Baselines3 2.9.2, Rejax 0.1.3, and EnvPool and gymnax as of November
-2026 (the extra `rivals`). Made by `python -m experiments.benchmarks.page` from the files beside this page.
+Each number is the median over the rounds of one run, which alternates between the libraries. A ratio is our speed
+divided by theirs: the median of the ratios of neighbouring measurements. SBX 0.28.0, Stable-Baselines3 2.9.2, Rejax
+0.1.3, and EnvPool and gymnax as of November 2026 (the extra `rivals`). `python -m experiments.benchmarks.page` makes
+this page from the files in its folder.
 """
 
 TASKS = """## Stepping 1024 environments, random actions
 
-`python -m experiments.bench --rounds 9 --seconds 1.5 --json FILE --tasks` and the names below, a run for each file.
-SyncVectorEnv runs on one core, the others on all. C physics: MuJoCo alone, through `mujoco.rollout`, as its package
-comes. Ours spends less on the same states: MuJoCo's clock is stopped, contact pairs are precomputed, render-only
-geometry is dropped (`envs/process.py`, `envs/physics/optimised.py`). C physics of that kind alone is the bound.
-Reacher, Pusher, Ant and the double pendulum (mujoco-threads.json) observe what `mujoco.rollout` does not return, and
-step through Python's threads. Of the rivals, Ant observes contact forces as well, ours by default not. Physics as
-brief as InvertedPendulum's is outrun, for its bound is timed from Python, step by step.
+`python -m experiments.bench --rounds 9 --seconds 1.5 --json FILE --tasks` with the tasks below, one run per file.
+SyncVectorEnv uses one core, the others all cores. "C physics" is unmodified MuJoCo through `mujoco.rollout`, without
+a learner. Our engine computes the same states with less work: MuJoCo's clock is stopped, contact pairs are
+precomputed, render-only geometry is dropped (`envs/process.py`, `envs/physics/optimised.py`). "The bound" is C
+physics with these changes. Reacher, Pusher, Ant and the double pendulum (mujoco-threads.json) observe quantities that
+`mujoco.rollout` does not return, and step in Python threads. The rivals' Ant also observes contact forces; ours does
+not by default. The bound of InvertedPendulum is below our speed, because it is timed from Python, step by step.
 """
 
 LEARNERS = """## Training
 
-`python -m experiments.bench --learners --rounds 3 --seconds 4 --json learners.json`. Equal networks, sizes of
-minibatches and numbers of gradient steps for each environment step; what is not equal (the number of environments of
-PPO on HalfCheetah, above all) stands at the head of `experiments/benchmarks/learners.py`.
+`python -m experiments.bench --learners --rounds 3 --seconds 4 --json learners.json`. Networks, minibatch sizes and
+gradient steps per environment step are equal. The head of `experiments/benchmarks/learners.py` lists the remaining
+differences, above all the number of environments of PPO on HalfCheetah.
 """
 
 TOKENS = """## Tokens
 
-`python -m experiments.bench --tokens --json tokens.json`: 256 responses of 64 tokens, written by a transformer of
-0.1 M parameters with its cache, and computing everything again for each token; and iterations of training on sorting,
-by the presets, writing included (PPO has a critic of the same size).
+`python -m experiments.bench --tokens --json tokens.json`: generation of 256 responses of 64 tokens by a transformer of
+0.1 M parameters, with its key-value cache and with a full forward pass for each token; and iterations of training on
+sorting with the presets, including generation (PPO has a critic of the same size).
 """
 
 
@@ -114,8 +115,8 @@ def _learners(figures: Figures) -> str:
 def _tokens(figures: Figures) -> str:
     ratio = figures["tokens/cached/of_uncached"]
     rows = {
-        f"writing with a cache, {ratio:.1f} times as fast as without": "cached",
-        "writing without": "uncached",
+        f"generation with the cache, {ratio:.1f} times as fast as without": "cached",
+        "generation without the cache": "uncached",
         "training, GRPO": "grpo",
         "training, PPO": "ppo",
     }

@@ -37,7 +37,7 @@ class Rival:
         setting: int | str,
         worker: Path = WORKER,
     ):
-        # A file, not a pipe: a thousand environments' warnings fill a pipe that nobody reads, and the worker hangs.
+        # A file, not a pipe: warnings of a thousand environments fill an unread pipe, and the worker hangs.
         self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the worker)
         self._process = subprocess.Popen(
             [str(python), str(worker), kind, task, str(setting)],

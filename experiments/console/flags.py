@@ -1,4 +1,4 @@
-"""A dataclass as a command line, and one line on whatever is wrong with one."""
+"""Parses a command line into a dataclass, and reports errors in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks a folder, so that only one process works in it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An environment's options as flags: the parameters of its factory, be it a function or a dataclass.
+"""Flags for the options of an environment: the parameters of its factory, a function or a dataclass.
 
-A parameter's type is its annotation's; its help is the string or the comment beside the field, or its line under
-`Args:` in the docstring.
+A parameter's annotation is the type of the flag. Its help text is the string or the comment beside the field, or its
+line under `Args:` in the docstring.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that commands write where a user said: never half of one, and never over what somebody else wrote."""
+"""Writes the output files of commands atomically, and never overwrites files that another program wrote."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check(out: Path, ours: Ours) -> None:
 
 
 def check_file(path: Path, wrote: Callable[[str], bool], flag: str) -> None:
-    """Raises ValueError where `path`, the value of `flag`, is a folder or a file that somebody else wrote."""
+    """Raises ValueError if `path`, the value of `flag`, is a folder or a file of another program."""
     if path.is_dir():
         raise ValueError(f"{flag} {path} is a folder: the name of a file is wanted")
     _check_file(path, wrote, f"{flag} takes another name")
@@ -38,10 +38,10 @@ def check_file(path: Path, wrote: Callable[[str], bool], flag: str) -> None:
 
 @contextlib.contextmanager
 def staged(out: Path, ours: Ours) -> Iterator[Path]:
-    """Yields a fresh folder to write in; at the end of `with` its files move into `out`, all or none.
+    """Yields a temporary folder to write in; at the end of `with`, moves all of its files into `out`, or none.
 
-    Nothing is replaced but files of `ours`, and figures that a page of ours in `out` shows. Raises ValueError, before
-    anything in `out` has changed, where something else would be.
+    Replaces only files of `ours`, and figures that a page of ours in `out` shows. Raises ValueError, before any change
+    in `out`, if another file would be replaced.
     """
     check(out, ours)
     try:
@@ -67,7 +67,7 @@ def figures(out: Path, names: Iterable[str]) -> Ours:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a text under a fresh name beside `path` and renames it, so that there is never half a file."""
+    """Writes a text atomically: to a temporary file beside `path`, which is then renamed."""
     fresh = path.with_name(f".{path.name[:_LONGEST]}.{secrets.token_hex(4)}")
     try:
         with fresh.open("x", encoding="utf-8") as file:
@@ -78,8 +78,8 @@ def write(path: Path, text: str) -> None:
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """Returns a file name for each name, without suffix: plain characters, no two alike, not even where the file system
-    ignores case."""
+    """Returns a file name, without suffix, for each name: plain characters, all different, even on file systems that
+    ignore case."""
     files: dict[str, str] = {}
     for name in dict.fromkeys(names):
         plain = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.")[:_LONGEST] or "unnamed"

@@ -25,10 +25,10 @@ class _Lasting(io.FileIO):
 
 
 def make_lasting() -> None:
-    """Replaces the process's own stdout and stderr by such. What a caller put in their place stays.
+    """Replaces the process's own stdout and stderr by lasting streams; streams that a caller replaced stay.
 
-    A descriptor that was closed at the start leads to nowhere from here on: else the next file that is opened would get
-    its number, and whatever libraries print.
+    A descriptor that was closed at the start is redirected to the null device. Otherwise the next file that is opened
+    would get its number, and with it the output of libraries.
     """
     _reopen_closed()
     codecs.register_error(_ERRORS, _plainly)

@@ -1,1 +1,1 @@
-"""Episodes without learning, their figures and their pictures. Imports nothing of `run`."""
+"""Evaluation episodes, their metrics and videos. Imports nothing of `run`."""

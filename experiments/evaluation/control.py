@@ -1,6 +1,6 @@
-"""Evaluation apart from training: deterministic actions, fresh resets, whole episodes, no auto-reset.
+"""Evaluation of control: whole episodes with deterministic actions and fresh resets, separate from training.
 
-The keys come from the run's seed and never from the training state, so that looking changes nothing.
+The keys derive from the run's seed and never from the training state, so evaluations change no number of training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from envs import base
 from envs.base import ALL_EPISODES, Env
 from experiments.evaluation import frame_rate
 
-SHOWN = 16  # episodes of which a video may be made
+SHOWN = 16  # episodes recorded for the video
 _KEY_TAG = 0x6576616C  # "eval": sets evaluation's stream apart from training's
 
 
@@ -190,6 +190,13 @@ def final_figures(env: Env, episodes: Episodes) -> dict[str, Any]:
     if env.recorded_episodes:
         entries |= env.episode_report(episodes.states, episodes.alive, episodes.returns)
     return entries
+
+
+def goals(env: Env, episodes: Episodes) -> dict[str, bool]:
+    """Returns the goals of the task that an evaluation reaches, by name; none where there is no episode report."""
+    if not env.recorded_episodes:
+        return {}
+    return env.goals(env.episode_report(episodes.states, episodes.alive, episodes.returns))
 
 
 def typical(episodes: Episodes) -> int:

@@ -1,4 +1,4 @@
-"""The interface of an evaluation, for the training loop and the end of a run: control and tokens alike."""
+"""Interface of an evaluation, shared by control and tokens."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ FINAL_BATCHES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """The functions of one kind of evaluation. `found` is the result of `run` for one seed, on the host."""
+    """The functions of one kind of evaluation. The argument `result` is the result of `run` for one seed, on the
+    host."""
 
     at_start: bool  # also before training
     episodes: Callable[[int, Any], int]  # (total steps, algorithm): how many at each mark
-    # (algorithm, episodes at a mark): the final evaluation has so many times those of a mark
+    # (algorithm, episodes at a mark) to the factor of episodes in the final evaluation
     final_batches: Callable[[Any, int], int]
     run: Callable[[Any, Any, Any], Any]  # (algorithm, state, keys): pure, for one seed
     concatenate: Callable[[list[Any]], Any]
     row: Callable[[Any], dict[str, float]]  # columns of metrics.jsonl
-    final_figures: Callable[[Any, Any], dict[str, Any]]  # (algorithm, found): for summary.json
-    transcripts: Callable[[Any, Any], list[dict[str, Any]]]  # (algorithm, found): for samples.jsonl
-    trouble: Callable[[Any, Any], str | None]  # (algorithm, found): a warning in one line
+    final_figures: Callable[[Any, Any], dict[str, Any]]  # (algorithm, result): for summary.json
+    goals: Callable[[Any, Any], dict[str, bool]]  # (algorithm, result): which are reached
+    transcripts: Callable[
+        [Any, Any], list[dict[str, Any]]
+    ]  # (algorithm, result): for samples.jsonl
+    trouble: Callable[[Any, Any], str | None]  # (algorithm, result): a warning in one line
 
 
 def evaluator(domain: Domain) -> Evaluator:
@@ -58,9 +62,10 @@ _CONTROL = Evaluator(
     ),
     concatenate=control.concatenate,
     row=control.row,
-    final_figures=lambda algo, found: control.final_figures(algo.env, found),
-    transcripts=lambda algo, found: [],
-    trouble=lambda algo, found: nonfinite.episodes_warning(found.bad, algo.env.on_host),
+    final_figures=lambda algo, result: control.final_figures(algo.env, result),
+    goals=lambda algo, result: control.goals(algo.env, result),
+    transcripts=lambda algo, result: [],
+    trouble=lambda algo, result: nonfinite.episodes_warning(result.bad, algo.env.on_host),
 )
 _TOKENS = Evaluator(
     at_start=True,  # what imitation alone can do
@@ -70,6 +75,7 @@ _TOKENS = Evaluator(
     concatenate=tokens.concatenate,
     row=tokens.row,
     final_figures=tokens.final_figures,
+    goals=lambda algo, found: {},
     transcripts=tokens.transcripts,
     trouble=tokens.trouble,
 )

@@ -1,4 +1,4 @@
-"""Frames a second of an environment's pictures: how `render_fps` is read, by its check and by whatever draws."""
+"""The frame rate of videos: interprets `render_fps` for the checks and for rendering."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""From what each iteration measured to the rows of metrics.jsonl. Plain NumPy.
+"""Averages the metrics of iterations into the rows of metrics.jsonl. Plain NumPy.
 
-A row covers a fixed number of iterations, counted from the start of training: where rows begin and end depends
-neither on how fast the machine is nor on where a run was stopped and resumed. Iterations whose row is not complete
-yet are `Pending`; they travel with the checkpoint.
+A row covers a fixed number of iterations, counted from the start of training, so its limits depend neither on the speed
+of the machine nor on interruptions. Iterations of an incomplete row are `Pending`; checkpoints contain them.
 """
 
 from __future__ import annotations

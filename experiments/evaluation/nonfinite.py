@@ -1,6 +1,7 @@
-"""Steps of training that were not finite: what is said of them, and when there is nothing to learn from.
+"""Reports on non-finite steps of training, and the rule when training stops because of them.
 
-Such a step ends its episode with reward 0 (see `envs.base.advance`), so that a few do no harm. Plain NumPy.
+A non-finite step terminates its episode with reward 0 (see `envs.base.advance`), so a few of them are harmless. Plain
+NumPy.
 """
 
 from __future__ import annotations

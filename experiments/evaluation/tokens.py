@@ -85,9 +85,9 @@ def pass_at(correct: Any, k: int) -> float:
 
 
 def best_by_proxy(samples: Samples) -> float:
-    """Returns the share of prompts whose sample of the highest proxy, of eight, is right: between pass@1 and pass@8.
+    """Returns the share of prompts whose sample with the highest proxy score, of eight, is correct.
 
-    Samples of equal proxy count alike, as they would in any order.
+    It lies between pass@1 and pass@8. Samples with equal scores share the weight, so their order does not matter.
     """
     proxy = np.nan_to_num(samples.proxy, nan=-np.inf)
     best = proxy == np.max(proxy, axis=1, keepdims=True)
@@ -95,7 +95,7 @@ def best_by_proxy(samples: Samples) -> float:
 
 
 def _of_proxy(samples: Samples) -> dict[str, float]:
-    """Figures of a reward that is learnt from in place of the verifier's; none where there is no such."""
+    """Returns metrics of a training reward other than the verifier's; {} if the verifier is the training reward."""
     if samples.proxy is None:
         return {}
     return {"proxy": float(np.mean(samples.proxy)), "best_of_8": best_by_proxy(samples)}

@@ -40,10 +40,10 @@ def write(
     """Writes `stem`.mp4 and `stem`.gif of an episode and returns their paths.
 
     Args:
-      env: one with something to see: its `frame_rate` is not None.
-      states: its states, leaves [T, ...], one per step.
+      env: an environment that can be rendered: its `frame_rate` is not None.
+      states: states of the episode, leaves [T, ...], one per step.
       rewards: [T], of these steps.
-      say: told in one line how the pictures were made, where there is a choice.
+      say: called with a line that names the renderer, if there is a choice of renderers.
     """
     fps, most, steps = frame_rate(env), shown_steps(env), len(rewards)
     assert fps is not None

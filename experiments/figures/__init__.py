@@ -1,1 +1,1 @@
-"""Drawing."""
+"""Draws the figures."""

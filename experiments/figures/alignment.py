@@ -1,4 +1,4 @@
-"""Curves of several seeds on one grid, as far as all of them go."""
+"""Resamples the curves of several seeds on a common grid, up to the end of the shortest curve."""
 
 from __future__ import annotations
 

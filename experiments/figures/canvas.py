@@ -1,4 +1,4 @@
-"""The look of every figure: one palette, one frame, one way to write a file."""
+"""The style of every figure: palette, axes, and file output."""
 
 from __future__ import annotations
 

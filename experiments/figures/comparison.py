@@ -1,4 +1,4 @@
-"""Figures of many runs side by side."""
+"""Figures that compare runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.figures.alignment import Line, quartiles
 from experiments.figures.canvas import GREY, canvas, looks, save, style
 from experiments.figures.training import Rows, column, mean_curve
 
-_MANY = 6  # curves in a picture, beyond which their names stand beside it
+_MANY = 6  # curves in a figure; with more, the legend is beside it
 _UNEQUAL = 5  # longest run over shortest, beyond which the axis of steps is logarithmic
 
 

@@ -1,1 +1,1 @@
-"""Many runs."""
+"""Grids of runs: planning, launching, monitoring."""

@@ -94,7 +94,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One process: some seeds of a cell, side by side."""
+    """A process of a grid: some seeds of a cell, trained in one program."""
 
     cell: Cell
     first: int
@@ -135,7 +135,8 @@ def product(envs: Iterable[str], algos: Iterable[str], **rest: Any) -> list[Cell
 
 
 def placed(cells: list[Cell]) -> list[Cell]:
-    """Returns the cells with a folder for each environment, different ones also where names end alike."""
+    """Returns the cells with a folder for each environment; environments whose names end alike get different
+    folders."""
     called = short_names(cell.env for cell in cells)
     folders = outputs.file_names(called.values())
     return [dataclasses.replace(cell, place=folders[called[cell.env]]) for cell in cells]

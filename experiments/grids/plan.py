@@ -1,4 +1,4 @@
-"""Planning a suite: which cells of which grid, with which flags, and which of their runs are still to be begun."""
+"""Plans a suite: cells of the grid, their flags, and the runs that have not started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiments.grids import grid
 from experiments.grids.grid import Cell, PlannedRun
 from experiments.run import schema
 from experiments.run.spec import algorithm_name, execute, full_name
-from experiments.user_envs.load import path_of
+from experiments.user_envs.load import absolute
 
 SMOKE_STEPS, SMOKE_SEEDS = 5_000, 2
 _FLAGS = schema.TableOf(schema.ListOf(schema.TEXT))  # suite.json
@@ -70,7 +70,7 @@ def choose_cells(choice: CellFlags) -> list[Cell]:
         cells = grid.load(choice.grid)
         cells = _only(cells, "env", [full_name(env) for env in choice.envs])
         cells = _only(cells, "algo", [algorithm_name(algo) for algo in choice.algos])
-    files = tuple(str(path_of(file)) for file in choice.imports)
+    files = tuple(map(absolute, choice.imports))
     execute(files)
     cells = [dataclasses.replace(cell, imports=files) for cell in cells]
     given = {name: getattr(choice, name) for name in ("seeds", "first_seed", "total_steps")}

@@ -1,1 +1,1 @@
-"""Numbers into pages."""
+"""Generates the published pages."""

@@ -1,4 +1,4 @@
-"""The part of a page that sets our records beside published numbers, in Markdown."""
+"""The section of a page that compares our records with published numbers, in Markdown."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _share(compared: list[Comparison]) -> str:
 
 
 def figure(x: float) -> str:
-    """Returns a return as tables show it; -inf stands for a seed that diverged."""
+    """Formats a return for a table; -inf denotes a seed that diverged."""
     if x == -math.inf:
         return "not finite"
     return f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}"

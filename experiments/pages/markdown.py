@@ -1,4 +1,4 @@
-"""Texts as they may stand on a page in Markdown or in a table: whatever runs are called, it stays a name."""
+"""Escapes texts for Markdown pages and tables, so that any name is shown literally."""
 
 from __future__ import annotations
 

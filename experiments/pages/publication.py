@@ -1,4 +1,4 @@
-"""Pages of finished runs on record, with their figures and their data."""
+"""Writes the page of finished runs, with its figures and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of algorithms and environments in README.md, and what is below the project's goals."""
+"""The table of algorithms and environments in README.md, and the list of results below their targets."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.analysis.literature import diverged
 from experiments.console.display import duration, si
 from experiments.evaluation import control
-from experiments.pages import markdown
+from experiments.pages import goals, markdown
 from experiments.pages.against_literature import against_published, figure
 from experiments.run.names import short_names
 from experiments.run.provenance import short_commit
@@ -83,7 +83,14 @@ def of_runs(
     """Returns the page of single runs, a row for each."""
     has_gait = any(summary.get("gait") for summary in summaries)
     of_tokens = all("task" in summary for summary in summaries)
-    columns = (_RETURN, *(_GAIT if has_gait else ()), *(_TOKENS if of_tokens else ()), *_COST)
+    noted = [summary.get("reached") for summary in summaries]
+    columns = (
+        _RETURN,
+        *(_GAIT if has_gait else ()),
+        *(_goals(noted) if has_gait else ()),
+        *(_TOKENS if of_tokens else ()),
+        *_COST,
+    )
     lines = [f"# {markdown.inert(title)}", "", _RUNS_BEGIN, ""]
     lines += _table("run", columns, dict(zip(labels, summaries, strict=True)))
     episodes = _episodes(summary["eval_episodes"] for summary in summaries)
@@ -95,6 +102,7 @@ def of_runs(
         "",
         f"{how}"
         "± is the standard deviation over episodes. Wall clock from the first compilation to the last evaluation.",
+        *([goals.remark(noted)] if has_gait else []),
         "",
     ]
     lines += [markdown.item(by) for by in dict.fromkeys(map(_made_by, configs))]
@@ -223,7 +231,19 @@ def _gait_tables(cells: dict[tuple[str, str], list[Record]], called: dict[str, s
         what = "Mean over seeds; ± is the standard deviation over episodes."
         lines += [f"## Gait, {markdown.inert(called[env])}", "", what, ""]
         lines += [*_table("algorithm", (_RETURN, *_GAIT), mean), ""]
+        noted = {a: [r["report"] for r in cells[a, env] if r["report"]] for a in mean}
+        lines += goals.table(
+            {a: [report.get("reached") for report in of] for a, of in noted.items()}, called[env]
+        )
     return lines
+
+
+def _goals(noted: list[dict[str, Any] | None]) -> tuple[Column, ...]:
+    """Returns a column for each goal of the runs' task."""
+    return tuple(
+        (goals.heading(name), lambda s, name=name: goals.moment(s.get("reached"), name))
+        for name in goals.names(noted)
+    )
 
 
 def _of_gait(report: dict[str, Any]) -> dict[str, Any]:

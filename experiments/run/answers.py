@@ -1,4 +1,4 @@
-"""One prompt to a trained policy, or many of them.
+"""Prints a trained policy's responses to one prompt, or its accuracy on many.
 
 python -m experiments.tokens --answer DIR --prompt "3 1 2 ="
 python -m experiments.tokens --answer DIR --prompts 256 --best-of 16 --reward model:DIR
@@ -34,22 +34,23 @@ class AnswerFlags:
     answer: Path
     """folder of the run whose policy answers"""
     prompt: str | None = None
-    """the question in the task's notation, tokens with blanks between; None: a random one, held out where any are"""
+    """the prompt in the task's notation, tokens separated by blanks; None: a random one, held out if the task has a
+    held-out split"""
     prompts: int = 0
-    """ask so many held-out prompts instead, and print the share of right answers: of one sample, and of the best by
-    reward of 2, 4, ... --best-of"""
+    """use this number of held-out prompts instead, and print the accuracy of one sample, and of the best by reward of
+    2, 4, ... --best-of samples"""
     sampled: bool = False
-    """draw the answer at temperature 1; else the likeliest token each time"""
+    """sample the response at temperature 1; else decode greedily"""
     best_of: int = 1
-    """draw so many answers and show the one that the reward model scores highest"""
+    """sample this number of responses and show the one with the highest reward"""
     reward: str | None = None
-    """model:DIR and the like, to pick and to score by; None: the reward that the run learnt from"""
+    """reward that selects and scores responses, such as model:DIR; None: the run's training reward"""
     seed: int = 0
-    """draws, and the random prompt, follow from it"""
+    """seed of samples and of the random prompt"""
     seed_index: int = 0
-    """which of the run's seeds"""
+    """index of the seed among the run's seeds, from 0"""
     trust: bool = False
-    """run the files that the run names, though they changed or somebody else began the run"""
+    """execute the files that the run names, even if they changed or another user began the run"""
 
 
 def asked(argv: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""A run as a command line, both ways: flags read into a spec, and the flags that repeat a run."""
+"""Conversion between command lines and specs: reads flags into a spec, and writes the flags that repeat a run."""
 
 from __future__ import annotations
 
@@ -31,24 +31,26 @@ _FREE = ("out", "resume", "video", "track", "trust")
 
 @dataclasses.dataclass(frozen=True)
 class RunFlags:
-    """Flags of every run, whatever is trained."""
+    """Flags of every run."""
 
     algo: str = "ppo"
-    """the algorithm"""
+    """the algorithm: a name, or FILE.py:NAME for a class of your own"""
     seed: int = 0
     """seed of all random numbers"""
     seeds: int = 1
     """number of seeds trained at once: SEED, SEED + 1, ..."""
+    quick: bool = False
+    """settings for a result in the shortest time, in place of the best: of ppo on walker"""
     out: str | None = None
     """the run's folder; None: a new one under results/runs"""
     resume: str | None = None
     """resume the run in this folder; takes no other flag"""
     video: bool = True
-    """write a video of the trained policy, where the environment draws pictures"""
+    """write a video of the trained policy, if the environment can be rendered"""
     track: tracking.Kind = "none"
     """also show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases"""
     imports: ImportFlag = ()
-    """a Python file to execute first, which registers environments or algorithms; may be given several times"""
+    """a Python file to execute first; it may register environments and algorithms; may be given several times"""
     trust: bool = False
     """with --resume: execute the files that the run names, even if they changed or another user began the run"""
 
@@ -71,6 +73,7 @@ def first_flags(argv: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(flag)
     parser.add_argument("--import", dest="imports", action="append", default=[])
     parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--quick", action=argparse.BooleanOptionalAction, default=False)
     try:
         return parser.parse_known_args(list(argv))[0]
     except argparse.ArgumentError as error:
@@ -78,15 +81,19 @@ def first_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def by_own_name(argv: Sequence[str]) -> list[str]:
-    """Returns a command line whose --algo is no alias."""
-    return [
-        f"--algo={algorithm_name(word.removeprefix('--algo='))}"
-        if word.startswith("--algo=")
-        else algorithm_name(word)
-        if before == "--algo"
-        else word
-        for before, word in itertools.pairwise(["", *argv])
-    ]
+    """Returns a command line whose --algo is no alias, and `--import FILE.py:NAME --algo NAME` for --algo
+    FILE.py:NAME."""
+    words, files = [], []
+    for before, word in itertools.pairwise(["", *argv]):
+        flag = "--algo=" if word.startswith("--algo=") else ""
+        name = word.removeprefix(flag)
+        if flag or before == "--algo":
+            if load.is_file(name):
+                files += ["--import", name]
+                name = load.name_in(name)
+            name = algorithm_name(name)
+        words.append(flag + name)
+    return [*files, *words]
 
 
 def parse(
@@ -97,7 +104,8 @@ def parse(
     argv, reward = rewards.split_flag(argv) if domain == "tokens" else (argv, None)
     algo = run.algo
     config_type = algorithm(algo, domain).Config
-    config = stored.config if stored else preset(env, algo, config_type)
+    quick = first_flags(argv).quick
+    config = stored.config if stored else preset(env, algo, config_type, quick)
     kept = stored.env_kwargs if stored else {}
     taken = {"env", "task"} | {
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
@@ -113,7 +121,7 @@ def parse(
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
     config = inputs.with_absolute_paths(config)
-    imports = tuple(str(load.path_of(file)) for file in run.imports)
+    imports = tuple(map(load.absolute, run.imports))
     run = dataclasses.replace(run, imports=imports)
     if stored:
         imports = stored.imports

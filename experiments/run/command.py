@@ -192,12 +192,12 @@ def prepare(
         refuse_another("algo", first.algo, stored, folder)
     name = stored.env if stored else full_name(given) if given else None
     algo_name = stored.algo if stored else first.algo or which.algo
+    execute(first.imports)
     if name is None:
         if {"-h", "--help"} & set(argv):
             help_on_any(RunFlags(algo=algo_name), domain)
         raise ValueError("which environment? give --env NAME, or --env FILE.py:NAME for your own")
     run = run_flags(stored, kept) if stored else RunFlags(algo=algo_name)
-    execute(first.imports)
     if domain == "control":
         refuse_task(name, first.algo)
     flags, spec, clash = parse(

@@ -242,7 +242,7 @@ def require_rows(path: Path, written: int, first: int, at_start: bool) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes JSON beside the file and renames it: never half a file."""
+    """Writes JSON atomically: to a temporary file, which is then renamed."""
     _replace(path, json.dumps(plain(content), indent=2) + "\n")
 
 

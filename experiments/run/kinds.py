@@ -18,7 +18,7 @@ _SIMPLE: dict[Any, Kind] = {bool: Flag(), int: Whole(), float: Number(), str: sc
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of a few values."""
+    """A kind of schema: one of a few values."""
 
     values: tuple[Any, ...]
 

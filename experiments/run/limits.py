@@ -1,5 +1,4 @@
-"""Refusals of runs that cannot be, before anything is compiled or written: counts beyond 32 bits, and more memory than
-there is."""
+"""Refuses impossible runs before compilation: counts beyond 32 bits, and more memory than the machine has."""
 
 from __future__ import annotations
 

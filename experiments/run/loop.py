@@ -24,7 +24,7 @@ from experiments.console.display import Display
 from experiments.console.signals import RunInterruptedError, Stop, Worker
 from experiments.evaluation import control, metrics, nonfinite
 from experiments.evaluation.evaluator import evaluator
-from experiments.run import checkpoints, folders
+from experiments.run import checkpoints, folders, goals
 from experiments.run.programs import MAX_CHUNK, Programs, programs_of
 from experiments.run.progress import Progress, env_steps, total_iterations
 from experiments.run.spec import Spec, initial_keys, load_state
@@ -104,12 +104,12 @@ class Loop:
             upcoming = next(m for m in self.marks if m > self.progress.iteration)
             n = min(chunk, upcoming - self.progress.iteration)
             seconds = self.advance(n)
-            if self.progress.iteration == self.total:
-                episodes = self._evaluate(self.final_batches)
-            elif self.progress.iteration in self.marks:
-                episodes = self._evaluate(1)
-            else:
-                episodes = None
+            last = self.progress.iteration == self.total
+            episodes = None
+            if self.progress.iteration in self.marks:
+                began = self._now()
+                episodes = self._evaluate(self.final_batches if last else 1)
+                self._note_goals(episodes, last, began)
             self._write_rows(seconds / n, episodes)
             due = self._now() - self.saved_at > CHECKPOINT_SECONDS
             if due or self.progress.iteration == self.total:
@@ -161,12 +161,12 @@ class Loop:
         self.call(self.programs.collect, self.states)
         self.rollout_share = min(1.0, (time.monotonic() - start) / iteration_s)
 
-    def _evaluate(self, num_batches: int) -> list[Any]:
-        """Episodes for each seed, in batches of one size so that one program serves all."""
+    def _evaluate(self, num_batches: int, first: int = 0) -> list[Any]:
+        """Episodes for each seed, in batches of one size so that one program serves all, from batch `first` on."""
         n = self.eval_episodes
         self.display.note(f"evaluating {num_batches * n} episodes")
         batches = []
-        for i in range(num_batches):
+        for i in range(first, first + num_batches):
             if num_batches > 1 and self.stop.received is not None:
                 # At the end that costs the iterations since the last checkpoint, some seconds of them.
                 raise RunInterruptedError(self.stop.received)
@@ -181,6 +181,21 @@ class Loop:
         for episodes in per_seed:
             self._warn_once("evaluation", self.evaluator.trouble(self.algo, episodes))
         return per_seed
+
+    def _note_goals(self, episodes: list[Any], whole: bool, began: float) -> None:
+        """Notes the goals that the policies are the first to reach; `whole`: the evaluation is a final one's size."""
+
+        def enlarged() -> list[Any]:
+            rest = [] if whole else [self._evaluate(self.final_batches - 1, first=1)]
+            return [self.evaluator.concatenate([*x]) for x in zip(episodes, *rest, strict=True)]
+
+        self.progress.reached = goals.note(
+            self.progress.reached,
+            lambda found: self.evaluator.goals(self.algo, found),
+            episodes,
+            enlarged,
+            (self._env_steps(), round(began, 3)),
+        )
 
     def _write_start(self, episodes: list[Any]) -> None:
         """Writes a row of figures from before training."""

@@ -41,10 +41,10 @@ def nbytes(tree: Any) -> int:
 
 
 def peak(program: ClosedJaxpr | Jaxpr) -> int:
-    """Bytes alive at once in a program beside its arguments, at least.
+    """Returns a lower bound for the peak memory of a program, in bytes, without its arguments.
 
-    Linear scan over the equations: the stored results that are still to be used, and what is going on inside of the
-    present equation, be it a loop or a call.
+    Scans the equations in order and adds the results that later equations use and the peak inside the current
+    equation, if it is a loop or a call.
     """
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
     last_use: dict[Any, int] = {}
@@ -69,7 +69,8 @@ def peak(program: ClosedJaxpr | Jaxpr) -> int:
 
 
 def free_on_device() -> int | None:
-    """Bytes that are free where programs run, be it an accelerator or the machine itself; None: unknown."""
+    """Returns the free memory, in bytes, of the device that runs programs, an accelerator or the host; None:
+    unknown."""
     if jax.default_backend() == "cpu":
         return free_on_host()
     statistics = jax.devices()[0].memory_stats() or {}

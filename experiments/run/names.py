@@ -1,4 +1,4 @@
-"""Names of environments and runs on pages and in figures: short, and no two alike."""
+"""Short and unique names of environments and runs, for pages and figures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from experiments.run.spec import short_name
 
 
 def short_names(envs: Iterable[str]) -> dict[str, str]:
-    """Returns a short name for each environment; names that would be alike keep as much of their beginning as tells
-    them apart: `a.py:Robot` and `b.py:Robot`, `CartPole-v1` and `gym:CartPole-v1`."""
+    """Returns a short, unique name for each environment.
+
+    Names with equal ends keep as much of their beginning as distinguishes them: `a.py:Robot` and `b.py:Robot`,
+    `CartPole-v1` and `gym:CartPole-v1`.
+    """
     every = list(dict.fromkeys(envs))
     names = {env: short_name(env) or env for env in every}
     alike = [env for env in every if sum(names[env] == names[other] for other in every) > 1]

@@ -101,7 +101,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "ppo"): _WALKER
     | {
         "total_steps": 8_000_000,
-        # Many environments: the fixed cost of a step of the batch vanishes beside its physics.
+        # Many environments amortise the fixed cost of a batched step.
         "num_envs": 512,
         "num_steps": 16,
         "hidden_sizes": (128, 64),
@@ -159,6 +159,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "normalize_observations": True,
     },
     ("walker", "sac"): _WALKER_REPLAY | {"total_steps": 1_500_000, "learning_rate": 1e-3},
+    ("walker", "crossq"): _WALKER_REPLAY | {"total_steps": 1_000_000},
+    ("walker", "xqc"): _WALKER_REPLAY | {"total_steps": 1_000_000, "learning_rate": 1e-3},
     ("walker", "td3"): _WALKER_REPLAY | {"total_steps": 2_500_000, "learning_rate": 1e-3},
     ("walker", "ddpg"): _WALKER_REPLAY | {"total_steps": 1_000_000, "learning_rate": 1e-3},
     # Where the choices span all of the torques' range, the robot learns faster and hops.
@@ -250,6 +252,16 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("InvertedPendulum-v5", "trpo"): _POLES,
 }
 
+# What `--quick` changes of these: a result in the shortest time, not the best.
+QUICK: dict[tuple[str, str], dict[str, Any]] = {
+    # A walk within a minute on two cores, the compilation included.
+    ("walker", "ppo"): {
+        "total_steps": 1_500_000,
+        "learning_rate": 1.5e-3,
+        "learning_rate_schedule": "linear",
+    },
+}
+
 # Sorting by groups: 150 iterations.
 _SORT_GROUPS: dict[str, Any] = {
     "total_steps": 806_400,
@@ -300,18 +312,26 @@ TOKEN_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 
-# Task: whatever the learner.
+# By task, for every learner.
 TASK_PRESETS: dict[str, dict[str, Any]] = {
     "add": {"imitation_steps": 150, "total_steps": 819_200},
     "countdown": _COUNTDOWN,
 }
 
 
-def preset(env: str, algo: str, config_type: type) -> Any:
+def preset(env: str, algo: str, config_type: type, quick: bool = False) -> Any:
     """Returns `config_type` with the settings of the environment, else of its family, else its own defaults; for a
-    token learner with those of the task and learner, else of the task, whatever the task's size."""
+    token learner with those of the task and learner, else of the task, whatever the task's size.
+
+    Args:
+      quick: with the changes of `QUICK`. Raises ValueError where there are none.
+    """
+    if quick and (env, algo) not in QUICK:
+        known = ", ".join(f"{of} on {where}" for where, of in QUICK)
+        raise ValueError(f"--quick has no settings for {algo} on {env}, only for {known}")
     if issubclass(config_type, TokenConfig):
         task, _ = sized_name(env.removeprefix(TOKENS_PREFIX))
         return config_type(**TOKEN_PRESETS.get((task, algo), TASK_PRESETS.get(task, {})))
     family = PRESETS.get((FAMILIES.get(env, env), algo), {})
-    return config_type(**PRESETS.get((env, algo), family))
+    changes = QUICK[env, algo] if quick else {}
+    return config_type(**PRESETS.get((env, algo), family) | changes)

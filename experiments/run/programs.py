@@ -50,13 +50,14 @@ class Program:
 
 
 class Programs:
-    """All take and return states with a leading axis of seeds.
+    """Compiled programs of a run; all take and return states with a leading axis of seeds.
 
     init(keys) -> states
-    chunk(states, n) -> states after n iterations, metrics [MAX_CHUNK, seeds] of which n are filled; the states
-      given are donated. `n` is data, so one program serves every length, and results do not depend on it.
-    collect(states) -> the first half of an iteration, to time it
-    evaluate(states, keys [seeds, N]) -> what the function `evaluate` makes of (algo, state, keys), leading axis seeds
+    chunk(states, n) -> states after n iterations, and metrics [MAX_CHUNK, seeds] of which n are filled; the input
+      states are donated. `n` is an argument of the program, so one program serves every length, and results do not
+      depend on it.
+    collect(states) -> states after the rollout of an iteration, to time it
+    evaluate(states, keys [seeds, N]) -> results of the function `evaluate` of (algo, state, keys), leading axis seeds
     """
 
     def __init__(self, algo: Learner, seeds: int, evaluate: Callable[[Any, Any, Any], Any]):

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from experiments.evaluation import metrics, nonfinite
+from experiments.run import goals
 
 
 @dataclasses.dataclass
@@ -18,10 +19,11 @@ class Progress:
     train_s: float = 0.0  # spent in chunks
     pending: metrics.Pending = dataclasses.field(default_factory=dict)
     tally: nonfinite.Tally = dataclasses.field(default_factory=nonfinite.Tally)
+    reached: goals.Reached = dataclasses.field(default_factory=dict)
 
     @classmethod
     def restored(cls, stored: dict[str, Any]) -> Progress:
-        """Reads the progress of a checkpoint, also of one from before there was a tally."""
+        """Reads the progress of a checkpoint, also of one from before there was a tally, or goals."""
         return cls(**{**stored, "tally": nonfinite.Tally(**stored.get("tally", {}))})
 
 

@@ -1,4 +1,4 @@
-"""JSON of ours, read back and held against what it must contain, field by field.
+"""Reads stride's own JSON files and validates every field.
 
     SUMMARY = Table({"seed": Whole(0), "gait": Maybe(GAIT)}, {"commit": Maybe(TEXT)})
     summary = schema.read(folder / "summary.json", SUMMARY)
@@ -6,9 +6,9 @@
 `read` parses and checks a file; `require` checks a value that is in memory already. Both raise ValueError with one line
 that names file and field: "DIR/summary.json: per_seed[1].seed must be a whole number of at least 0, got 'x'".
 
-Kinds: `Text`, `Whole`, `Number`, `Flag`, `Either`, `Maybe` (null is allowed), `ListOf` (all alike), `Row` (a list with
-a kind for each place), `Table` (named fields, others are allowed) and `TableOf` (any names). `NAME`, `TEXT` and
-`SETTINGS` (a table of anything) are ready-made. A kind of one's own has `words`, a name for its values, and `fault`.
+Kinds: `Text`, `Whole`, `Number`, `Flag`, `Either`, `Maybe` (null is allowed), `ListOf` (elements of one kind), `Row` (a
+list with a kind for each place), `Table` (named fields, others are allowed) and `TableOf` (any names). `NAME`, `TEXT`
+and `SETTINGS` (a table of anything) are predefined. A custom kind has `words`, a name for its values, and `fault`.
 """
 
 from __future__ import annotations

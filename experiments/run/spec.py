@@ -40,7 +40,7 @@ class Spec:
     seed: int
     seeds: int
     domain: Domain = "control"
-    imports: tuple[str, ...] = ()  # files that are executed first: they register environments
+    imports: tuple[str, ...] = ()  # FILE.py or FILE.py:ALGORITHM, executed first
     reward: str | None = (
         None  # learnt from in place of the verifier's score, see `experiments.run.rewards`
     )
@@ -236,9 +236,20 @@ def open_run(folder: Path, trust: bool = False) -> tuple[Spec, Any]:
 
 
 def execute(files: Iterable[str]) -> None:
-    """Executes files that register environments, each once in a process. Raises ValueError with one line."""
+    """Executes files, each once in a process. The class of `FILE.py:NAME` becomes the algorithm NAME: of control where
+    it has `act`, else of token tasks.
+
+    Raises ValueError with one line where a file fails or has no such algorithm, and for a name of stride's own.
+    """
     for file in files:
-        load.load(load.path_of(file))
+        named = load.algorithm(file)
+        if named is None:
+            continue
+        name, kind = named
+        table = ALGORITHMS if "act" in dir(kind) else TOKEN_ALGORITHMS
+        if name in table and table[name].__module__.startswith("agents."):
+            raise ValueError(f"{file}: stride has an algorithm {name}; rename the class")
+        table[name] = kind
 
 
 @contextlib.contextmanager

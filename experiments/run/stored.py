@@ -62,7 +62,11 @@ _OF_TOKENS = dict.fromkeys(
     ("pass_at_1", "pass_at_8", "pass_at_1_start", "pass_at_8_start", "kl_to_reference"), Number()
 )
 _MAYBE_GAIT: _Fields = {"survival_rate": _FIGURE, "distance_m": _FIGURE, "gait": Maybe(_GAIT)}
-_REPORT = Table({"seed": Whole(), **_EVALUATION}, _MAYBE_GAIT, others=_MEASURE)  # of a seed
+_MOMENT = Maybe(Table({"env_steps": _FIGURE, "wall_clock_s": _FIGURE}, {"seeds": Whole(0)}))
+_REACHED: _Fields = {"reached": TableOf(_MOMENT)}  # goals; older runs do not tell
+_REPORT = Table(  # of a seed
+    {"seed": Whole(), **_EVALUATION}, {**_MAYBE_GAIT, **_REACHED}, others=_MEASURE
+)
 _TOKEN_REPORT = Table({**_OF_TOKENS})
 SUMMARY = Table(
     {
@@ -73,7 +77,7 @@ SUMMARY = Table(
         "per_seed": ListOf(_REPORT, 1),
         **_EVALUATION,
     },
-    {"eval_batches": Whole(1), "task": TEXT, **_MAYBE_GAIT},
+    {"eval_batches": Whole(1), "task": TEXT, **_MAYBE_GAIT, **_REACHED},
 )
 _TOKEN_SUMMARY = Table({**_OF_TOKENS, "parameters": Number(0), "tokens_per_second": Number(0)})
 

@@ -1,4 +1,4 @@
-"""The end of a run: summary.json, the learning curve, the video, and a table for whoever waited."""
+"""The end of a run: writes summary.json, the learning curve and the video, and prints a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from experiments.console.display import Display, duration, si
 from experiments.evaluation import control, nonfinite
 from experiments.evaluation.evaluator import evaluator
 from experiments.evaluation.frame_rate import frame_rate
-from experiments.run import folders
+from experiments.run import folders, goals
 from experiments.run.loop import Finished, env_steps
 from experiments.run.spec import TOKENS, Spec, short_name
 from experiments.run.whole import write_whole
@@ -45,6 +45,12 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     if spec.domain == "tokens":
         for i, entries in enumerate(per_seed):
             entries |= _of_tokens(folder, spec, finished, i)
+    means = control.mean_of(per_seed)
+    names = evaluating.goals(algo, finished.episodes[0])
+    if names:
+        for i, entries in enumerate(per_seed):
+            entries["reached"] = goals.entries(names, progress.reached.get(str(i), {}))
+        means["reached"] = goals.of_seeds([entries["reached"] for entries in per_seed])
     summary = {
         "env": spec.env,
         "algo": spec.algo,
@@ -57,7 +63,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         "steps_per_second": steps * spec.seeds / max(progress.train_s, 1e-9),
         # How many times the episodes of an evaluation during training the final one had.
         "eval_batches": evaluating.final_batches(algo, at_mark),
-        **control.mean_of(per_seed),
+        **means,
         **(_of_token_run(spec, algo, finished, per_seed) if spec.domain == "tokens" else {}),
         "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],
     }
@@ -148,7 +154,23 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("env steps", f"{si(summary['env_steps'])} a seed"),
         ("speed", f"{si(summary['steps_per_second'])} steps/s"),
         _wall_clock(summary),
+        *_reached(summary),
     ]
+
+
+def _reached(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns a row for each goal of the task: when it was first reached."""
+    return [
+        (f"first {name.replace('_', ' ')}", _moment(moment, summary["seeds"]))
+        for name, moment in (summary.get("reached") or {}).items()
+    ]
+
+
+def _moment(moment: dict[str, Any], seeds: int) -> str:
+    if not moment["seeds"]:
+        return "never"
+    after = f"after {si(moment['env_steps'])} steps, {duration(moment['wall_clock_s'])}"
+    return after if seeds == 1 else f"{after} (median of {moment['seeds']} of {seeds} seeds)"
 
 
 def _nonfinite(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,11 +1,11 @@
-"""Trust in the code that a run names: whose it is, and whether it may be executed again.
+"""Decides whether the code that a run names may be executed again.
 
-A run of somebody's own environment names Python files: `FILE.py:NAME`, the module of `gym:MODULE:ID`, what `--import`
-named. A folder of a run can come from anywhere, and so can the files that it names. So config.json keeps the SHA-256 of
-each, and a seal over all that decides what is run: an HMAC by a key that the user's own configuration folder holds and
-no run. Files are run again without being asked where they are, byte for byte, those with which this user began the
-run; anything else needs `--trust` (`trust=True`): a file that was changed since, a run that somebody else began or that
-an older version did, a config.json that was edited.
+A run with an environment or algorithm of a user's own names Python files: `FILE.py:NAME`, the module of
+`gym:MODULE:ID`, files of `--import`. Run folders and these files can come from anywhere. Therefore config.json keeps
+the SHA-256 of each file, and a seal: an HMAC over everything that decides what is executed, with a key from the user's
+own configuration folder. Files run without a question if they are byte for byte those with which this user began the
+run. `--trust` (`trust=True`) is needed for a changed file, a run of another user or an older version, and an edited
+config.json.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _KEY_BYTES = 32
 
 
 def named_files(env: str, env_kwargs: dict[str, Any], imports: Iterable[str]) -> dict[str, Path]:
-    """Returns the Python files that a run executes and that are not this package's, by the names that it gives them, as
-    far as they exist. Executes none."""
+    """Returns the existing Python files outside this package that a run executes, by their names in the run. Executes
+    no file."""
     options = (x for x in env_kwargs.values() if isinstance(x, str))
     files = (name for name in (*imports, env, *options) if load.is_file(name))
     files_by_name = {str(path): path for path in map(load.path_of, files) if path.is_file()}
@@ -62,13 +62,13 @@ def record(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_trusted(folder: Path, config: dict[str, Any], trust: bool) -> None:
-    """Checks that what the run in `folder` executes may be run.
+    """Checks that the files of the run in `folder` may be executed.
 
     Args:
-      config: its config.json.
-      trust: whether the user said so.
+      config: the run's config.json.
+      trust: True if the user trusts the files.
 
-    Raises ValueError with one line that says which file it would have run, and why it was not.
+    Raises ValueError with one line that names the files that were not executed, and the reason.
     """
     hashes = _hashes(config)
     if trust or not hashes:

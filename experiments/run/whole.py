@@ -1,4 +1,4 @@
-"""Files that other libraries write: whole ones, or none."""
+"""Writes the files of other libraries atomically."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from experiments.run import folders
 
 
 def write_whole(make: Callable[[Path], list[Path]], stem: Path) -> list[Path]:
-    """Files `stem`.SUFFIX, as `make` writes them: elsewhere first, under a name that no library takes for an address
-    or a pattern. Where that fails, nothing has changed.
+    """Writes files `stem`.SUFFIX atomically with `make`: first in a temporary folder, under a name that no library
+    interprets as an address or pattern. If `make` fails, nothing has changed.
 
     Args:
-      make: writes files of the stem that it gets, and returns their paths.
-      stem: path without a suffix; its folder is made where it is missing.
+      make: writes files with the given stem, and returns their paths.
+      stem: path without a suffix; a missing folder is made.
 
     Raises what `make` raises; OSError with the name of the file.
     """

@@ -48,14 +48,14 @@ class StudyFlags:
     name: tyro.conf.Positional[str | None] = None
     """the study: cliff, bandit, variance, kl or alignment"""
     out: Path | None = None
-    """where figure, numbers and page go; None: results/studies, or results/runs/studies-quick; for alignment
+    """folder for figures, numbers and page; None: results/studies, or results/runs/studies-quick; for alignment
     results/alignment, or results/runs/alignment-quick"""
     quick: bool = False
-    """much smaller, to see that it works; its numbers mean little"""
+    """a much smaller version, to test that the study runs; its numbers are not meaningful"""
     figures: tuple[str, ...] = ()
-    """of alignment: these alone, 1 to 9; none given: all"""
+    """figures of alignment, 1 to 9; none given: all"""
     fresh: bool = False
-    """of alignment: computes numbers again that are there already"""
+    """recompute numbers of alignment that exist already"""
 
 
 def main() -> None:

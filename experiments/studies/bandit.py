@@ -81,13 +81,13 @@ def words(numbers: dict[str, Any]) -> list[str]:
         for name, curve in numbers["ways"].items()
     ]
     return [
-        f"{numbers['bandits']} bandits, {numbers['pulls']} pulls each; rewards have a standard deviation of 1. Always "
-        f"the best arm would earn {numbers['oracle']:.2f} a pull. Over the last {tenth} pulls, the mean reward and "
+        f"{numbers['bandits']} bandits, {numbers['pulls']} pulls each; rewards have a standard deviation of 1. The "
+        f"best arm has a mean reward of {numbers['oracle']:.2f}. Over the last {tenth} pulls, the mean reward and "
         f"the share of the best arm were {'; '.join(late)}.",
         "",
-        "Greedy keeps to an arm that looked good early. Random exploration finds the best arm in time but goes on "
-        "paying for it; UCB and the optimistic start explore what is not known well yet, and then stop. "
-        "Sutton and Barto 2018, sections 2.3 to 2.7.",
+        "The greedy policy locks onto an arm with high early rewards. Epsilon-greedy exploration identifies the best "
+        "arm eventually, but its cost is permanent. UCB and optimistic initial values explore uncertain arms first, "
+        "and then stop. Sutton and Barto 2018, sections 2.3 to 2.7.",
     ]
 
 

@@ -105,15 +105,15 @@ def words(numbers: dict[str, Any]) -> list[str]:
     }
     exploring = {name: table["exploring_return"] for name, table in numbers["tables"].items()}
     return [
-        f"CliffWalking, {numbers['seeds']} seeds, a tenth of all actions random, step size 0.5, no discount. Over the "
-        f"last quarter of {numbers['steps']} steps an episode earned {_listed(late)}; the best that can be had while "
-        f"exploring is {numbers['epsilon_greedy_optimum']:.1f}, without exploring {numbers['greedy_optimum']:.0f}.",
+        f"CliffWalking, {numbers['seeds']} seeds, epsilon 0.1, step size 0.5, no discount. The mean return over the "
+        f"last quarter of {numbers['steps']} steps was {_listed(late)}. The optimal return is "
+        f"{numbers['epsilon_greedy_optimum']:.1f} with exploration and {numbers['greedy_optimum']:.0f} without.",
         "",
-        f"On the right the tables of seed 0 after {numbers['long_steps']} steps with step size 0.1. The greedy way "
-        f"from the start to the goal takes (median over seeds) {paths['Q-learning']} with Q-learning, which learns "
-        f"what acting greedily is worth, and {paths['SARSA']} with SARSA, which learns what its exploring self is "
-        f"worth. Followed with a tenth of random actions, these policies earn {_listed(exploring)} (exact, median "
-        "over seeds). Sutton and Barto 2018, example 6.6.",
+        f"On the right are the tables of seed 0 after {numbers['long_steps']} steps with step size 0.1. The greedy "
+        f"path from start to goal takes (median over seeds) {paths['Q-learning']} with Q-learning, which learns the "
+        f"value of the greedy policy, and {paths['SARSA']} with SARSA, which learns the value of the exploring "
+        f"policy. With epsilon 0.1 these policies have returns of {_listed(exploring)} (exact, median over seeds). "
+        "Sutton and Barto 2018, example 6.6.",
     ]
 
 

@@ -95,17 +95,18 @@ def words(numbers: dict[str, Any]) -> list[str]:
     errors = ", ".join(f"{name} {x['gradient'][at]:.0%}" for name, x in of.items())
     return [
         f"Means over {numbers['pairs']} random pairs of policies over {numbers['tokens']} tokens. At a KL of "
-        f"{distance:.2g} nats, one sample's estimate spreads by {spreads}, and k2 is off by "
-        f"{of['k2']['bias'][at]:+.2g} on average; k1 and k3 are unbiased.",
+        f"{distance:.2g} nats, the standard deviation of one sample's estimate is {spreads}, and the bias of k2 is "
+        f"{of['k2']['bias'][at]:+.2g}; k1 and k3 are unbiased.",
         "",
-        "As a loss, what counts is the mean gradient through the log-probability. Its error there: "
-        f"{errors}. k1 has none at all, so it belongs into the reward and is refused in a loss; k2's is the KL's own; "
-        "k3's is that of the KL the other way round, which is close while the policies are. Schulman 2020, "
-        "http://joschu.net/blog/kl-approx.html",
+        "For a loss, the expected gradient through the log-probability matters. Its relative error is "
+        f"{errors}. The expected gradient of k1 is 0, so k1 belongs in the reward and is refused in a loss; that of k2 "
+        "is exact; that of k3 is the gradient of KL(ref, policy), which is close to it for similar policies. "
+        "Schulman 2020, http://joschu.net/blog/kl-approx.html",
         "",
-        "Importance sampling reuses an old policy's data: the ratio makes it unbiased, at a spread that explodes with "
-        f"the distance ({ratio['std'][0]:.2g} to {ratio['std'][-1]:.2g} here); clipping bounds the spread "
-        f"({clipped['std'][-1]:.2g}) and pays with bias ({clipped['bias'][-1]:.2g}). PPO and GRPO clip, and stay near.",
+        "Importance sampling reuses data of an old policy. The ratio makes the estimate unbiased, with a standard "
+        f"deviation that grows with the KL ({ratio['std'][0]:.2g} to {ratio['std'][-1]:.2g} here). Clipping bounds it "
+        f"({clipped['std'][-1]:.2g}) at the price of bias ({clipped['bias'][-1]:.2g}). PPO and GRPO clip, and keep the "
+        "KL small.",
     ]
 
 

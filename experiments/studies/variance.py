@@ -22,7 +22,7 @@ from experiments.studies import figures
 from experiments.studies.gradient_noise import VARIANTS, first_episodes, gradient_noise
 
 TITLE = "The variance of REINFORCE's gradient"
-# Short iterations and small steps: the value learns with the policy's updates, of which there must be enough.
+# Short iterations and small steps: the value learns only during policy updates, so there must be enough of them.
 _CONFIG = ReinforceConfig(
     num_envs=8, num_steps=64, learning_rate=1e-3, learning_rate_schedule="constant"
 )
@@ -95,9 +95,9 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
 def words(numbers: dict[str, Any]) -> list[str]:
     """Returns the study's lines on the page."""
     lines = [
-        "Trace of the covariance over the squared length of the gradient: so many episodes must be averaged until the "
-        f"error is as long as the gradient itself. CartPole, {numbers['seeds']} seeds (median; lowest to highest), "
-        f"{numbers['episodes']} fresh episodes each, the same for every estimator.",
+        "Trace of the covariance divided by the squared norm of the gradient: the number of episodes after which the "
+        f"error of the mean has the norm of the gradient. CartPole, {numbers['seeds']} seeds (median; lowest to "
+        f"highest), {numbers['episodes']} new episodes each, the same for every estimator.",
         "",
     ]
     rows = []
@@ -109,15 +109,15 @@ def words(numbers: dict[str, Any]) -> list[str]:
             f"{np.median(x):.1f} ({np.min(x):.1f} to {np.max(x):.1f})" for x in _by_seed(stage).T
         ]
         rows.append([stage["env_steps"], f"{length:.0f}", f"{explained:.0%}", *cells])
-    head = ["environment steps", "length of an episode", "the value explains", *VARIANTS]
+    head = ["environment steps", "episode length", "explained variance", *VARIANTS]
     return [
         *lines,
         *table(head, rows, str),
         "",
-        "Each estimator but the discounted one has the expectation of the one before it (but for what stands for the "
-        "unknown rest of a return at the time limit). The discount changes the question: it shortens the gradient "
-        "along with its noise, so their ratio may go either way. A learned value is a good baseline as far as it "
-        "predicts the returns: the table has the share of their variance that it explains, mean over seeds.",
+        "Each estimator except the discounted one has the same expectation as the previous one, up to the estimated "
+        "tail of a return at the time limit. The discount changes the expectation: it reduces both gradient and noise, "
+        "so their ratio may rise or fall. A learned value is a good baseline if it predicts the returns: the table "
+        "has the explained variance, mean over seeds.",
     ]
 
 

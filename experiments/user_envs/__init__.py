@@ -1,1 +1,1 @@
-"""Environments in somebody's own file: loaded, checked."""
+"""Loads and checks environments, tasks and algorithms in a user's own file."""

@@ -47,7 +47,7 @@ class Finding:
     """The result of a check."""
 
     check: str  # what was looked at
-    problem: str | None = None  # what is wrong and what to do; None: nothing
+    problem: str | None = None  # the error and its remedy; None: no error
     note: str | None = None  # what may be meant, or not
 
 
@@ -80,11 +80,11 @@ def passed(findings: list[Finding]) -> bool:
 def _look(name: str, look: Callable[[], None], folder: Path) -> Finding:
     try:
         look()
-    except Problem as found:
-        return Finding(name, problem=str(found))
-    except Note as found:
-        return Finding(name, note=str(found))
-    except (Exception, SystemExit) as error:  # of the environment, whatever it is
+    except Problem as raised:
+        return Finding(name, problem=str(raised))
+    except Note as raised:
+        return Finding(name, note=str(raised))
+    except (Exception, SystemExit) as error:  # any error of the environment
         return Finding(name, problem=explained(error, folder))
     return Finding(name)
 

@@ -1,4 +1,4 @@
-"""Environments from a file of one's own: `path/to/my_robot.py:MyRobot`, a class or a function that makes one."""
+"""Loads a user's own file: `path/to/my_robot.py:MyRobot` names a class in it, or a function that makes one."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ REQUIRED = (
     "reward",
     "terminal",
 )
+# The class's own part of `agents.algorithm.Learner`; an instance has a config, an env and two numbers besides.
+LEARNER = frozenset({"Config", "init", "step", "learned", "buffer_bytes"})
 
 
 def is_file(name: str) -> bool:
@@ -42,10 +44,18 @@ def path_of(name: str) -> Path:
     return _split(name)[0]
 
 
-def absolute(name: str) -> str:
-    """Returns `FILE.py:NAME` with the file's path absolute; other names as they are."""
+def name_in(name: str) -> str:
+    """Returns the NAME of `FILE.py:NAME`. Raises ValueError where there is none."""
     path, attribute = _split(name)
-    return f"{path}:{attribute}"
+    if not attribute:
+        raise ValueError(f"{path} needs the name of a class, FILE.py:NAME")
+    return attribute
+
+
+def absolute(name: str) -> str:
+    """Returns `FILE.py:NAME` or `FILE.py` with an absolute path."""
+    path, attribute = _split(name)
+    return f"{path}:{attribute}" if attribute else str(path)
 
 
 def factory(name: str) -> Callable[..., Any]:
@@ -68,6 +78,28 @@ def factory(name: str) -> Callable[..., Any]:
             f"{attribute} in {path} is a {kind}, not a class or a function that makes one"
         )
     return target
+
+
+def algorithm(name: str) -> tuple[str, type] | None:
+    """Loads `FILE.py:NAME` or `FILE.py`. Returns NAME and the algorithm class of this name; None without a NAME.
+
+    Raises ValueError with one line where the file cannot be loaded or has no such algorithm (`agents.algorithm`).
+    """
+    path, attribute = _split(name)
+    module = load(path)
+    if not attribute:
+        return None
+    classes = {k: x for k, x in vars(module).items() if isinstance(x, type)}
+    if attribute not in classes:
+        own = [k for k, x in classes.items() if not LEARNER - {*dir(x)}]
+        hint = suggestion(attribute, own) if own else "no class in it is an algorithm"
+        raise ValueError(f"{path} has no algorithm {attribute!r}: {hint}")
+    lacking = sorted(LEARNER - {*dir(classes[attribute])})
+    if lacking:
+        raise ValueError(
+            f"{attribute} in {path} is not an algorithm: it lacks {', '.join(lacking)}"
+        )
+    return attribute, classes[attribute]
 
 
 def load(path: Path) -> ModuleType:
@@ -110,7 +142,7 @@ def build(name: str, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
         return env
     try:
         problem = not_an_env(env)
-    except (Exception, SystemExit) as error:  # of a property of its own
+    except (Exception, SystemExit) as error:  # raised by one of its properties
         raise ValueError(f"{attribute} fails: {located(error, path.parent)}") from error
     if problem:
         raise ValueError(f"{attribute} in {path} {problem}")
@@ -168,6 +200,6 @@ def _candidates(module: ModuleType) -> list[str]:
 
 def _split(name: str) -> tuple[Path, str]:
     path, colon, attribute = name.rpartition(":")
-    if not colon or attribute.endswith(".py"):  # a file alone, be it with a drive letter
+    if not colon or attribute.endswith(".py"):  # a file without NAME, possibly with a drive letter
         path, attribute = name, ""
     return Path(path).expanduser().resolve(), attribute

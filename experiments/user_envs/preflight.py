@@ -1,7 +1,7 @@
-"""The cheap part of the checks, before each training in somebody's own environment: about a second, nothing is written.
+"""Checks a user's environment before each training, in about a second, without writing a file.
 
-Of an environment in JAX the checks of shapes and types in `check.py` and a few random steps; of one that Gymnasium
-makes a few steps of its own. `python -m experiments.envs --check` looks closer.
+An environment in JAX gets the checks of shapes and types in `check.py` and a few random steps; an environment of
+Gymnasium gets a few of its own steps. `python -m experiments.envs --check` checks more.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ def _first_steps(env: Env) -> None:
     are spoiled."""
     if isinstance(env, MujocoEnv) and env.backend == "mjx":
         return  # it would compile for a minute
-    found = random_run(env, STEPS)
-    bad = found["bad"]
-    if np.all(bad != 0) or found["unstarted"].any():
-        finite_run(env, lambda: found)
-    run_within_bounds(env, lambda: found)
+    run = random_run(env, STEPS)
+    bad = run["bad"]
+    if np.all(bad != 0) or run["unstarted"].any():
+        finite_run(env, lambda: run)
+    run_within_bounds(env, lambda: run)
     if np.any(bad):
         share = nonfinite.percent(np.mean(bad != 0))
         raise Note(

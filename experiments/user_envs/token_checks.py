@@ -134,7 +134,7 @@ def _expert(env: TokenEnv) -> None:
     _require_words(task, responses, "the expert's responses have")
     behind = np.arange(env.response_length) >= lengths(task, responses)[:, None]
     padding = responses == PAD
-    # Padding at the end of a response without an end belongs to what is said of that.
+    # The finding on responses without an end covers padding at their end.
     trailing = np.cumprod(padding[:, ::-1], axis=1)[:, ::-1].astype(bool) & (task.stop is not None)
     among = (padding & ~behind & ~trailing).any(axis=1)
     if among.any():
@@ -216,7 +216,7 @@ def _random(env: TokenEnv) -> None:
         )
 
 
-# ------------------------------------------------------------------------------------- what is looked at
+# ------------------------------------------------------------------------------------- samples
 
 
 @functools.lru_cache(4)

@@ -45,6 +45,7 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
+    @pytest.mark.slow
     def test_constant_reward(self):
         algo, state, _ = train(probes.ConstantReward())
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.02)
@@ -64,6 +65,7 @@ class TestProbes:
         )
         assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
+    @pytest.mark.slow
     def test_reward_is_observation(self):
         algo, state, _ = train(probes.RewardIsObservation())
         np.testing.assert_allclose(values(algo, state, -1.0, 1.0), [-1.0, 1.0], atol=0.05)
@@ -73,6 +75,7 @@ class TestProbes:
         np.testing.assert_allclose(values(algo, state, 0.0, 1.0), [0.5, 1.0], atol=0.05)
 
     @pytest.mark.parametrize("config", [SMALL, GAE])
+    @pytest.mark.slow
     def test_truncation_bootstraps_from_the_true_final_observation(self, config):
         algo, state, _ = train(probes.TruncationOnly(), config)
         np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [1.0, 2.0], atol=0.05)

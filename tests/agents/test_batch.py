@@ -33,6 +33,7 @@ def test_random_order_up_to_a_million_numbers_is_the_one_of_published_runs():
 
 
 @pytest.mark.parametrize("n", [2**20 + 1, 3_000_000])
+@pytest.mark.slow
 def test_random_order_beyond_a_million_numbers_is_uniform(n):
     """With the ten random bits that a word has left, thousands of numbers would follow one another in their order."""
     order = np.asarray(random_order(jax.random.key(0), n))

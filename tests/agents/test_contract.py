@@ -43,12 +43,15 @@ CONTROL_ENV = {  # where a few steps already differ in what they earn
     "sac": "Pendulum-v1",
     "td3": "Pendulum-v1",
     "ddpg": "Pendulum-v1",
+    "crossq": "Pendulum-v1",
+    "xqc": "Pendulum-v1",
     "q-learning": "CliffWalking-v1",
     "sarsa": "CliffWalking-v1",
     "expected-sarsa": "CliffWalking-v1",
     "value-iteration": "FrozenLake-v1",
     "policy-iteration": "FrozenLake-v1",
 }
+MAPPED = ("ppo", "sac", "dqn", "q-learning")  # one of each kind of learner; the others by hand
 CASES = [("control", name) for name in ALGORITHMS] + [("tokens", name) for name in TOKEN_ALGORITHMS]
 
 
@@ -155,7 +158,10 @@ class TestContract:
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in MAPPED else pytest.mark.slow) for n in ALGORITHMS],
+)
 def test_a_batch_of_seeds_is_the_seeds_one_by_one(name):
     """Parameters and metrics, of a first step and of one that goes on from it."""
     algo, step, first, states, _ = ran("control", name)

@@ -274,6 +274,7 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
+    @pytest.mark.slow
     def test_continuous_action(self):
         config = dataclasses.replace(SMALL, bins=5)  # -1, -0.5, 0, 0.5, 1
         algo = DQN(config, probes.RewardIsAction(continuous=True))
@@ -293,6 +294,7 @@ class TestProbes:
         state, _ = train(algo, 20)
         np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [1.0, 2.0], atol=0.1)
 
+    @pytest.mark.slow
     def test_delayed_reward_by_three_steps_duelling_and_priority(self):
         config = dataclasses.replace(SMALL, n_step=3, dueling=True, prioritized=True)
         algo = DQN(config, probes.DelayedReward())

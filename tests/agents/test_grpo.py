@@ -323,7 +323,7 @@ class TestState:
         for after, i in zip(states[1:], source, strict=True):
             jax.tree.map(np.testing.assert_array_equal, after.reference, states[i].params)
 
-    @pytest.mark.parametrize("every", [None, 2])
+    @pytest.mark.parametrize("every", [pytest.param(None, marks=pytest.mark.slow), 2])
     def test_the_reference_keeps_its_own_normalisation(self, every):
         """What it says of an action is what the policy said, when it was the policy."""
         config = dataclasses.replace(

@@ -40,11 +40,12 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
+    @pytest.mark.slow
     def test_constant_reward(self):
         algo, state, _ = train(probes.ConstantReward())
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.02)
 
-    @pytest.mark.parametrize("objective", ["clip", "kl"])
+    @pytest.mark.parametrize("objective", ["clip", pytest.param("kl", marks=pytest.mark.slow)])
     def test_reward_is_action(self, objective):
         config = dataclasses.replace(SMALL, objective=objective)
         algo, state, _ = train(probes.RewardIsAction(), config)
@@ -62,6 +63,7 @@ class TestProbes:
         )
         assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
+    @pytest.mark.slow
     def test_reward_is_observation(self):
         algo, state, _ = train(probes.RewardIsObservation())
         np.testing.assert_allclose(values(algo, state, -1.0, 1.0), [-1.0, 1.0], atol=0.05)
@@ -284,6 +286,7 @@ class TestState:
         )
         assert int(state.env_steps) == 5 * 64
 
+    @pytest.mark.slow
     def test_entropy_bonus_falls_to_zero(self):
         """Half way through its share of the run it weighs half, and from the end of that share on nothing."""
         steady = dataclasses.replace(SMALL, learning_rate_schedule="constant")
@@ -315,6 +318,7 @@ class TestState:
         _, state, _ = train(probes.RewardIsAction(), config, iterations=3)
         assert state.kl_coefficient == 0.125
 
+    @pytest.mark.slow
     def test_kl_coefficient_rises_with_one_gradient_step_too(self):
         config = dataclasses.replace(
             SMALL, objective="kl", kl_target=1e-8, num_epochs=1, num_minibatches=1

@@ -43,6 +43,7 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
+    @pytest.mark.slow
     def test_continuous_action(self):
         config = dataclasses.replace(SMALL, bins=5)  # -1, -0.5, 0, 0.5, 1
         algo, state, metrics = train(probes.RewardIsAction(continuous=True), config)

@@ -58,13 +58,18 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
+    @pytest.mark.slow
     def test_constant_reward(self):
         algo, state, _ = train(probes.ConstantReward())
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.02)
 
     @pytest.mark.parametrize(
         ("credit", "baseline"),
-        [("trajectory", "none"), ("reward-to-go", "mean"), ("trajectory", "value")],
+        [
+            pytest.param("trajectory", "none", marks=pytest.mark.slow),
+            ("reward-to-go", "mean"),
+            pytest.param("trajectory", "value", marks=pytest.mark.slow),
+        ],
     )
     def test_reward_is_action(self, credit, baseline):
         config = dataclasses.replace(SMALL, credit=credit, baseline=baseline)
@@ -80,6 +85,7 @@ class TestProbes:
         )
         assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
 
+    @pytest.mark.slow
     def test_reward_is_observation(self):
         algo, state, _ = train(probes.RewardIsObservation())
         np.testing.assert_allclose(values(algo, state, -1.0, 1.0), [-1.0, 1.0], atol=0.05)

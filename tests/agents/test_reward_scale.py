@@ -23,6 +23,7 @@ def test_the_first_reward_after_none(first):
     np.testing.assert_allclose(seen, [0.0, np.sign(first) * UNSEEN_BOUND], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_rewards_after_the_first_are_bounded_too():
     returns = np.zeros(1_000_000, np.float32)
     returns[:100] = 0.99 ** np.arange(100)  # of one reward

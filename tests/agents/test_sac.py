@@ -213,6 +213,7 @@ class TestUpdate:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new, case.new)
 
 
+@pytest.mark.slow
 def test_a_fixed_temperature_is_the_one_that_was_asked_for():
     """Also 0, whose logarithm would be no number; and whatever the parameters say."""
     case = Case()
@@ -303,13 +304,14 @@ class TestProbes:
         np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [[1.0, 2.0]] * 2, atol=0.1)
         np.testing.assert_array_equal(metrics["alpha"], 0.0)
 
+    @pytest.mark.slow
     def test_delayed_reward(self):
         config = dataclasses.replace(SMALL, alpha=0.0)
         algo, state, _ = train(DelayedReward(), config, 12)
         np.testing.assert_allclose(values(algo, state, 0.0, 1.0), [[0.5, 1.0]] * 2, atol=0.1)
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.95])
+@pytest.mark.parametrize("correlation", [pytest.param(0.0, marks=pytest.mark.slow), 0.95])
 def test_noise_lasts_as_long_as_asked(correlation):
     """By the actions in the buffer, of a policy that stands still."""
     config = dataclasses.replace(SMALL, noise_correlation=correlation, learning_rate=1e-12)

@@ -292,13 +292,14 @@ class TestProbes:
         state = train(algo, 20)
         np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [[1.0, 2.0]] * 2, atol=0.1)
 
+    @pytest.mark.slow
     def test_delayed_reward(self):
         algo = TD3(SMALL, DelayedReward())
         state = train(algo, 12)
         np.testing.assert_allclose(values(algo, state, 0.0, 1.0), [[0.5, 1.0]] * 2, atol=0.1)
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.95])
+@pytest.mark.parametrize("correlation", [pytest.param(0.0, marks=pytest.mark.slow), 0.95])
 def test_noise_lasts_as_long_as_asked(correlation):
     """By the actions in the buffer, of a policy that stands still."""
     config = dataclasses.replace(SMALL, noise_correlation=correlation, learning_rate=1e-12)

@@ -76,6 +76,7 @@ class TestProbes:
         np.testing.assert_allclose(metrics["max_kl"], expected, rtol=1e-5)
         assert_trust_region_is_kept(metrics, expected)
 
+    @pytest.mark.slow
     def test_continuous_action(self):
         algo, state, metrics = train(probes.RewardIsAction(continuous=True), iterations=60)
         action = algo.act(state, jnp.zeros((3, 1)), jax.random.key(0), True)
@@ -83,6 +84,7 @@ class TestProbes:
         assert jnp.exp(algo.policy.distribution(state.params, jnp.zeros(1)).log_std[0]) < 0.5
         assert assert_trust_region_is_kept(metrics, SMALL.max_kl).mean() > 0.95
 
+    @pytest.mark.slow
     def test_delayed_reward(self):
         algo, state, _ = train(probes.DelayedReward())
         np.testing.assert_allclose(values(algo, state, 0.0, 1.0), [0.5, 1.0], atol=0.05)

@@ -331,7 +331,7 @@ for name in envs.names():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no process is forked here")
-@pytest.mark.parametrize("view", ["single", "vector"])
+@pytest.mark.parametrize("view", [pytest.param("single", marks=pytest.mark.slow), "vector"])
 def test_async_vector_env_says_what_a_fork_does(view):
     """In a forked process, at once, in place of waiting for ever."""
     run = subprocess.run(

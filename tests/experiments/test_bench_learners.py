@@ -97,6 +97,7 @@ def test_slices_are_whole():
             assert settings["warm_up"] > arguments.get("learning_starts", 0)
 
 
+@pytest.mark.slow
 def test_our_iterations_take_as_many_gradient_steps_as_is_said():
     # CartPole stands in for HalfCheetah: the ratio is the learner's business, not the task's.
     small = {"buffer_size": 500, "warmup_steps": 8, "batch_size": 4, "hidden_sizes": (4, 4)}

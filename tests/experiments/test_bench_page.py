@@ -34,7 +34,7 @@ def test_each_task_and_rival_has_its_place(tmp_path):
     assert "| Reacher-v5 | 3,000 | - | - | - | 1.50 | - |" in lines
     assert "| CartPole-v1 | 1,000,000 | - | - | 99.50 | - | - |" in lines
     assert "| CartPole-v1 | dqn | 30 | sbx | 10 | 3.00 |" in lines
-    assert "| writing with a cache, 6.3 times as fast as without | 5,000 |" in lines
+    assert "| generation with the cache, 6.3 times as fast as without | 5,000 |" in lines
     assert "| training, PPO | 60 |" in lines
     assert any("0123456789ab, abacus, 2 cores, jax 1, mujoco 2" in line for line in lines)
 

@@ -49,6 +49,10 @@ BAD = [
     ("--env probe-constnt", "did you mean probe-constant?"),
     ("--env walker --backend natve", "'native'"),
     ("--env probe-constant --backend native", "unknown flag --backend"),
+    (
+        "--env probe-constant --quick",
+        "--quick has no settings for ppo on probe-constant, only for ppo",
+    ),
     ("--env probe-constant --num-envs 0", "num_envs must be at least 1"),
     ("--env probe-constant --num-minibatches 3", "does not divide"),
     ("--env probe-constant --gamma 1.5", "gamma must be between 0 and 1"),

@@ -29,6 +29,13 @@ def settings_of(cell):
     return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
 
+def test_quick_settings_change_the_presets():
+    config_type = algorithm("ppo", "control").Config
+    usual, quick = (preset("walker", "ppo", config_type, quick=quick) for quick in (False, True))
+    assert quick.total_steps < usual.total_steps / 4
+    assert quick.hidden_sizes == usual.hidden_sizes
+
+
 def whole_iterations(cell):
     """The steps of a run, rounded up."""
     config = preset(cell.env, cell.algo, cell.config_type)

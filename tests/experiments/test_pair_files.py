@@ -42,6 +42,7 @@ def test_a_file_is_read_in_the_tasks_notation(tmp_path):
     assert env.score(pairs.prompts, pairs.chosen, pairs.chosen_length)[1].all()
 
 
+@pytest.mark.slow
 def test_what_decode_writes_is_read_back():
     for name in ("sort-3", "add-2", "countdown", "graph-path", "bandit-3"):
         env = make_tokens(name)
@@ -97,6 +98,7 @@ def test_bad_input_is_one_line(flags, message, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refuses_another_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(token_evaluation, "PROMPTS", 4)
     file = written(tmp_path, *[GOOD] * 4)

@@ -131,6 +131,7 @@ def test_rewards_are_what_the_flag_names(tmp_path):
     np.testing.assert_allclose(total("sum:2*rule+0.5*model:a"), 2.0 + 0.5 * a, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_a_model_and_answers(tmp_path, capsys):
     """The verifier is logged beside it; a resumed run refuses another model."""
     saved(tmp_path / "model")

@@ -261,7 +261,9 @@ def test_summary_and_policy_of_a_finished_run(tmp_path):
         experiments.load(folder, seed_index=2)
 
 
-@pytest.mark.parametrize("algo", ["q-learning", "ppo", "dqn"])
+@pytest.mark.parametrize(
+    "algo", ["q-learning", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ppo", "dqn"))]
+)
 def test_a_policy_takes_numbered_observations_as_they_are(tmp_path, algo):
     flags = ["--env", "CliffWalking-v1", "--algo", algo, "--total-steps", "64", "--num-envs", "4"]
     flags += {"q-learning": [], "dqn": ["--warmup-steps", "32", "--batch-size", "4"]}.get(
@@ -321,6 +323,7 @@ def wait_for_rows(folder, n, process):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     # The one that is left alone runs in this process; its programs are in the cache when the others look for them.

@@ -235,6 +235,61 @@ def test_an_algorithm_of_an_imported_file(tmp_path):
         agents.ALGORITHMS.pop("mine", None)
 
 
+def test_an_algorithm_of_a_file(tmp_path, capsys):
+    source = "from tests.experiments import stub\nclass Own(stub.Stub): pass\n"
+    (tmp_path / "own.py").write_text(source)
+    one_flag = ["--algo", "own.py:Own", *FLAGS[2:]]
+    name = f"{tmp_path}/own.py:Own"
+    try:
+        assert command.main(["--env", "probe-constant", *one_flag]) == 0
+        stored = json.loads((tmp_path / "run" / "config.json").read_text())
+        assert (stored["algo"], stored["imports"]) == ("Own", [name])
+        assert stored["files"].keys() == {f"{tmp_path}/own.py"}
+        (kept,) = records.record(tmp_path / "run")
+        assert "--import own.py:Own --env probe-constant --algo Own" in kept["command"]
+        for way in (
+            lambda: callable(load("run")),
+            lambda: play.play(["run"]) == 0,
+            lambda: command.main(["--resume", "run"]) == 0,
+            lambda: command.main(["--resume", "run", "--algo", "own.py:Own"]) == 0,
+            lambda: command.main(["--resume", "run", "--algo", "Own"]) == 0,
+        ):
+            # As in a new process.
+            del agents.ALGORITHMS["Own"]
+            del sys.modules[next(name for name in sys.modules if name.startswith("own_"))]
+            assert way()
+        (tmp_path / "own.py").write_text(source + "\n")
+        refused(tmp_path / "run", "another one than", tmp_path / "own.py")
+    finally:
+        agents.ALGORITHMS.pop("Own", None)
+
+
+@pytest.mark.parametrize(
+    ("algo", "message"),
+    [
+        ("own.py:Onw", "own.py has no algorithm 'Onw': did you mean Own?"),
+        (
+            "own.py:Half",
+            "Half in {}/own.py is not an algorithm: it lacks buffer_bytes, learned, step",
+        ),
+        ("own.py:ppo", "stride has an algorithm ppo; rename the class"),
+        ("own.py", "own.py needs the name of a class, FILE.py:NAME"),
+        ("none.py:Own", "there is no file {}/none.py"),
+    ],
+)
+def test_a_file_without_the_algorithm_is_one_line(tmp_path, capsys, algo, message):
+    source = (
+        "from tests.experiments import stub\nclass Own(stub.Stub): pass\nclass ppo(Own): pass\n"
+        "class Half:\n    Config = init = 0\n"
+    )
+    (tmp_path / "own.py").write_text(source)
+    assert command.main(["--env", "probe-constant", "--algo", algo, *FLAGS[2:]]) == 2
+    error = capsys.readouterr().err
+    assert message.format(tmp_path) in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_checker_and_a_suite_take_imports(tmp_path, capsys):
     (tmp_path / "names.py").write_text(REGISTERS.format(name="of-a-suite"))
     assert inspect_envs(["--check", "of-a-suite", "--import", "names.py"]) == 0

@@ -1,6 +1,6 @@
-"""Trains with a rival's learner when told to: rival_learner.py sbx|sb3|rejax TASK SETTINGS, the last as JSON.
+"""Trains with a rival's learner on request: rival_learner.py sbx|sb3|rejax TASK SETTINGS, with SETTINGS as JSON.
 
-Speaks as rival_worker.py does, its neighbour. Stand-alone: it runs in interpreters that lack this project.
+Uses the protocol of rival_worker.py beside it. Stand-alone: it runs in interpreters that lack this project.
 """
 
 import json

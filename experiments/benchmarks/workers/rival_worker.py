@@ -1,6 +1,7 @@
-"""Steps a rival's environments when told to: rival_worker.py sync|envpool|gymnax TASK NUM_ENVS
+"""Steps a rival's environments on request: rival_worker.py sync|envpool|gymnax TASK NUM_ENVS
 
-Reads lines of seconds, answers each with steps per second. Stand-alone: it runs in interpreters that lack this project.
+Reads durations in seconds, one a line, and answers each with steps per second. Stand-alone: it runs in interpreters
+that lack this project.
 """
 
 import sys

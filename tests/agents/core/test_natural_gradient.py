@@ -50,7 +50,7 @@ def matrix(product, like):
     return jax.vmap(lambda v: flat(product(unravel(v))))(jnp.eye(vector.size)).T
 
 
-@pytest.mark.parametrize("policy", [categorical, normal])
+@pytest.mark.parametrize("policy", [pytest.param(categorical, marks=pytest.mark.slow), normal])
 def test_fisher_vector_product_is_the_hessian_of_the_kl(policy):
     params = init(jax.random.key(1))
     product = ng.fisher_vector_product(mean_kl(policy, params), params, 0.1)

@@ -63,6 +63,7 @@ def testbed():
     return {**found, "ucb": ucb, "oracle": float(means.max(-1).mean())}
 
 
+@pytest.mark.slow
 def test_the_ten_armed_testbed_is_the_books(testbed):
     """Sutton and Barto 2018, figures 2.2 and 2.4, read off; here over 400 bandits: a standard error of some 0.03."""
     late = {k: testbed[k][0][-100:].mean() for k in (*EPSILONS, "ucb")}

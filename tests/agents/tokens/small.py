@@ -1,4 +1,6 @@
-"""Settings that are quick to compile and to run."""
+"""Settings that are quick to compile and to run, and first steps with them."""
+
+import jax
 
 SMALL = {
     "total_steps": 10_000,
@@ -12,3 +14,13 @@ SMALL = {
     "kv_heads": 1,
     "mlp_width": 16,
 }
+
+
+def first_rollout(algo, key=None):
+    """Returns what `collect` does from a fresh state; learners with the same `init` share its compiled program."""
+    return jax.jit(algo.collect)(jax.jit(algo.init)(jax.random.key(0) if key is None else key))
+
+
+def first_step(algo, key=None):
+    """Returns what `step` does from a fresh state; `init` is compiled apart, as above."""
+    return jax.jit(algo.step)(jax.jit(algo.init)(jax.random.key(0) if key is None else key))

@@ -17,7 +17,7 @@ from agents.tokens.collection import Responses, draw_groups_with_spread
 from agents.tokens.generation import Generated, log_probs
 from agents.tokens.reward import Reward
 from envs.tokens import make_tokens
-from tests.agents.tokens.small import SMALL
+from tests.agents.tokens.small import SMALL, first_rollout, first_step
 
 BANDIT = {"imitation_steps": 0, "group_size": 4, "warmup": 0.0, "learning_rate": 0.02}
 
@@ -126,11 +126,12 @@ class TestDynamicSampling:
         assert new.tokens == metrics["train/env_steps_taken"] > 16 * 2
         assert all(np.isfinite(x).all() for x in metrics.values())
 
+    @pytest.mark.slow
     def test_learners_side_by_side(self):
         algo = learner("dapo", max_rounds=3)
         keys = jax.random.split(jax.random.key(3), 2)
         together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
-        alone = jax.jit(lambda k: algo.step(algo.init(k)))(keys[1])
+        alone = first_step(algo, keys[1])
         for a, b in zip(
             jax.tree.leaves((together[0].params, together[1])),
             jax.tree.leaves((alone[0].params, alone[1])),
@@ -147,7 +148,7 @@ run_scripted = jax.jit(
 def test_minibatches_without_steps_are_skipped():
     """Where the caller says so; Adam's momentum would carry the parameters on."""
     algo = learner("grpo", "bandit-3", "exact", **BANDIT)
-    state, (rollout, _) = jax.jit(lambda k: algo.collect(algo.init(k)))(jax.random.key(0))
+    state, (rollout, _) = first_rollout(algo)
     nothing = rollout.batch._replace(mask=jnp.zeros_like(rollout.batch.mask))
     moved = jax.tree.map(jnp.ones_like, state.opt_state)
 
@@ -190,7 +191,7 @@ def test_the_charge_for_length():
 @functools.cache
 def collected(name="grpo", **changes):
     algo = learner(name, **changes)
-    return algo, *jax.jit(lambda k: algo.collect(algo.init(k)))(jax.random.key(0))
+    return algo, *first_rollout(algo)
 
 
 def gradient(algo, params, batch, advantage):
@@ -302,8 +303,9 @@ class TestCorrectedSampler:
             return found._replace(logp=jnp.where(written, own + shift, 0.0))
 
         algo.respond = sampler
-        return jax.jit(lambda k: algo.step(algo.init(k)))(jax.random.key(0))
+        return first_step(algo)
 
+    @pytest.mark.slow
     def test_of_the_learner_itself_changes_nothing(self):
         off, plain = self.as_if(0.0)
         on, metrics = self.as_if(0.0, importance_bound=2.0)
@@ -323,10 +325,10 @@ class TestCorrectedSampler:
         ):
             assert float(metrics[f"importance/{name}"]) == pytest.approx(value, rel=1e-5)
 
-    @pytest.mark.parametrize("name", ["ppo", "grpo"])
+    @pytest.mark.parametrize("name", ["grpo", pytest.param("ppo", marks=pytest.mark.slow)])
     def test_ours_agrees_with_the_learner(self, name):
         algo = learner(name, importance_bound=2.0)
-        _, (rollout, metrics) = jax.jit(lambda k: algo.collect(algo.init(k)))(jax.random.key(0))
+        _, (rollout, metrics) = first_rollout(algo)
         weight = np.asarray(rollout.batch.weight)[np.asarray(rollout.batch.mask)]
         np.testing.assert_allclose(weight, 1.0, atol=1e-4)
         assert float(metrics["importance/mean"]) == pytest.approx(1, abs=1e-4)
@@ -341,7 +343,9 @@ class TestCorrectedSampler:
         close(found, jax.tree.map(lambda x: 1.5 * x, plain))
 
 
-@pytest.mark.parametrize("changes", [{"top_k": 3}, {"top_p": 0.6}])
+@pytest.mark.parametrize(
+    "changes", [{"top_k": 3}, pytest.param({"top_p": 0.6}, marks=pytest.mark.slow)]
+)
 def test_the_samplers_choice_of_tokens_is_kept_while_the_policy_moves(changes):
     algo, state, (rollout, _) = collected(temperature=1.3, **changes)
     moved = jax.tree.map(lambda x: x + 0.3 * np.sign(x), state.params)
@@ -414,7 +418,7 @@ class TestPassesNobodyNeedsAreNotMade:
             assert algo.collection.single_step
             algo.collection = algo.collection._replace(single_step=single)
             algo.optimizer = optax.identity()
-            found.append(jax.jit(lambda k, a=algo: a.step(a.init(k)))(jax.random.key(0)))
+            found.append(first_step(algo))
         (one, first), (two, second) = found
         close(one.params, two.params, atol=1e-6)
         assert first["grad_norm"] > 0
@@ -438,10 +442,10 @@ class TestPassesNobodyNeedsAreNotMade:
                 config=algo.config,
             )
 
-    @pytest.mark.parametrize("name", ["reinforce", "grpo"])
+    @pytest.mark.parametrize("name", ["grpo", pytest.param("reinforce", marks=pytest.mark.slow)])
     def test_sampler_and_learner_are_compared_all_the_same(self, name):
         algo = learner(name)
-        _, metrics = jax.jit(lambda k: algo.step(algo.init(k)))(jax.random.key(0))
+        _, metrics = first_step(algo)
         assert 0 <= metrics["logp_diff_max"] < 1e-4
 
     def test_logits_at_responses_are_those_of_whole_sequences(self, monkeypatch):
@@ -466,7 +470,7 @@ class TestPassesNobodyNeedsAreNotMade:
             assert (np.asarray(ours)[: algo.env.prompt_length - 1] == 0).all()
 
 
-@pytest.mark.parametrize("changes", [{}, {"top_k": 4}])
+@pytest.mark.parametrize("changes", [{"top_k": 4}, pytest.param({}, marks=pytest.mark.slow)])
 def test_the_exact_kl_is_the_sum_over_the_vocabulary(changes):
     algo, state, _ = collected(measure_kl=True, **changes)
     moved = jax.tree.map(lambda x: x + 0.1 * np.sign(x), state.params)

@@ -15,7 +15,7 @@ from agents.groups import group_targets, leave_one_out_targets
 from agents.tokens.generation import log_probs
 from envs import probes
 from envs.tokens import make_tokens
-from tests.agents.tokens.small import SMALL
+from tests.agents.tokens.small import SMALL, first_rollout, first_step
 
 ALGORITHMS = agents.TOKEN_ALGORITHMS
 
@@ -33,7 +33,7 @@ def learner(name, task="sort-3", reward="process", **changes):
 @functools.cache
 def collected(name="grpo", **changes):
     algo = learner(name, **changes)
-    state, (rollout, metrics) = jax.jit(lambda k: algo.collect(algo.init(k)))(jax.random.key(0))
+    state, (rollout, metrics) = first_rollout(algo)
     return algo, state, rollout, metrics
 
 
@@ -103,8 +103,8 @@ def hand_weights(name, algo, rollout):
 @pytest.mark.parametrize(
     "name",
     [
-        *("rejection", "reinforce", "rloo", "ppo", "grpo", "dr-grpo"),
-        *("dapo", "gspo", "cispo", "reinforce++"),
+        *("reinforce", "rloo", "ppo", "grpo", "dr-grpo", "gspo"),
+        *slow("rejection", "dapo", "cispo", "reinforce++"),
     ],
 )
 def test_a_step_is_the_gradient_of_the_paper(name):
@@ -173,7 +173,9 @@ def test_fractions_of_rewards_survive():
     np.testing.assert_allclose(metrics["train/return"], totals.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"top_k": 3}, {"top_p": 0.6}, {"top_k": 4, "top_p": 0.7}])
+@pytest.mark.parametrize(
+    "changes", [*slow({"top_k": 3}, {"top_p": 0.6}), {"top_k": 4, "top_p": 0.7}]
+)
 def test_the_kl_under_truncation_is_one(changes):
     """KL(pi || ref) for the pi that is sampled from; the reference leaves out nothing. By the sum over all tokens."""
     algo, state, rollout, _ = collected(temperature=1.3, **changes)
@@ -226,15 +228,14 @@ OF_A_TASK = [
 def test_token_reward_not_finite(value):
     """Such a response earns 0 and is counted; the others are learnt from as ever."""
     algo = spoilt(learner("grpo"), value)
-    run = jax.jit(lambda k: algo.collect(algo.init(k)))
-    _, (rollout, metrics) = run(jax.random.key(0))
+    _, (rollout, metrics) = first_rollout(algo)
     batch = rollout.batch
     bad = np.asarray(batch.action)[algo.env.prompt_length - 1] == 2
     assert metrics["train/nonfinite"] == bad.sum() > 0
     assert (np.asarray(batch.reward)[:, bad] == 0).all()
     assert not np.asarray(rollout.correct)[bad].any()
     assert np.asarray(batch.reward)[:, ~bad].sum() > 0
-    state, metrics = jax.jit(lambda k: algo.step(algo.init(k)))(jax.random.key(0))
+    state, metrics = first_step(algo)
     for x in jax.tree.leaves((state.params, metrics)):
         assert np.isfinite(x).all()
 
@@ -242,7 +243,7 @@ def test_token_reward_not_finite(value):
 class TestCutResponses:
     def both(self, name, how, **changes):
         algo = learner(name, cut_responses=how, **changes)
-        state, (rollout, metrics) = jax.jit(lambda k: algo.collect(algo.init(k)))(jax.random.key(0))
+        state, (rollout, metrics) = first_rollout(algo)
         batch = jax.tree.map(np.asarray, rollout.batch)
         ended = np.any((batch.action == algo.env.stop) & batch.mask, axis=0)
         assert 0 < ended.sum() < len(ended)
@@ -262,17 +263,17 @@ class TestCutResponses:
         close(find(masked, targets), find(*without))
 
     @pytest.mark.parametrize(
-        "name", ["rejection", "grpo", *slow("reinforce", "rloo", "ppo", "dapo", "reinforce++")]
+        "name", ["grpo", *slow("rejection", "reinforce", "rloo", "ppo", "dapo", "reinforce++")]
     )
     def test_every_learner_can_mask_them(self, name):
         algo = learner(name, cut_responses="mask")
-        state, metrics = jax.jit(lambda k: algo.step(algo.init(k)))(jax.random.key(0))
+        state, metrics = first_step(algo)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics)))
 
     def test_penalised_ones_earn_the_score_and_nothing_else(self):
         _, _, rollout, ended, metrics = self.both("ppo", "penalise", cut_score=-0.5)
         kept = learner("ppo")
-        _, (plain, plain_metrics) = jax.jit(lambda k: kept.collect(kept.init(k)))(jax.random.key(0))
+        _, (plain, plain_metrics) = first_rollout(kept)
         total = np.sum(rollout.batch.reward, axis=0)
         np.testing.assert_allclose(total[~ended], -0.5)
         np.testing.assert_array_equal(
@@ -361,7 +362,9 @@ def test_kl_is_taken_off_the_rewards():
     assert np.abs(apart).max() > 1e-3
 
 
-@pytest.mark.parametrize(("target", "beta"), [(1e-9, 8.0), (1e9, 0.125)])
+@pytest.mark.parametrize(
+    ("target", "beta"), [(1e-9, 8.0), pytest.param(1e9, 0.125, marks=pytest.mark.slow)]
+)
 def test_ppo_adapts_its_kl_coefficient(target, beta):
     """One gradient step an iteration, and yet there is a KL to follow."""
     changes = {"objective": "kl", "num_minibatches": 1, "warmup": 0.0, "learning_rate": 0.02}
@@ -496,7 +499,7 @@ def test_vmapped_seeds_equal_single_runs():
     algo = learner("grpo")
     keys = jax.random.split(jax.random.key(3), 2)
     together = jax.jit(jax.vmap(lambda k: algo.step(algo.init(k))))(keys)
-    alone = jax.jit(lambda k: algo.step(algo.init(k)))(keys[1])
+    alone = first_step(algo, keys[1])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4, rtol=1e-4),
         (together[0].params, together[1]),
@@ -533,6 +536,7 @@ def test_steps_rise_and_fall():
 
 
 @pytest.mark.parametrize("name", ["grpo", *slow("ppo")])
+@pytest.mark.slow
 def test_entropy_bonus_falls_to_zero(name):
     """Half way through the run it weighs half."""
     half = SMALL["total_steps"] // 2
@@ -540,7 +544,8 @@ def test_entropy_bonus_falls_to_zero(name):
 
     def after_a_step(**changes):
         algo = learner(name, "bandit-3", "exact", imitation_steps=0, **changes)
-        state = dataclasses.replace(algo.init(jax.random.key(0)), env_steps=jnp.asarray(half))
+        state = jax.jit(algo.init)(jax.random.key(0))
+        state = dataclasses.replace(state, env_steps=jnp.asarray(half))
         return jax.jit(algo.step)(state)[0].params
 
     close(after_a_step(**linear), after_a_step(entropy_coefficient=0.2))

@@ -133,6 +133,7 @@ def test_the_set_of_pairs_follows_from_the_key_and_is_ranked_by_the_verifier():
     assert state.tokens == jnp.sum(pairs.lengths)
 
 
+@pytest.mark.slow
 def test_a_reward_ranks_in_place_of_the_verifier():
     reward = Reward(lambda params, prompts, responses, lengths: -lengths.astype(jnp.float32))
     algo = learner("dpo", given={"reward": reward})

@@ -75,13 +75,8 @@ MJX = {  # observations, rewards; from what was measured, with room for another 
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "InvertedPendulum-v5" else pytest.param(name, marks=pytest.mark.slow)
-        for name in MJX
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MJX)
 def test_mjx_one_step(name):
     assert_parity(synchronised(*make_pair(name, "mjx"), 100), *MJX[name])
 

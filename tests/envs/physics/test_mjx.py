@@ -110,6 +110,7 @@ def test_extras_as_native():
     "integrator",
     [*(pytest.param(name, marks=pytest.mark.slow) for name in ("Euler", "RK4")), "implicitfast"],
 )
+@pytest.mark.slow
 def test_every_product_of_matrices_is_computed_in_full(integrator):
     """A GPU's TF32 has ten bits of a factor's fraction: coordinates would be off by 6e-3 after a control step."""
     xml = arm(world=FLOOR.format(""), option=f'integrator="{integrator}"', sensor=TOUCH)

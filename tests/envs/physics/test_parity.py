@@ -176,7 +176,12 @@ def test_one_control_step(engines, group):
 
 
 @pytest.mark.parametrize(
-    ("torques", "horizon"), [("none", 30), ("anew each step", 12), ("held 4 steps", 18)]
+    ("torques", "horizon"),
+    [
+        pytest.param("none", 30, marks=pytest.mark.slow),
+        ("anew each step", 12),
+        pytest.param("held 4 steps", 18, marks=pytest.mark.slow),
+    ],
 )
 def test_free_runs_stay_together_for_a_while(engines, torques, horizon):
     """Bounds at about half of what was measured: another processor rounds otherwise."""

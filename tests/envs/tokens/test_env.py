@@ -45,7 +45,7 @@ def play(env, starts, responses):
         ("add-1", "exact"),
         ("reverse-3", "process"),
         ("countdown", "process"),
-        ("graph-path-4", "rule"),
+        pytest.param("graph-path-4", "rule", marks=pytest.mark.slow),
         ("bandit", "rule"),
     ],
 )
