@@ -32,6 +32,11 @@ def draw_seeds(ax: Any, x: Any, curve: Any, colour: str, label: str, **line: Any
     ax.plot(mean(each), mean(curve), color=colour, linewidth=2, label=label, **line)
 
 
+def distance(kl: Any) -> Float[np.ndarray, "*shape"]:
+    """Returns the square roots of KL divergences, 0 where an estimate is negative."""
+    return np.sqrt(np.maximum(np.asarray(kl, float), 0.0))
+
+
 def peak(curve: Any) -> tuple[int, float, float, float]:
     """Returns (place of the peak, first value, peak, last value) of the mean over seeds."""
     values = mean(curve)
@@ -53,7 +58,7 @@ def fit_reinforcement(kl: ArrayLike, gain: ArrayLike) -> tuple[float, float]:
 
     Gao et al. 2022, sec. 3.1. https://arxiv.org/abs/2210.10760
     """
-    d = np.sqrt(np.maximum(np.asarray(kl, float), 0.0))
+    d = distance(kl)
     apart = d > 1e-3
     return _fit(d[apart], np.log(d[apart]), np.asarray(gain, float)[apart])
 

@@ -62,13 +62,13 @@ def draw(numbers: dict[str, dict[str, Any]], path: Path) -> None:
     for (name, cell), colour in zip(_cells(numbers).items(), curves.COLOURS, strict=False):
         learnt = cell["learnt"]
         curves.draw_seeds(best, cell["best_of_n"]["n"], cell["best_of_n"]["gold"], colour, name)
-        curves.draw_seeds(distance, learnt["kl"], learnt["gold"], colour, name)
+        curves.draw_seeds(distance, curves.distance(learnt["kl"]), learnt["gold"], colour, name)
         curves.draw_seeds(time, learnt["marks"], learnt["gold"], colour, name)
     gold = "share of positions right"
     figures.panel(best, "Best of n", "n", gold)
     best.set_xscale("log", base=2)
     best.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    figures.panel(distance, "Reinforcement, against KL", "KL to the first policy, nats", gold)
+    figures.panel(distance, "Reinforcement, against distance", "√KL to the first policy", gold)
     figures.panel(time, "Reinforcement, against iterations", "iterations", gold)
     best.legend(frameon=False, fontsize=8.5)
     figures.save(figure, path)

@@ -60,11 +60,13 @@ def draw(numbers: dict[str, dict[str, Any]], path: Path) -> None:
         _lines(numbers).items(), curves.COLOURS, strict=False
     ):
         style = "--" if name.startswith("DPO") else "-"
-        curves.draw_seeds(left, learnt["kl"], learnt["gold"], colour, name, linestyle=style)
+        curves.draw_seeds(
+            left, curves.distance(learnt["kl"]), learnt["gold"], colour, name, linestyle=style
+        )
         seconds = np.asarray(learnt["seconds"]) + before
         curves.draw_seeds(right, seconds, learnt["gold"], colour, name, linestyle=style)
     figures.panel(
-        left, "Gold against KL", "KL to the first policy, nats", "share of positions right"
+        left, "Gold against distance", "√KL to the first policy", "share of positions right"
     )
     figures.panel(
         right, "Gold against time", "seconds of training, one core", "share of positions right"
@@ -103,9 +105,10 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
         "its time",
     ]
     return [
-        f"The same {pairs} pairs: RLHF trains a reward model of them, then GRPO on that; DPO trains on them. Time is "
-        "that of one seed's training on one core, the reward model's included, without compilation and evaluation: "
-        "the number of steps times the least time of a step, for other work shared the machine.",
+        f"The same {pairs} pairs: RLHF trains a reward model of them, then GRPO on that; DPO trains on them, half as "
+        "many steps as the reward model. Time is that of one seed's training on one core, without compilation and "
+        "evaluation. Other work shared the machine: of GRPO and DPO it is the number of steps times the least time "
+        "of a step, of the reward model the time that passed, an upper bound.",
         "",
         *table(head, rows, str),
     ]

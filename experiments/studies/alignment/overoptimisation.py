@@ -127,8 +127,7 @@ def draw(numbers: dict[str, dict[str, Any]], path: Path) -> None:
         best, learnt = cell["best_of_n"], cell["learnt"]
         title = f"{cell['pairs']} pairs"
         _panel(row[0], np.sqrt(best["kl"]), best, f"Best of n, {title}")
-        d = np.sqrt(np.maximum(np.asarray(learnt["kl"], float), 0.0))
-        _panel(row[1], d, learnt, f"Reinforcement, {title}")
+        _panel(row[1], curves.distance(learnt["kl"]), learnt, f"Reinforcement, {title}")
     for (ax_best, ax_learnt), fits in zip(axes, map(fits_of, cells.values()), strict=True):
         _fitted(ax_best, curves.best_of_n_curve, fits["best_of_n"])
         _fitted(ax_learnt, curves.reinforcement_curve, fits["reinforcement"])

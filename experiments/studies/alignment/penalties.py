@@ -44,10 +44,10 @@ def draw(numbers: dict[str, dict[str, Any]], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for (weight, learnt), colour in zip(by_weight(numbers).items(), curves.COLOURS, strict=False):
         label = f"weight {weight}"
-        curves.draw_seeds(left, learnt["kl"], learnt["gold"], colour, label)
+        curves.draw_seeds(left, curves.distance(learnt["kl"]), learnt["gold"], colour, label)
         curves.draw_seeds(right, learnt["marks"], learnt["gold"], colour, label)
     figures.panel(
-        left, "Gold against KL", "KL to the first policy, nats", "share of positions right"
+        left, "Gold against distance", "√KL to the first policy", "share of positions right"
     )
     figures.panel(right, "Gold against iterations", "iterations", "share of positions right")
     left.legend(frameon=False, fontsize=8.5)
