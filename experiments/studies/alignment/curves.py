@@ -75,7 +75,8 @@ def reinforcement_curve(d: Float[np.ndarray, " n"], a: float, b: float) -> Float
 
 def span(values: ArrayLike, digits: int = 2) -> str:
     """Returns "mean (lowest to highest)" over seeds."""
-    low, middle, high = (f"{f(values):.{digits}f}" for f in (np.min, np.mean, np.max))
+    each = np.asarray(values, float)
+    low, middle, high = (f"{x:.{digits}f}" for x in (each.min(), each.mean(), each.max()))
     return f"{middle} ({low} to {high})"
 
 

@@ -18,12 +18,14 @@ from experiments.studies.alignment.settings import BEST, MODELS, Sizes
 
 SHARES = (64, 16, 4)  # of the pairs: one in so many
 WIDTHS = (1, 1 / 4)  # of the policy's
+_LARGE, _EPOCHS = 1024, 6  # passes over more pairs than these
 
 
 def _cell(sizes: Sizes, say: Say, share: int, part: float) -> dict[str, Any]:
     pairs = max(sizes.step_pairs, sizes.pairs // share)
     width = max(int(sizes.width * part), 2 * sizes.heads)
-    found = trained(sizes, pairs, width=width, from_policy=False)
+    epochs = _EPOCHS if pairs > _LARGE else None
+    found = trained(sizes, pairs, width=width, from_policy=False, epochs=epochs)
     say(f"{pairs} pairs, width {width}: agreement {np.mean(found.agreement):.3f}")
     numbers = model_numbers(found, sizes)
     return {**numbers, "pairs": pairs, "width": width, "epochs": found.model.config.num_epochs}
