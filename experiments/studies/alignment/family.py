@@ -23,8 +23,8 @@ from experiments.studies.alignment.settings import Sizes
 from experiments.studies.alignment.training import train
 
 LEARNERS = ("grpo", "dr-grpo", "rloo", "reinforce", "reinforce++", "dapo", "gspo", "cispo", "ppo")
-# Further clip ranges of GSPO, below and above 1: the paper's.
-GSPO_CLIPS = ((3e-4, 4e-4),)
+# Further clip ranges of GSPO, below and above 1: the paper's, and GRPO's.
+GSPO_CLIPS = ((3e-4, 4e-4), (0.2, 0.2))
 _MARKS = 6
 # Of the tokens that others learn from, DAPO's share: the rest are of groups that are drawn again.
 _DAPO_SHARE = 0.6
