@@ -59,6 +59,8 @@ def draw(numbers: dict[str, dict[str, Any]], path: Path) -> None:
     figures.panel(right, "Agreement with gold", "pairs", "share of new pairs")
     for ax in (left, right):
         ax.set_xscale("log", base=4)
+        ax.set_xticks(sorted({cell["pairs"] for cell in numbers["scaling"].values()}))
+        ax.minorticks_off()
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     left.legend(frameon=False, fontsize=8.5)
     figures.save(figure, path)
