@@ -6,6 +6,7 @@ from agents.dqn import DQN
 from agents.grpo import GRPO
 from agents.ppo import PPO
 from agents.pqn import PQN
+from agents.pref_ppo import PrefPPO
 from agents.reinforce import Reinforce
 from agents.sac import SAC
 from agents.tabular.dynamic_programming import PolicyIteration, ValueIteration
@@ -42,6 +43,7 @@ ALGORITHMS = {
     "ddpg": DDPG,
     "crossq": CrossQ,
     "xqc": XQC,
+    "pref-ppo": PrefPPO,
     "q-learning": QLearning,
     "sarsa": SARSA,
     "expected-sarsa": ExpectedSARSA,

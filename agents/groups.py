@@ -30,7 +30,6 @@ def group_targets(
     *,
     scale: bool = True,
     credit: Credit = "episode",
-    rewarded: Bool[Array, "T N"] | None = None,
 ) -> tuple[Targets, dict[str, Array]]:
     """Returns the advantages relative to the group, and `frac_zero_std`.
 
@@ -41,8 +40,7 @@ def group_targets(
       credit: "episode": the return of the whole episode, at all of its steps (`returns.group_advantages`);
         "reward-to-go": the return from each step on, relative to the group's at that step
         (`group_credit.group_step_advantages`); "process": rewards relative to all of the group's, summed from each step
-        on (`group_credit.group_process_advantages`).
-      rewarded: steps that carry a reward ("process"); None: all unmasked ones.
+        on (`group_credit.group_process_advantages`); every unmasked step has a reward, 0 where it earned nothing.
     """
     reward, mask = batch.reward, batch.mask
     if credit == "episode":
@@ -55,7 +53,7 @@ def group_targets(
         )
     else:
         advantage, no_spread = group_credit.group_process_advantages(
-            reward, mask if rewarded is None else rewarded, mask, group_size, discount, scale=scale
+            reward, mask, mask, group_size, discount, scale=scale
         )
     return Targets(advantage), {"frac_zero_std": no_spread}
 

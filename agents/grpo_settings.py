@@ -21,7 +21,7 @@ class GRPOSettings(EntropySettings):
     credit: Credit = "episode"
     """weight of a step: the return of its whole episode relative to the group (GRPO's outcome supervision); the return
     from that step on relative to the group at the same step (reward-to-go); or the sum of the later rewards, each
-    relative to all rewards of the group (process: GRPO's process supervision)"""
+    relative to all rewards of the group (process: GRPO's process supervision, for rewards of every step)"""
     num_epochs: int = 4
     """epochs over the episodes of a rollout"""
     num_minibatches: int = 4

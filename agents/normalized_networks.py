@@ -4,7 +4,7 @@ A hidden layer is: linear map, norm, activation (CrossQ's code puts the norm beh
 batch norms the inputs are normalised too.
 
 Statistics of batch norms are leaves of the parameters, of the type `Statistic`: they have no gradient, Adam leaves them
-as they are, and a forward pass in training changes them in the module, from which `Fitted.params` takes them over.
+as they are, and a forward pass in training changes them in the module, from which `with_statistics` takes them over.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import flax.struct
 import jax
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from agents import distributions, optimisers
+from agents import distributions, optimisers, rollout
 from agents.algorithm import Distribution, Evaluate, Params
 from agents.batch import Batch, Targets, flatten_time, require_old_logp, sum_over_parts
 from agents.core import kl, returns, surrogates, value_losses
@@ -57,6 +57,9 @@ class PPOState(OnPolicyState):
     kl_coefficient: Array | Any  # [], the kl objective's beta
 
 
+State = TypeVar("State", bound=PPOState)
+
+
 class PPO(OnPolicy):
     """PPO of control: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle.
 
@@ -83,8 +86,13 @@ class PPO(OnPolicy):
         """Returns the state after one iteration: a rollout, its targets, an update, the statistics."""
         rollout_key, key = jax.random.split(state.key)
         stream, steps, rollout_metrics = self.collect(state.actor, state.stream, rollout_key)
+        state, metrics = self.improve(dataclasses.replace(state, stream=stream, key=key), steps)
+        return state, {**rollout_metrics, **metrics}
+
+    def improve(self, state: State, steps: rollout.Steps) -> tuple[State, dict[str, Array]]:
+        """Returns the state after an update by the steps of a rollout, and the update's metrics."""
         batch = self.batch(state, steps)
-        update_key, key = jax.random.split(key)
+        update_key, key = jax.random.split(state.key)
         learning_rate = self.learning_rate(state.env_steps)
         remaining = self.remaining_fraction(state.env_steps)
         params, opt_state, kl_coefficient, metrics = update_and_adapt(
@@ -100,10 +108,8 @@ class PPO(OnPolicy):
             entropy_coefficient=self.config.entropy_weight(remaining),
             config=self.config,
         )
-        state = self.finish(
-            state, steps, params, opt_state, stream=stream, key=key, kl_coefficient=kl_coefficient
-        )
-        return state, {**rollout_metrics, **metrics, "learning_rate": learning_rate}
+        state = self.finish(state, steps, params, opt_state, key=key, kl_coefficient=kl_coefficient)
+        return state, {**metrics, "learning_rate": learning_rate}
 
 
 def targets(batch: Batch, config: Any) -> Targets:

@@ -81,6 +81,23 @@ def element(space: gymnasium.Space, raw: Any) -> Array:
     return jnp.clip(action, low, high).astype(dtype)
 
 
+def action_inputs(space: gymnasium.Space, raw: Any) -> Float[Array, "*batch inputs"]:
+    """Raw actions [*batch, ...] as vectors of what the environment was given: a Discrete one as one-hot, a Box's
+    element in units in which [-1, 1] stands for its range."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return jax.nn.one_hot(raw, int(space.n))
+    assert isinstance(space, gymnasium.spaces.Box)
+    middle, half = _scale(space)
+    return (element(space, raw).astype(jnp.float32) - middle) / half
+
+
+def num_action_inputs(space: gymnasium.Space) -> int:
+    """Returns the length of the vectors that `action_inputs` makes."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(space.n)
+    return int(np.prod(space.shape or ()))
+
+
 def _scale(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     """Middle and half width of each coordinate's range, float32; 0 and 1 where there is no range."""
     bounded = has_range(space)

@@ -3,13 +3,13 @@
     prompts -> responses -> rewards -> advantages -> update
 
 as for a robot: `agents/tokens/collection.py` has the first three, and the update is the robot's own. With
-`--answer DIR` the policy of a run answers a prompt instead.
+`--answer DIR` the policy of a run answers a prompt instead; `--export NEW --run DIR` writes it as published weights.
 """
 
 import sys
 
 from experiments.console.exits import run_main
-from experiments.run import answers, command
+from experiments.run import answers, command, export
 
 
 def main() -> None:
@@ -17,7 +17,9 @@ def main() -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Trains, or answers a prompt; returns the exit code."""
+    """Trains, answers a prompt, or exports a policy; returns the exit code."""
+    if export.asked(argv):
+        return export.command(argv)
     return answers.command(argv) if answers.asked(argv) else command.main(argv, domain="tokens")
 
 

@@ -45,9 +45,13 @@ SMALL = {
     "imitation_steps": 3,
     "kl_coefficient": 0.02,
     "entropy_coefficient": 0.01,
+    "num_pairs": 32,
+    "segment_length": 8,
+    "initial_reward_updates": 3,
 }
 CONTROL = {
     "ppo": ("walker", "CartPole-v1", "HalfCheetah-v5"),
+    "pref-ppo": ("walker", "CartPole-v1"),
     "trpo": ("walker", "CartPole-v1"),
     "a2c": ("walker", "CartPole-v1"),
     "reinforce": ("walker", "CartPole-v1"),

@@ -110,7 +110,7 @@ def _packages(name):
 # Rooms of experiments/ by floors: a room imports from lower floors, and from itself.
 FLOORS = (
     {"console", "figures"},
-    {"evaluation"},
+    {"evaluation", "weights"},
     {"user_envs"},
     {"run"},
     {"analysis", "grids"},

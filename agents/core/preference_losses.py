@@ -171,6 +171,30 @@ def bradley_terry_loss(
     return loss + jnp.asarray(centre) * jnp.square(chosen + rejected)
 
 
+def comparison_loss(
+    first: Float[Array, " N"],
+    second: Float[Array, " N"],
+    label: Float[Array, " N"],
+    error: float = 0.0,
+) -> Float[Array, " N"]:
+    """-label log P - (1 - label) log(1 - P), with P = (1 - error) sigmoid(first - second) + error / 2.
+
+    `first` and `second` are sums of rewards over segments. `label` is the probability that the first is better: 1 or 0,
+    and 1/2 where neither is. `error` is the share of labels that are taken for chance, whatever the segments: it bounds
+    the loss of a wrong label. With 0 and labels of 1 it is `bradley_terry_loss`.
+    Christiano et al. 2017, eq. 1 and sec. 2.2.3. https://arxiv.org/abs/1706.03741
+    """
+    lead = first - second
+
+    def log_probability(x: Float[Array, " N"]) -> Float[Array, " N"]:
+        certain = jax.nn.log_sigmoid(x)
+        if error == 0.0:
+            return certain
+        return jnp.logaddexp(jnp.log1p(-error) + certain, jnp.log(error / 2.0))
+
+    return -label * log_probability(lead) - (1.0 - label) * log_probability(-lead)
+
+
 def preference_metrics(
     chosen_logp: Float[Array, " N"],
     rejected_logp: Float[Array, " N"],

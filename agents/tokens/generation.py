@@ -14,6 +14,9 @@ from agents.tokens.transformer import Transformer, empty_cache
 
 # Logits beyond this many numbers are computed in parts, and again in the backward pass.
 _MOST_LOGITS = 2**26
+Stop = (
+    int | tuple[int, ...] | None
+)  # the token or the tokens that end a response; None: all have full length
 _NEVER = -1e30  # a logit; finite, so that 0 * log 0 is 0 and gradients stay numbers
 
 
@@ -149,7 +152,7 @@ def generate(
     sampling: Sampling,
     *,
     pad: int,
-    stop: int | None,
+    stop: Stop,
     cached: bool = True,
     repeats: int = 1,
 ) -> Generated:
@@ -157,11 +160,12 @@ def generate(
 
     Args:
       prompt: `pad` on the left, P >= 1; `pad` alone is the empty prompt.
-      stop: the token that ends a response; None: all have full length.
+      stop: the token that ends a response, or several that do; None: all have full length.
       cached: False computes everything again for every token. It is there to be compared with.
       repeats: responses to each prompt, contiguous among the N = M * repeats; the prompt is read once for all of them.
     """
     n, size = prompt.shape[0] * repeats, prompt.shape[1]
+    model.config.require_context(size, response_length)
     positions = token_positions(prompt, pad)
     cache: Any
     if cached:
@@ -192,7 +196,7 @@ def generate(
             out.length + ~done,
             None if out.allowed is None else out.allowed.at[:, t].set(logp > _NEVER / 2),
         )
-        return out, done if stop is None else done | (token == stop)
+        return out, done if stop is None else done | is_stop(token, stop)
 
     def body(carry):
         t, cache, out, done = carry
@@ -229,6 +233,13 @@ def token_positions(prompt: Int[Array, "N P"], pad: int) -> Int[Array, "N P"]:
     """
     begun = (jnp.cumsum(prompt != pad, axis=1) > 0).at[:, -1].set(True)
     return jnp.cumsum(begun, axis=1).astype(jnp.int32) - 1
+
+
+def is_stop(tokens: Int[Array, "*batch"], stop: Stop) -> Bool[Array, "*batch"]:
+    """Returns True for tokens that end a response."""
+    if isinstance(stop, tuple):
+        return jnp.isin(tokens, jnp.asarray(stop, tokens.dtype))
+    return tokens == (-1 if stop is None else stop)
 
 
 def _only(logits, chosen, keep):

@@ -6,11 +6,10 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from agents import grpo
-from agents.batch import Batch, Targets
-from agents.core import returns
+from agents.batch import Targets
 from agents.groups import group_targets
 from agents.grpo_settings import GRPOSettings
 from agents.objectives import Objective
@@ -86,16 +85,9 @@ class TokenGRPO(TokenPolicy):
             config.group_size,
             scale=config.scale_advantages,
             credit=config.credit,
-            rewarded=rewarded_steps(rollout.batch),
         )
         # With dynamic sampling `metrics` has the share without spread of all groups that were drawn.
         return surrogate_step(self, state, rollout, targets, {**spread, **metrics}, self.objective)
-
-
-def rewarded_steps(batch: Batch) -> Bool[Array, "T N"]:
-    """Returns the tokens that carry a reward: those whose reward is not 0, and the last of each response. An outcome is
-    one reward a response, then; a process reward model pays many."""
-    return batch.mask & ((batch.reward != 0.0) | returns.last_real_step(batch.mask))
 
 
 def collection_of(config: TokenGRPOConfig) -> Collection:

@@ -9,6 +9,7 @@ A state is a prompt and the tokens so far, an action the next token, an episode 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -36,6 +37,7 @@ from agents.tokens.generation import (
     exact_kl,
     generate,
 )
+from agents.tokens.pretrained import pretrained_model
 from agents.tokens.reward import Reward, without_nonfinite
 from agents.tokens.rollout import (
     Params,
@@ -47,7 +49,7 @@ from agents.tokens.rollout import (
 )
 from agents.tokens.settings import require_task_fits
 from agents.tokens.task import TokenTask
-from agents.tokens.transformer import token_model
+from agents.tokens.transformer import TransformerConfig, token_model
 
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
@@ -108,12 +110,33 @@ class TokenPolicy:
         self.collection = collection
         self.iteration_steps = config.num_responses * env.response_length
         self.model_config = config.transformer(env.vocabulary_size)
+        self.critic = critic
         self.network = token_model(self.model_config, critic=critic)
         clip = config.max_grad_norm
         self.optimizer = optax.chain(
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
             optax.scale_by_adam(b2=0.99),
         )
+
+    def starting_from(self, model: TransformerConfig, params: Params) -> TokenPolicy:
+        """Returns the same learner with another transformer, whose first parameters are given; a critic begins with
+        its layers. Activations have the learner's own dtype.
+
+        Args:
+          params: of a `Transformer`, numpy arrays.
+
+        Raises ValueError, in one line, for a model of another vocabulary or too short a context.
+        """
+        env = self.env
+        require(
+            model.vocabulary == env.vocabulary_size,
+            f"the model has a vocabulary of {model.vocabulary} tokens, and the task one of {env.vocabulary_size}",
+        )
+        model.require_context(env.prompt_length, env.response_length)
+        other = copy.copy(self)
+        other.model_config = dataclasses.replace(model, dtype=self.config.dtype)
+        other.network = pretrained_model(other.model_config, params, critic=self.critic)
+        return other
 
     def learned(self, state: TokenState) -> Params:
         """Returns the parameters of policy and critic."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents.batch import Batch
-from agents.tokens.generation import Generated, Sampling, token_positions
+from agents.tokens.generation import Generated, Sampling, Stop, is_stop, token_positions
 
 Params = Any
 
@@ -110,12 +110,12 @@ def align_to_steps(x: Array, prompt_length: int) -> Array:
     return jnp.pad(steps, ((prompt_length - 1, 0), *[(0, 0)] * (x.ndim - 1)))
 
 
-def ends_with_stop(generated: Generated, stop: int | None) -> Bool[Array, " N"]:
+def ends_with_stop(generated: Generated, stop: Stop) -> Bool[Array, " N"]:
     """Returns True for responses whose last token is `stop`; for all of them where no token ends a response."""
     if stop is None:
         return jnp.ones(generated.length.shape, bool)
     last = jnp.take_along_axis(generated.tokens, generated.length[:, None] - 1, axis=1)[:, 0]
-    return last == stop
+    return is_stop(last, stop)
 
 
 def at_last_token(

@@ -2,7 +2,8 @@
 
 Pre-norm blocks of grouped-query attention (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245) with rotary positions
 (Su et al. 2021, https://arxiv.org/abs/2104.09864) and SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202); RMSNorm
-(Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467); no biases.
+(Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467); no biases. `TransformerConfig` has the variants of published
+models as options: biases, norms of queries and keys, LayerNorm, GELU, learned positions.
 
 Sequences are [N, L]. A token at position -1 is padding: nothing attends to it. Positions, not places in the array, say
 where a token is, so padding may stand anywhere and changes nothing.
@@ -10,8 +11,9 @@ where a token is, so padding may stand anywhere and changes nothing.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Literal
+import re
+from functools import partial
+from typing import Any
 
 import flax.struct
 import jax
@@ -21,55 +23,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
-from agents.settings import MOST_LAYERS, Settings, require
+from agents.tokens.transformer_config import RopeScaling, TransformerConfig
 
 _DRAWN = 4096  # random numbers in a round of the loop
+_LEARNED_SPREAD = 0.02  # of positions, at first
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig(Settings):
-    """Sizes of a transformer. Raises ValueError, in one line, for impossible values."""
-
-    vocabulary: int
-    layers: int = 2
-    width: int = 64
-    heads: int = 8
-    kv_heads: int = 8  # keys and values are shared by heads / kv_heads queries
-    mlp_width: int = 192  # units of each SwiGLU
-    tied: bool = False  # the head is the embedding's transpose
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
-    rope_base: float = (
-        100.0  # the slowest pair of coordinates rotates by 1 rad in about this number of tokens
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require_at_least_one("vocabulary", "layers", "width", "heads", "kv_heads", "mlp_width")
-        self.require_positive("rope_base")
-        require(
-            self.layers <= MOST_LAYERS, f"layers must be at most {MOST_LAYERS}, got {self.layers}"
-        )
-        if self.width % (2 * self.heads):
-            raise ValueError(
-                f"width {self.width} must be a multiple of twice the heads ({self.heads})"
-            )
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
-
-    @property
-    def head_width(self) -> int:
-        """Returns the coordinates of each attention head."""
-        return self.width // self.heads
-
-    @property
-    def parameters(self) -> int:
-        """Returns the number of parameters of a `Transformer` without further outputs, which need not be built."""
-        width, keys = self.width, self.kv_heads * self.head_width
-        block = 2 * width * width + 2 * width * keys + 3 * width * self.mlp_width + 2 * width
-        ends = self.vocabulary * width * (1 if self.tied else 2) + width
-        return self.layers * block + ends
 
 
 @flax.struct.dataclass
@@ -97,10 +56,13 @@ class _Attention(nnx.Module):
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
         self.config = config
         width, head = config.width, config.head_width
-        self.query = _linear(config, width, config.heads * head, rngs)
-        self.key = _linear(config, width, config.kv_heads * head, rngs)
-        self.value = _linear(config, width, config.kv_heads * head, rngs)
-        self.out = _linear(config, config.heads * head, width, rngs)
+        linear = partial(_linear, config, width, rngs=rngs, bias=config.bias_qkv)
+        self.query = linear(config.heads * head)
+        self.key = linear(config.kv_heads * head)
+        self.value = linear(config.kv_heads * head)
+        self.out = _linear(config, config.heads * head, width, rngs, bias=config.bias_out)
+        self.norm_query = _rms_norm(config, head, rngs) if config.qk_norm else None
+        self.norm_key = _rms_norm(config, head, rngs) if config.qk_norm else None
 
     def project(self, x, positions):
         """Queries [N, L, heads, head], keys and values [N, L, kv_heads, head]."""
@@ -108,6 +70,10 @@ class _Attention(nnx.Module):
         query = self.query(x).reshape(*x.shape[:2], config.heads, config.head_width)
         key = self.key(x).reshape(*x.shape[:2], config.kv_heads, config.head_width)
         value = self.value(x).reshape(key.shape)
+        if self.norm_query is not None and self.norm_key is not None:
+            query, key = self.norm_query(query), self.norm_key(key)
+        if config.positions == "learned":
+            return query, key, value
         rotate = _rotation(positions, config)
         return _rotate(query, rotate), _rotate(key, rotate), value
 
@@ -127,16 +93,19 @@ class _Attention(nnx.Module):
 
 class _Block(nnx.Module):
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-        dtype = DTYPES[config.dtype]
-        self.norm_attention = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        width, units = config.width, config.mlp_width
+        linear = partial(_linear, config, rngs=rngs, bias=config.bias_mlp)
+        self.norm_attention = _norm(config, rngs)
         self.attention = _Attention(config, rngs)
-        self.norm_mlp = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
-        self.gate = _linear(config, config.width, config.mlp_width, rngs)
-        self.up = _linear(config, config.width, config.mlp_width, rngs)
-        self.down = _linear(config, config.mlp_width, config.width, rngs)
+        self.norm_mlp = _norm(config, rngs)
+        self.gate = linear(width, units) if config.mlp == "swiglu" else None
+        self.up = linear(width, units)
+        self.down = linear(units, width)
 
     def mlp(self, x):
         x = self.norm_mlp(x)
+        if self.gate is None:
+            return self.down(jax.nn.gelu(self.up(x), approximate=True))
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
 
 
@@ -144,7 +113,7 @@ class Transformer(nnx.Module):
     """A decoder that maps tokens to the logits of the next token or, with `outputs`, to that many numbers per token."""
 
     def __init__(self, config: TransformerConfig, outputs: int | None = None, *, rngs: nnx.Rngs):
-        dtype = DTYPES[config.dtype]
+        dtype, width = DTYPES[config.dtype], config.width
         self.config = config
         self.embedding = nnx.Embed(
             config.vocabulary,
@@ -153,23 +122,36 @@ class Transformer(nnx.Module):
             embedding_init=nnx.initializers.constant(config.width**-0.5),
             rngs=rngs,
         )
+        places = nnx.initializers.constant(_LEARNED_SPREAD)
+        self.places = (
+            nnx.Embed(config.context, width, dtype=dtype, embedding_init=places, rngs=rngs)
+            if config.positions == "learned" and config.context is not None
+            else None
+        )
         self.blocks = nnx.List(_Block(config, rngs) for _ in range(config.layers))
-        self.norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.norm = _norm(config, rngs)
         tied = config.tied and outputs is None
         gain = 1.0 if outputs is None else 0.0
         size = outputs or config.vocabulary
         self.head = None if tied else _linear(config, config.width, size, rngs, gain)
 
-    def embed(self, tokens: Int[Array, "N L"]) -> Float[Array, "N L width"]:
-        """Returns the tokens' embeddings, of variance 1."""
-        # Tokens to variance 1, while the same matrix, as the head of a tied model, gives logits of variance 1.
-        return self.embedding(tokens) * self.config.width**0.5
+    def embed(
+        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
+    ) -> Float[Array, "N L width"]:
+        """Returns the tokens' embeddings, of variance 1 at first where these are scaled; with learned positions, the
+        sum of the two."""
+        x = self.embedding(tokens)
+        if self.config.scaled_embedding:
+            # Tokens to variance 1, while the same matrix, as the head of a tied model, gives logits of variance 1.
+            x = x * self.config.width**0.5
+        # What stands at -1 is padding, and nobody looks at it.
+        return x if self.places is None else x + self.places(jnp.maximum(positions, 0))
 
     def hidden(
         self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
     ) -> Float[Array, "N L width"]:
         """Returns the last layer's output, normalised."""
-        x = self.embed(tokens)
+        x = self.embed(tokens, positions)
         for block in self.blocks:
             attention = block.attention
             query, key, value = attention.project(block.norm_attention(x), positions)
@@ -182,7 +164,7 @@ class Transformer(nnx.Module):
     ) -> tuple[Cache, Float[Array, "N L width"]]:
         """Returns cache and hidden states of tokens that follow those in the cache, written from place `at` on."""
         key_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, at))
-        x = self.embed(tokens)
+        x = self.embed(tokens, positions)
         keys, values = cache.keys, cache.values
         for i, block in enumerate(self.blocks):
             attention = block.attention
@@ -230,7 +212,9 @@ class _DrawnInOneLoop(Functional):
 
     def init(self, key: PRNGKeyArray) -> Any:
         spreads, tree = jax.tree.flatten(super().init(key))
-        sizes = [0 if x.ndim == 1 else x.size for x in spreads]  # scales of the norms stay 1
+        sizes = [
+            0 if x.ndim == 1 else x.size for x in spreads
+        ]  # scales of the norms stay 1, biases 0
         keys = jax.random.split(key, -(-sum(sizes) // _DRAWN))
         normal = jax.lax.map(lambda k: jax.random.normal(k, (_DRAWN,)), keys).reshape(-1)
         starts = np.cumsum([0, *sizes])
@@ -246,9 +230,30 @@ def token_model(config: TransformerConfig, *, critic: bool = False) -> Functiona
     return _DrawnInOneLoop(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
 
 
+def policy_model(config: TransformerConfig) -> Functional:
+    """Returns a `Transformer` that predicts the next token, as pure functions of its parameters."""
+    return _DrawnInOneLoop(lambda rngs: Transformer(config, rngs=rngs))
+
+
 def scalar_model(config: TransformerConfig) -> Functional:
     """Returns a `Transformer` with one number for each token, 0 at first, as pure functions of its parameters."""
     return _DrawnInOneLoop(lambda rngs: Transformer(config, outputs=1, rngs=rngs))
+
+
+def slower_frequencies(
+    frequency: Float[Array, " pairs"], scaling: RopeScaling
+) -> Float[Array, " pairs"]:
+    """Returns the angles per token of pairs of coordinates in a longer context; see `RopeScaling`."""
+    turns = scaling.original_context * frequency / (2 * jnp.pi)
+    kept = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
+    kept = jnp.clip(kept, 0.0, 1.0)
+    return frequency * (kept + (1 - kept) / scaling.factor)
+
+
+def parameter_paths(params: Any) -> list[str]:
+    """Returns the path of each leaf, such as blocks.0.up.kernel."""
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return [".".join(re.findall(r"\w+", path.removesuffix(".value"))) for path in paths]
 
 
 def num_parameters(params: Any) -> int:
@@ -257,7 +262,7 @@ def num_parameters(params: Any) -> int:
 
 
 class _Linear(nnx.Linear):
-    """Rows [..., inputs] to [..., outputs], without a bias, in two dimensions.
+    """Rows [..., inputs] to [..., outputs], in two dimensions.
 
     The barriers keep XLA's CPU compiler from writing a transposed copy of the activations, element by element, for
     each gradient of a kernel: with them an iteration of PPO or GRPO takes a fifth less time.
@@ -269,17 +274,41 @@ class _Linear(nnx.Linear):
 
 
 def _linear(
-    config: TransformerConfig, inputs: int, outputs: int, rngs: nnx.Rngs, gain: float = 1.0
+    config: TransformerConfig,
+    inputs: int,
+    outputs: int,
+    rngs: nnx.Rngs,
+    gain: float = 1.0,
+    bias: bool = False,
 ) -> _Linear:
     spread = nnx.initializers.constant(gain * inputs**-0.5)
     dtype = DTYPES[config.dtype]
-    return _Linear(inputs, outputs, use_bias=False, dtype=dtype, kernel_init=spread, rngs=rngs)
+    return _Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=spread, rngs=rngs)
+
+
+def _rms_norm(config: TransformerConfig, size: int, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    return nnx.RMSNorm(size, epsilon=config.norm_epsilon, dtype=DTYPES[config.dtype], rngs=rngs)
+
+
+def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+    if config.norm == "rms":
+        return _rms_norm(config, config.width, rngs)
+    # E[x^2] - E[x]^2, the fast variance, loses digits where the mean is large, as in GPT-2.
+    return nnx.LayerNorm(
+        config.width,
+        epsilon=config.norm_epsilon,
+        dtype=DTYPES[config.dtype],
+        use_fast_variance=False,
+        rngs=rngs,
+    )
 
 
 def _rotation(positions, config):
     """cos and sin of the angle by which each pair of coordinates turns, [N, L, 1, head / 2]."""
     pairs = config.head_width // 2
     frequency = config.rope_base ** (-jnp.arange(pairs) / pairs)
+    if config.rope_scaling is not None:
+        frequency = slower_frequencies(frequency, config.rope_scaling)
     angle = positions[..., None, None] * frequency
     return jnp.cos(angle), jnp.sin(angle)
 

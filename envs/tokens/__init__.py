@@ -14,9 +14,11 @@ from envs.tokens.digits import Add, Bandit, Reverse, Sort
 from envs.tokens.env import TokenEnv
 from envs.tokens.graph_path import GraphPath
 from envs.tokens.task import RewardKind, Split, Task, require_splits
+from envs.tokens.text import TextTask
 
 __all__ = [
     "Task",
+    "TextTask",
     "TokenEnv",
     "TokenFactory",
     "make_task",

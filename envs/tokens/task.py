@@ -75,6 +75,15 @@ class Task(abc.ABC):
         """True where the class writes `solution`."""
         return type(self).solution is not Task.solution
 
+    def spell(self, tokens: list[int]) -> str:
+        """Returns tokens in the task's notation: their names, blanks between."""
+        return " ".join(self.vocabulary[i] for i in tokens)
+
+    def read(self, text: str) -> list[int]:
+        """Returns the tokens that a text in the task's notation names. Raises ValueError, in one line, where it names
+        none."""
+        return words_to_tokens(self.vocabulary, text)
+
     @abc.abstractmethod
     def verify(
         self, prompt: Int[Array, " P"], response: Int[Array, " R"], length: Int[Array, ""]
@@ -152,20 +161,27 @@ def token_rewards(kind: RewardKind, verdict: Verdict, length: Int[Array, ""]) ->
 
 
 def decode(task: Task, tokens: Any, length: int | None = None) -> str:
-    """The tokens' names: the first `length` of them, every one shown; None: without the padding before and behind."""
+    """Tokens in the task's notation: the first `length` of them, every one shown; None: without the padding before and
+    behind."""
     ids = [int(t) for t in tokens][:length]
     if length is None:
         real = [i for i, token in enumerate(ids) if token != PAD]
         ids = ids[real[0] : real[-1] + 1] if real else []
-    return " ".join(task.vocabulary[i] for i in ids)
+    return task.spell(ids)
 
 
 def encode(task: Task, text: str) -> list[int]:
-    """The tokens that `text` names, blanks between them: what `decode` writes, read back.
+    """The tokens that `text` writes in the task's notation: what `decode` writes, read back. Raises ValueError in one
+    line."""
+    return task.read(text)
+
+
+def words_to_tokens(vocabulary: tuple[str, ...], text: str) -> list[int]:
+    """Returns the tokens that `text` names, blanks between them.
 
     Raises ValueError with one line that names the first word that is no token.
     """
-    known = {name: i for i, name in reversed(list(enumerate(task.vocabulary)))}
+    known = {name: i for i, name in reversed(list(enumerate(vocabulary)))}
     words = text.split()
     for word in words:
         if word not in known:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.console import outputs
-from experiments.figures import comparison
+from experiments.figures import comparison, preferences
 from experiments.figures.alignment import Line
 from experiments.pages import results
 from experiments.run import records, stored
@@ -55,12 +55,22 @@ def publish_suite(paths: Sequence[Path], out: Path, title: str | None) -> None:
     called = short_names(r["env"] for r in kept)
     files = outputs.file_names(called.values())
     pictures = {env: f"curves-{files[name]}.png" for env, name in called.items()}
+    learned = {
+        env: f"preferences-{files[name]}.png" for env, name in called.items() if _learned(kept, env)
+    }
     text = _notes(out / NOTES)
-    page = results.of_suite(title, kept, pictures, text)
+    page = results.of_suite(title, kept, pictures, text, learned)
     ours = {outputs.PAGE: results.is_of_suite, "records.json": records.is_ours}
     with outputs.staged(out, ours) as fresh:
         for env, name in called.items():
             comparison.quartile_bands(_curves(kept, env), fresh / pictures[env], name)
+        for env, picture in learned.items():
+            seeds = _learned(kept, env)
+            metrics = [
+                {name: _line(r["metrics"][name]) for name in preferences.METRICS} for r in seeds
+            ]
+            returns = [_line(r["evaluations"]) for r in seeds]
+            preferences.preference_panels(returns, metrics, fresh / picture, called[env])
         records.write(fresh / "records.json", kept, title)
         outputs.write(fresh / outputs.PAGE, page)
 
@@ -70,10 +80,19 @@ def _curves(kept: list[dict[str, Any]], env: str) -> dict[str, list[Line]]:
     curves: dict[str, list[Line]] = {}
     for r in kept:
         if r["env"] == env:
-            known = [e[:2] for e in r["evaluations"] if e[1] is not None]
-            points = np.array(known, float).reshape(-1, 2)
-            curves.setdefault(r["algo"], []).append((points[:, 0], points[:, 1]))
+            curves.setdefault(r["algo"], []).append(_line(r["evaluations"]))
     return curves
+
+
+def _line(points: list[list[float]]) -> Line:
+    """The points of a curve whose value is known, as two arrays."""
+    known = np.array([point[:2] for point in points if point[1] is not None], float).reshape(-1, 2)
+    return known[:, 0], known[:, 1]
+
+
+def _learned(kept: list[dict[str, Any]], env: str) -> list[dict[str, Any]]:
+    """The records of runs on one environment that learned their reward from preferences."""
+    return [r for r in kept if r["env"] == env and preferences.METRICS[0] in r.get("metrics", {})]
 
 
 def _notes(path: Path) -> str:

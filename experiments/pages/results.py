@@ -27,6 +27,10 @@ _RUNS_BEGIN, _SUITE_BEGIN = (
     "Returns: median over seeds (lowest to highest)",
 )
 
+_LEARNED = (
+    "The true return, which the learner does not see, beside the reward that it learned from preferences: mean over "
+    "seeds, and each seed."
+)
 _NOT_FINITE = "not finite"
 _RETURN: Column = (
     "return",
@@ -110,9 +114,16 @@ def of_runs(
     return "\n".join(lines)
 
 
-def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes: str = "") -> str:
+def of_suite(
+    title: str,
+    records: list[Record],
+    pictures: dict[str, str],
+    notes: str = "",
+    learned: dict[str, str] | None = None,
+) -> str:
     """Tables of algorithms (rows) and environments (columns). `pictures`: environment to the file of its curves;
-    `notes`: what a person has to say about the figures."""
+    `notes`: what a person has to say about the figures; `learned`: as `pictures`, of rewards learned from
+    preferences."""
     cells: dict[tuple[str, str], list[Record]] = {}
     for r in records:
         cells.setdefault((r["algo"], r["env"]), []).append(r)
@@ -166,6 +177,9 @@ def of_suite(title: str, records: list[Record], pictures: dict[str, str], notes:
     lines += ["## Notes", "", notes.strip(), ""] if notes.strip() else []
     lines += ["## Learning curves", "", "Median and interquartile range over seeds.", ""]
     lines += [markdown.picture(called[env], picture) for env, picture in pictures.items()]
+    if learned:
+        lines += ["", "## The learned reward", "", _LEARNED, ""]
+        lines += [markdown.picture(called[env], picture) for env, picture in learned.items()]
     lines += ["", "## How they were made", ""]
     return "\n".join(lines + how_made(records))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.console import options
 from experiments.console.flags import ImportFlag, dashed, parse_flags
-from experiments.run import inputs, limits, rewards, tracking
+from experiments.run import inputs, limits, models, rewards, tracking
 from experiments.run.presets import preset
 from experiments.run.spec import (
     TOKENS,
@@ -101,11 +101,17 @@ def parse(
 ) -> tuple[RunFlags, Spec, str | None]:
     """Returns the run's flags, its spec, and a remark on flags that go by another name, or None. `run`: values of flags
     that are not given. Raises ValueError for bad input."""
-    argv, reward = rewards.split_flag(argv) if domain == "tokens" else (argv, None)
+    reward = model = None
+    if domain == "tokens":
+        argv, reward = rewards.split_flag(argv)
+        argv, model = models.split_flag(argv)
+        model = stored.model if stored and model is None else model
     algo = run.algo
     config_type = algorithm(algo, domain).Config
     quick = first_flags(argv).quick
     config = stored.config if stored else preset(env, algo, config_type, quick)
+    if model is not None:
+        config = models.with_sizes(config, Path(model))
     kept = stored.env_kwargs if stored else {}
     taken = {"env", "task"} | {
         f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
@@ -117,10 +123,14 @@ def parse(
         parts.insert(0, ("which", which))
     arguments = dataclasses.make_dataclass("Arguments", [(k, type(v)) for k, v in parts])
     description = f"Trains {algo} on {short_name(env)}. {learners(domain)}"
+    if domain == "tokens":
+        description += f" {models.HELP}"
     parsed = parse_flags(arguments, argv, arguments(*(v for _, v in parts)), description)
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
     config = inputs.with_absolute_paths(config)
+    if model is not None:
+        models.refuse_other_sizes(config, Path(model))
     imports = tuple(map(load.absolute, run.imports))
     run = dataclasses.replace(run, imports=imports)
     if stored:
@@ -132,12 +142,17 @@ def parse(
                 f"--reward {reward} contradicts the run in {run.resume}, which has {stored.reward}"
             )
         reward = stored.reward
+        if model != stored.model:
+            has = stored.model or "none"
+            raise ValueError(
+                f"--model {model} contradicts the run in {run.resume}, which has {has}"
+            )
     kwargs = {**kept, **of_env.kwargs(env_flags)}
     clash = "; ".join(
         f"--{dashed(name)} is not the environment's: its own is --{dashed(field)}"
         for field, name in of_env.renamed.items()
     )
-    spec = Spec(env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward)
+    spec = Spec(env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, model)
     return run, spec, clash or None
 
 

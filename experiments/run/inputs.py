@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.run import reward_models, rewards
 from experiments.run.pair_files import read_pairs
+from experiments.weights.folder import digest
 
 
 def with_absolute_paths(config: Any) -> Any:
@@ -42,6 +43,7 @@ def given(spec: Any, env: Any, kind: Any) -> dict[str, Any]:
 def record(spec: Any) -> dict[str, Any]:
     """Returns what config.json keeps besides: the hash of each file and each reward model that is read."""
     paths = [*_files(spec.config).values(), *rewards.model_folders(spec.reward)]
+    paths += [] if spec.model is None else [Path(spec.model)]
     hashes = {str(path): _hash(path) for path in paths}
     return {"inputs": hashes} if hashes else {}
 
@@ -72,7 +74,8 @@ def _files(config: Any) -> dict[str, Path]:
 
 
 def _hash(path: Path) -> str:
-    """Returns the SHA-256 of a file or of a reward model's folder. Raises OSError where it is not there."""
+    """Returns the SHA-256 of a file, or of a model's folder. Raises OSError where it is not there."""
     if path.is_dir():
-        return reward_models.digest(path)
+        of_reward = (path / reward_models.PARAMETERS).is_file()
+        return reward_models.digest(path) if of_reward else digest(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -66,6 +66,18 @@ _WALKER: dict[str, Any] = {
     # Torques saturate at 1: with the usual deviation of 1 every policy dives for the first million steps.
     "initial_log_std": -1.0,
 }
+_WALKER_PPO: dict[str, Any] = _WALKER | {
+    "total_steps": 8_000_000,
+    # Many environments amortise the fixed cost of a batched step.
+    "num_envs": 512,
+    "num_steps": 16,
+    "hidden_sizes": (128, 64),
+    "num_epochs": 3,
+    "num_minibatches": 4,
+    "learning_rate": 1e-3,
+    # With smaller deviations the robot meets no stumble any more and forgets how to save one.
+    "min_log_std": -1.6,
+}
 # The walker by learners with a replay buffer: one gradient step for eight steps of 64 robots.
 _WALKER_REPLAY: dict[str, Any] = {
     "num_envs": 64,
@@ -98,18 +110,13 @@ _COUNTDOWN: dict[str, Any] = {
 
 # (environment or family, algorithm): fields of the algorithm's Config that differ from its defaults.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    ("walker", "ppo"): _WALKER
+    ("walker", "ppo"): _WALKER_PPO,
+    ("walker", "pref-ppo"): _WALKER_PPO
     | {
-        "total_steps": 8_000_000,
-        # Many environments amortise the fixed cost of a batched step.
-        "num_envs": 512,
-        "num_steps": 16,
-        "hidden_sizes": (128, 64),
-        "num_epochs": 3,
-        "num_minibatches": 4,
-        "learning_rate": 1e-3,
-        # With smaller deviations the robot meets no stumble any more and forgets how to save one.
-        "min_log_std": -1.6,
+        "total_steps": 3_000_000,
+        "warmup_steps": 51_200,
+        "segment_length": 25,  # 0.6 s, about a stride
+        "reward_updates": 4,
     },
     ("walker", "trpo"): _WALKER
     | {

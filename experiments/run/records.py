@@ -69,8 +69,16 @@ def record(folder: Path) -> list[dict[str, Any]]:
             "train_curve": thinned(rows),
             "report": report if report.get("gait") or "pass_at_1" in report else None,
         }
+        if curves := {name: averaged(rows, name) for name in kept_metrics(rows)}:
+            figures["metrics"] = curves
         kept.append({**shared, "seed": report["seed"], **_rounded(figures)})
     return kept
+
+
+def kept_metrics(rows: Rows) -> list[str]:
+    """Returns the names of the metrics whose curves a record keeps beside the returns: those of learned rewards."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name.startswith("preferences/")]
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -146,6 +154,17 @@ def thinned(rows: Rows, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
             float(np.average([r["train/return"] for r in group], weights=[*map(_episodes, group)])),
         )
         for group in groups
+    ]
+
+
+def averaged(rows: Rows, name: str, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
+    """Returns (environment steps, value) of a metric at no more than `points` points: of several rows the mean, at the
+    end of the last."""
+    rows = [row for row in rows if row.get(name) is not None]
+    parts = np.array_split(np.arange(len(rows)), min(points, len(rows)) or 1)
+    groups = [[rows[i] for i in part] for part in parts if len(part)]
+    return [
+        (group[-1]["env_steps"], float(np.mean([row[name] for row in group]))) for group in groups
     ]
 
 

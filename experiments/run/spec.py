@@ -20,7 +20,7 @@ from envs.process import require_single_precision
 from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, token_factory
 from experiments.console.suggest import suggestion
 from experiments.evaluation.evaluator import Domain
-from experiments.run import checkpoints, folders, inputs, kinds, schema
+from experiments.run import checkpoints, folders, inputs, kinds, models, schema
 from experiments.run.trust import require_trusted
 from experiments.user_envs import load
 
@@ -44,6 +44,7 @@ class Spec:
     reward: str | None = (
         None  # learnt from in place of the verifier's score, see `experiments.run.rewards`
     )
+    model: str | None = None  # folder of published weights that the policy starts from
 
     def build(self) -> Any:
         """Returns the algorithm on its environment. Raises ValueError with one line on impossible settings."""
@@ -71,12 +72,13 @@ class Spec:
 
 
 def learner(spec: Spec, env: Env) -> Any:
-    """Returns the algorithm on its environment, with the reward and the pairs that the spec names.
+    """Returns the algorithm on its environment, with the reward, the pairs and the weights that the spec names.
 
     Raises OSError and ValueError with one line on impossible settings and unusable files.
     """
     kind = algorithm(spec.algo, spec.domain)
-    return kind(spec.config, env, **inputs.given(spec, env, kind))
+    algo = kind(spec.config, env, **inputs.given(spec, env, kind))
+    return algo if spec.model is None else models.begin(algo, Path(spec.model))
 
 
 def algorithm(name: str, domain: Domain = "control") -> Any:

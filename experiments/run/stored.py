@@ -103,6 +103,7 @@ _TABLES: _Fields = {  # what tables want besides
     "report": Maybe(_REPORT),
     "command": TEXT,
 }
+_METRICS_OF = Table({}, others=ListOf(_POINT))  # curves by the name of the metric
 _FILE = Table({"title": Maybe(TEXT), "records": ListOf(Table({}))})
 
 
@@ -183,7 +184,7 @@ def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[
         raise ValueError(f"there is no {path}") from None
     if _FILE.fault(content, ""):
         raise ValueError(f"{path} holds no records as experiments.suite writes them")
-    optional: _Fields = {"env_kwargs": SETTINGS, **_MADE_BY}
+    optional: _Fields = {"env_kwargs": SETTINGS, "metrics": _METRICS_OF, **_MADE_BY}
     kind = Table({**_CURVES, **_TABLES}, optional) if whole else Table(_CURVES, optional)
     for i, record in enumerate(content["records"]):
         if fault := kind.fault(record, ""):

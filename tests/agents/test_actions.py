@@ -35,6 +35,10 @@ SMALL = {
     "batch_size": 4,
     "group_size": 2,
     "update_ratio": 0.25,
+    "num_pairs": 16,
+    "segment_length": 2,
+    "reward_hidden_sizes": (4,),
+    "initial_reward_updates": 1,
     "initial_log_std": 2.0,  # most samples lie beyond the bounds
 }
 STEPWISE = [name for name in ALGORITHMS if not name.endswith("-iteration")]

@@ -37,6 +37,10 @@ SMALL = {
     "imitation_responses": 4,
     "kl_coefficient": 0.1,
     "fisher_fraction": 0.5,
+    "num_pairs": 16,
+    "segment_length": 2,
+    "reward_hidden_sizes": (4,),
+    "initial_reward_updates": 2,
 }
 CONTROL_ENV = {  # where a few steps already differ in what they earn
     "grpo": "Pendulum-v1",

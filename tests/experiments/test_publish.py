@@ -5,12 +5,12 @@ import pytest
 
 import agents
 from experiments import publish
-from experiments.figures import comparison
+from experiments.figures import comparison, preferences
 from experiments.pages import publication, results
 from experiments.run import command, folders, records
 from experiments.run.provenance import provenance
 from tests.experiments import stub
-from tests.experiments.test_records import make_run
+from tests.experiments.test_records import ROWS, make_run
 
 ROOT = Path(__file__).parents[2]
 SUITES = ("classic", "mujoco", "tokens", "walker-algorithms")
@@ -127,6 +127,19 @@ def test_a_suite_goes_on_record_and_its_records_are_enough(suite, tmp_path):
     assert publish.publish([str(out / "records.json"), "--out", str(again)]) == 0
     for file in ("README.md", "records.json", *pictures):
         assert (again / file).read_bytes() == (out / file).read_bytes()
+
+
+def test_rewards_learned_from_preferences_have_a_figure(tmp_path):
+    learned = dict.fromkeys(preferences.METRICS, 0.5)
+    rows = [{**row, **learned} for row in ROWS]
+    make_run(tmp_path / "suite" / "run", rows=rows)
+    out = tmp_path / "out"
+    publish.publish([str(tmp_path / "suite"), "--out", str(out)])
+    page = (out / "README.md").read_text()
+    assert "](preferences-probe-constant.png)" in section(page, "The learned reward")
+    assert (out / "preferences-probe-constant.png").stat().st_size > 10_000
+    publish.publish([str(out / "records.json"), "--out", str(out)])
+    assert (out / "README.md").read_text() == page
 
 
 def test_what_a_person_has_to_say_stays_on_the_page(suite, tmp_path):

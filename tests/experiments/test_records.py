@@ -94,6 +94,14 @@ def test_a_long_curve_is_thinned_to_means_weighted_by_episodes():
     assert records.thinned([]) == []
 
 
+def test_curves_of_learned_rewards_are_kept_and_thinned(tmp_path):
+    rows = [{**row, "preferences/pairs": float(i)} for i, row in enumerate(ROWS)]
+    (first, _) = records.record(make_run(tmp_path / "run", rows=rows))
+    assert first["metrics"] == {"preferences/pairs": [[10, 0.0], [20, 1.0], [30, 2.0], [40, 3.0]]}
+    assert records.averaged(rows, "preferences/pairs", 2) == [(20, 0.5), (40, 2.5)]
+    assert "metrics" not in records.record(make_run(tmp_path / "other"))[0]
+
+
 def test_what_was_written_is_read_and_stays_small(tmp_path):
     rows = [
         {"env_steps": 1000 * i, "train/return": i / 3, "train/episodes": 5.0, "eval/return": None}

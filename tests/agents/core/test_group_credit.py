@@ -7,7 +7,6 @@ import pytest
 from agents.batch import Batch
 from agents.core import group_credit, returns
 from agents.groups import group_targets
-from agents.tokens.grpo import rewarded_steps
 
 GROUP, T, N = 3, 5, 6
 
@@ -99,13 +98,6 @@ def test_equal_members_teach_nothing():
         np.testing.assert_array_equal(targets.advantage[:, :2], np.zeros((4, 2)))
         assert np.abs(targets.advantage[:, 2:]).max() > 0.1
         assert metrics["frac_zero_std"] == 0.5
-
-
-def test_a_token_carries_a_reward_where_it_is_paid_one_and_at_the_end():
-    mask = jnp.array([[False, True], [True, True], [True, False]])
-    reward = jnp.array([[9.0, 0.5], [0.0, 0.0], [0.0, 9.0]])
-    found = rewarded_steps(Batch(None, None, None, reward, ~mask, ~mask, mask))
-    np.testing.assert_array_equal(found, [[False, True], [False, True], [True, False]])
 
 
 def test_columns_that_are_no_groups_are_refused():

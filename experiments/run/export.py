@@ -1,0 +1,70 @@
+"""Writes the policy of a run as a folder of published weights.
+
+python -m experiments.tokens --export NEW --run DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from agents.tokens.published_config import Storage, family_of
+from envs.tokens import TextTask
+from experiments.console.display import Display
+from experiments.console.flags import parse_flags
+from experiments.run.spec import load_state, open_run
+from experiments.weights import folder as weights
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportFlags:
+    """Flags of `--export`."""
+
+    export: Path
+    """the folder that is written, in Hugging Face's format: config.json, model.safetensors, tokenizer.json"""
+    run: Path
+    """folder of the run whose policy is exported"""
+    storage: Storage = "float32"
+    """type of the numbers in the file"""
+    seed_index: int = 0
+    """index of the seed among the run's seeds, from 0"""
+    trust: bool = False
+    """execute the files that the run names, even if they changed or another user began the run"""
+
+
+def asked(argv: Sequence[str]) -> bool:
+    """True where a command line asks for an export instead of a training."""
+    return any(word == "--export" or word.startswith("--export=") for word in argv)
+
+
+def command(argv: Sequence[str]) -> int:
+    """Writes the folder; returns the exit code. Raises OSError and ValueError with one line on bad input."""
+    flags = parse_flags(ExportFlags, argv, None, "Writes a run's policy as published weights.")
+    if flags.export.exists():
+        raise ValueError(f"{flags.export} is there already: name a new folder")
+    display = Display()
+    stored, algo = open_run(flags.run, flags.trust)
+    if stored.domain != "tokens":
+        raise ValueError(f"{flags.run} is a run of control, which has no language model")
+    if not 0 <= flags.seed_index < stored.seeds:
+        raise ValueError(
+            f"{flags.run} has {stored.seeds} seeds, there is no index {flags.seed_index}"
+        )
+    states, _, steps = load_state(flags.run, stored, algo, display.warn)
+    policy = jax.tree.map(lambda x: x[flags.seed_index], states.params["policy"])
+    env, config = algo.env, algo.model_config
+    weights.export(
+        flags.export,
+        config,
+        policy,
+        stops=() if env.stop is None else (env.stop,),
+        pad=env.pad,
+        storage=flags.storage,
+        # The tokenizer of a text is no list of words.
+        vocabulary=None if isinstance(env.task, TextTask) else env.task.vocabulary,
+    )
+    display.say(f"wrote the policy of env step {steps} to {flags.export}: {family_of(config)}")
+    return 0

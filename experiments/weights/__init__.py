@@ -1,0 +1,1 @@
+"""Published weights on disk: folders in Hugging Face's format."""
