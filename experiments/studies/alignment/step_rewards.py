@@ -23,15 +23,13 @@ from experiments.studies.alignment.settings import BEST, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
 
 EPOCHS = 4  # of the models over half of the pairs
-KL_WEIGHT = 0.3  # where learned rewards have a penalty
 
 
-def _learned(sizes: Sizes, say: Say, kind: Kind, kl_weight: float = 0.0) -> dict[str, Any]:
+def _learned(sizes: Sizes, say: Say, kind: Kind) -> dict[str, Any]:
     found = trained(sizes, sizes.pairs // 2, kind=kind, epochs=EPOCHS)
     numbers = model_numbers(found, sizes)
     say(f"agreement {np.mean(found.agreement):.3f}")
-    reward = Reward(found.model.score, found.params)
-    learnt = _learnt(sizes, say, reward, kl_weight=kl_weight)
+    learnt = _learnt(sizes, say, Reward(found.model.score, found.params))
     return numbers | {"learnt": learnt}
 
 
@@ -40,24 +38,13 @@ def _own(sizes: Sizes, say: Say, kind: RewardKind) -> dict[str, Any]:
 
 
 def _learnt(
-    sizes: Sizes,
-    say: Say,
-    reward: Reward | None,
-    kind: RewardKind = "share",
-    kl_weight: float = 0.0,
+    sizes: Sizes, say: Say, reward: Reward | None, kind: RewardKind = "share"
 ) -> dict[str, Any]:
     score, params = (None, None) if reward is None else reward
-    _, learnt = learn_from(
-        score,
-        params,
-        sizes,
-        say,
-        learning_rate=sizes.step_learning_rate,
-        marks=sizes.step_marks,
-        reward_kind=kind,
-        kl_weight=kl_weight,
-    )
-    return learnt
+    rate, marks = sizes.step_learning_rate, sizes.step_marks
+    return learn_from(score, params, sizes, say, learning_rate=rate, marks=marks, reward_kind=kind)[
+        1
+    ]
 
 
 NAMES = {
@@ -65,8 +52,6 @@ NAMES = {
     "process model": "PRM, learned",
     "exact steps": "exact credit of steps",
     "rule": "rule: form and outcome",
-    "outcome model, KL": f"ORM, KL weight {KL_WEIGHT:g}",
-    "process model, KL": f"PRM, KL weight {KL_WEIGHT:g}",
 }
 EXPERIMENT = Experiment(
     "step-rewards",
@@ -75,8 +60,6 @@ EXPERIMENT = Experiment(
         "process model": partial(_learned, kind="process"),
         "exact steps": partial(_own, kind="process"),
         "rule": partial(_own, kind="rule"),
-        "outcome model, KL": partial(_learned, kind="outcome", kl_weight=KL_WEIGHT),
-        "process model, KL": partial(_learned, kind="process", kl_weight=KL_WEIGHT),
     },
     (*MODELS, *BEST, "responses", "step_learning_rate", "step_marks"),
 )
@@ -90,7 +73,7 @@ def draw(numbers: dict[str, dict[str, Any]], path: Path) -> None:
         learnt = cell["learnt"]
         curves.draw_seeds(gold, learnt["marks"], learnt["gold"], colour, NAMES[name])
         curves.draw_seeds(exact, learnt["marks"], learnt["exact"], colour, NAMES[name])
-        if "best_of_n" in cell and not name.endswith("KL"):
+        if "best_of_n" in cell:
             n = cell["best_of_n"]["n"]
             curves.draw_seeds(best, n, cell["best_of_n"]["gold"], colour, NAMES[name])
     figures.panel(gold, "Gold", "iterations of GRPO", "share of positions right")
@@ -125,9 +108,8 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
     return [
         "GRPO on four rewards. ORM: a model of whether a whole response is right. PRM: a model of whether each token "
         "is right so far, a response's score the least of its probabilities. Both are trained on the same samples, "
-        "the verifier's judgement as labels, and learnt from without a KL penalty and with one. Exact credit: that "
-        "judgement itself, the share of tokens before the first wrong one. Rule: -1 for a wrong form, 0.2 for a "
-        "wrong answer, 1 for a right one. These two cannot be fooled, and have no penalty.",
+        "the verifier's judgement as labels. Exact credit: that judgement itself, the share of tokens before the "
+        "first wrong one. Rule: -1 for a wrong form, 0.2 for a wrong answer, 1 for a right one. No KL penalty.",
         "",
         *table(head, rows, str),
     ]
