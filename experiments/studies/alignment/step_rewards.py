@@ -92,19 +92,21 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
         learnt = cell["learnt"]
         at, _, highest, _ = curves.peak(learnt["gold"])
         ends = [curves.span(np.asarray(learnt[key])[:, -1]) for key in ("gold", "exact")]
-        agreement = curves.span(cell["agreement"]) if "agreement" in cell else "-"
+        agreement, best_of_n = "-", "-"
+        if "best_of_n" in cell:
+            agreement, best = curves.span(cell["agreement"]), cell["best_of_n"]
+            best_at, _, most, _ = curves.peak(best["gold"])
+            best_of_n = f"{most:.2f} (n = {best['n'][best_at]})"
         kl = f"{curves.mean(learnt['kl'])[-1]:.1f}"
-        rows.append(
-            [NAMES[name], agreement, f"{highest:.2f} (iteration {learnt['marks'][at]})", *ends, kl]
-        )
-    head = [
-        "reward",
-        "agrees with gold",
-        "highest gold",
+        highest_at = f"{highest:.2f} (iteration {learnt['marks'][at]})"
+        rows.append([NAMES[name], agreement, best_of_n, highest_at, *ends, kl])
+    gold = (
+        "best of n: highest gold",
+        "GRPO: highest gold",
         "gold in the end",
         "all right in the end",
-        "KL",
-    ]
+    )
+    head = ["reward", "agrees with gold", *gold, "KL"]
     return [
         "GRPO on four rewards. ORM: a model of whether a whole response is right. PRM: a model of whether each token "
         "is right so far, a response's score the least of its probabilities. Both are trained on the same samples, "
