@@ -170,8 +170,8 @@ def generate(
     cache: Any
     if cached:
         cache = empty_cache(model.config, prompt.shape[0], size + response_length)
-        cache, hidden = model.extend(cache, prompt, positions, 0)
-        hidden, positions = hidden[:, -1:], positions[:, -1:]
+        cache, hidden = model.extend(cache, prompt, positions, 0, size - 1)
+        positions = positions[:, -1:]
         if repeats > 1:
             cache = cache.repeated(repeats)
             hidden, positions = (jnp.repeat(x, repeats, axis=0) for x in (hidden, positions))

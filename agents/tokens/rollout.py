@@ -98,10 +98,11 @@ def sequences(obs: Any) -> tuple[Int[Array, "N T"], Int[Array, "N T"]]:
     return obs["token"].T, obs["position"].T
 
 
-def choice_at(steps: slice, obs: Any, sampling: Sampling) -> Bool[Array, "N L V"] | None:
-    """Returns the tokens that a truncated sampler could choose from at some steps; None where that is not recorded."""
+def choice_at(start: int, obs: Any, sampling: Sampling) -> Bool[Array, "N L V"] | None:
+    """Returns the tokens that a truncated sampler could choose from, from step `start` on; None where that is not
+    recorded."""
     allowed = obs.get("allowed") if sampling.truncated else None
-    return None if allowed is None else jnp.swapaxes(allowed, 0, 1)[:, steps]
+    return None if allowed is None else jnp.swapaxes(allowed, 0, 1)[:, start:]
 
 
 def align_to_steps(x: Array, prompt_length: int) -> Array:

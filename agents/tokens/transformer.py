@@ -35,20 +35,19 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class Cache:
     """Keys and values of the tokens so far, and where these are."""
 
-    keys: Any  # [layers, N, S, kv_heads, head_width]
-    values: Any  # [layers, N, S, kv_heads, head_width]
+    keys: Any  # of each layer [N, S, kv_heads, head_width]
+    values: Any  # of each layer [N, S, kv_heads, head_width]
     positions: Any  # int32 [N, S]; -1: nothing here
 
     def repeated(self, times: int) -> Cache:
         """Returns the cache of `times` sequences in place of each, contiguous in N."""
-        keys, values = (jnp.repeat(x, times, axis=1) for x in (self.keys, self.values))
-        return Cache(keys, values, jnp.repeat(self.positions, times, axis=0))
+        return jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), self)
 
 
 def empty_cache(config: TransformerConfig, num_sequences: int, size: int) -> Cache:
     """Returns a cache with room for `size` tokens of each sequence."""
-    shape = (config.layers, num_sequences, size, config.kv_heads, config.head_width)
-    zeros = jnp.zeros(shape, DTYPES[config.dtype])
+    shape = (num_sequences, size, config.kv_heads, config.head_width)
+    zeros = (jnp.zeros(shape, DTYPES[config.dtype]),) * config.layers
     return Cache(zeros, zeros, jnp.full((num_sequences, size), -1, jnp.int32))
 
 
@@ -64,10 +63,11 @@ class _Attention(nnx.Module):
         self.norm_query = _rms_norm(config, head, rngs) if config.qk_norm else None
         self.norm_key = _rms_norm(config, head, rngs) if config.qk_norm else None
 
-    def project(self, x, positions):
-        """Queries [N, L, heads, head], keys and values [N, L, kv_heads, head]."""
+    def project(self, x, positions, start):
+        """Queries [N, L - start, heads, head], keys and values [N, L, kv_heads, head]."""
         config = self.config
-        query = self.query(x).reshape(*x.shape[:2], config.heads, config.head_width)
+        asking = x[:, start:]
+        query = self.query(asking).reshape(*asking.shape[:2], config.heads, config.head_width)
         key = self.key(x).reshape(*x.shape[:2], config.kv_heads, config.head_width)
         value = self.value(x).reshape(key.shape)
         if self.norm_query is not None and self.norm_key is not None:
@@ -75,7 +75,7 @@ class _Attention(nnx.Module):
         if config.positions == "learned":
             return query, key, value
         rotate = _rotation(positions, config)
-        return _rotate(query, rotate), _rotate(key, rotate), value
+        return _rotate(query, [x[:, start:] for x in rotate]), _rotate(key, rotate), value
 
     def attend(self, query, keys, values, positions, key_positions):
         """Computes causal attention: each query attends to keys up to its own position."""
@@ -148,32 +148,68 @@ class Transformer(nnx.Module):
         return x if self.places is None else x + self.places(jnp.maximum(positions, 0))
 
     def hidden(
-        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
-    ) -> Float[Array, "N L width"]:
-        """Returns the last layer's output, normalised."""
+        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], start: int = 0
+    ) -> Float[Array, "N S width"]:
+        """Returns the last layer's output, normalised, from place `start` on, S = L - start.
+
+        Of what comes before, the last layer computes keys and values alone.
+        """
         x = self.embed(tokens, positions)
-        for block in self.blocks:
+        for block, begin in self._blocks_with_start(start):
             attention = block.attention
-            query, key, value = attention.project(block.norm_attention(x), positions)
-            x = x + attention.attend(query, key, value, positions, positions)
+            query, key, value = attention.project(block.norm_attention(x), positions, begin)
+            seen = attention.attend(query, key, value, positions[:, begin:], positions)
+            x = x[:, begin:] + seen
             x = x + block.mlp(x)
         return self.norm(x)
 
     def extend(
-        self, cache: Cache, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], at: Any
-    ) -> tuple[Cache, Float[Array, "N L width"]]:
-        """Returns cache and hidden states of tokens that follow those in the cache, written from place `at` on."""
-        key_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, at))
+        self,
+        cache: Cache,
+        tokens: Int[Array, "N L"],
+        positions: Int[Array, "N L"],
+        at: Any,
+        start: int = 0,
+    ) -> tuple[Cache, Float[Array, "N S width"]]:
+        """Returns cache and hidden states of tokens that follow those in the cache, written from place `at` on.
+
+        `start` as of `hidden`: a place among these tokens.
+        """
+
+        def written(whole: Array, new: Array) -> Array:
+            return jax.lax.dynamic_update_slice(whole, new, (0, at, *(0,) * (whole.ndim - 2)))
+
+        key_positions = written(cache.positions, positions)
         x = self.embed(tokens, positions)
-        keys, values = cache.keys, cache.values
-        for i, block in enumerate(self.blocks):
+        keys, values = list(cache.keys), list(cache.values)
+        for i, (block, begin) in enumerate(self._blocks_with_start(start)):
             attention = block.attention
-            query, key, value = attention.project(block.norm_attention(x), positions)
-            keys = jax.lax.dynamic_update_slice(keys, key[None], (i, 0, at, 0, 0))
-            values = jax.lax.dynamic_update_slice(values, value[None], (i, 0, at, 0, 0))
-            x = x + attention.attend(query, keys[i], values[i], positions, key_positions)
+            query, key, value = attention.project(block.norm_attention(x), positions, begin)
+            keys[i], values[i] = written(keys[i], key), written(values[i], value)
+            seen = attention.attend(query, keys[i], values[i], positions[:, begin:], key_positions)
+            x = x[:, begin:] + seen
             x = x + block.mlp(x)
-        return Cache(keys, values, key_positions), self.norm(x)
+        return Cache(tuple(keys), tuple(values), key_positions), self.norm(x)
+
+    def after_shared_prompts(
+        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], start: int, repeats: int
+    ) -> Float[Array, "N S width"]:
+        """Returns `hidden` where each `repeats` sequences share their tokens up to `start`, which are read once."""
+        prompt = slice(None, start + 1)
+        cache = empty_cache(self.config, tokens.shape[0] // repeats, tokens.shape[1])
+        first = tokens[::repeats, prompt], positions[::repeats, prompt]
+        cache, hidden = self.extend(cache, *first, 0, start)
+        hidden = jnp.repeat(hidden, repeats, axis=0)
+        if tokens.shape[1] == start + 1:
+            return hidden
+        rest = tokens[:, start + 1 :], positions[:, start + 1 :]
+        _, following = self.extend(cache.repeated(repeats), *rest, start + 1)
+        return jnp.concatenate([hidden, following], axis=1)
+
+    def _blocks_with_start(self, start: int) -> list[tuple[_Block, int]]:
+        """The layers, each with the place from which on its output is needed."""
+        begins = [0] * (len(self.blocks) - 1) + [start]
+        return list(zip(self.blocks, begins, strict=True))
 
     def logits(self, hidden: Float[Array, "*batch width"]) -> Float[Array, "*batch V"]:
         """Returns logits in float32, even if activations have fewer bits: probabilities need the precision."""
@@ -195,11 +231,14 @@ class TokenModel(nnx.Module):
         self.policy = Transformer(config, rngs=rngs)
         self.critic = Transformer(config, outputs=1, rngs=rngs) if critic else None
 
-    def value(self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]) -> Float[Array, "N L"]:
-        """Returns V of the state that each position's token completes; 0 without a critic."""
+    def value(
+        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], start: int = 0
+    ) -> Float[Array, "N L"]:
+        """Returns V of the state that each token completes from place `start` on; 0 before, and without a critic."""
         if self.critic is None:
             return jnp.zeros(tokens.shape)
-        return self.critic.logits(self.critic.hidden(tokens, positions))[..., 0]
+        values = self.critic.logits(self.critic.hidden(tokens, positions, start))[..., 0]
+        return jnp.pad(values, ((0, 0), (start, 0)))
 
 
 class _DrawnInOneLoop(Functional):
