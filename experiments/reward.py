@@ -29,6 +29,7 @@ from agents.tokens.reward_model import (
     gives_step_credit,
     step_labels,
 )
+from envs import process
 from experiments.console.display import Display
 from experiments.console.exits import FAILED, fail, leave, run_main
 from experiments.console.locks import exclusive_lock
@@ -48,6 +49,7 @@ PROMPTS = 64  # that best of n is measured on
 
 
 def main() -> None:
+    process.draw_in_loop()
     run_main(lambda: train(sys.argv[1:]))
 
 
