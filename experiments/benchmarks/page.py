@@ -74,12 +74,16 @@ def bench_page() -> int:
 
 def text(folder: Path) -> str:
     """Returns the page of the figures in `folder`."""
-    names = ("mujoco", "mujoco-threads", "classic", "learners", "tokens", "tokens-before")
-    *tasks, learners, tokens, before = files = [
-        json.loads((folder / f"{name}.json").read_text()) for name in names
-    ]
+    names = ["mujoco", "mujoco-threads", "classic", "learners", "tokens"]
+    files = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    *tasks, learners, tokens = files
     parts = [HEAD, TASKS, _tasks(tasks), LEARNERS, _learners(learners)]
-    parts += [TOKENS, _tokens(tokens), BEFORE, _before(before)]
+    parts += [TOKENS, _tokens(tokens)]
+    before = folder / "tokens-before.json"
+    if before.exists():
+        names.append(before.stem)
+        files.append(json.loads(before.read_text()))
+        parts += [BEFORE, _before(files[-1])]
     made = zip(names, map(_made_by, files), strict=True)
     parts.append("\n".join(f"- [{name}.json]({name}.json): {by}" for name, by in made))
     return "\n".join(f"{part.strip()}\n" for part in parts)

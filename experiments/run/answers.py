@@ -74,7 +74,8 @@ def command(argv: Sequence[str]) -> int:
         raise ValueError(
             "--best-of picks by a reward, and the run has none: give --reward model:DIR"
         )
-    limits.require_room_for_answers(algo, flags.prompts or 1, flags.best_of, reward)
+    if flags.best_of > 1:
+        limits.require_room_for_answers(algo, flags.prompts or 1, flags.best_of, reward)
     prompt_key, key = jax.random.split(jax.random.key(flags.seed))
     prompt = _prompt(flags, algo.env, prompt_key)
     states, _, steps = load_state(flags.answer, stored, algo, display.warn)
