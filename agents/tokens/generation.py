@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -117,8 +118,8 @@ def chosen_log_probs(
 
 
 def exact_kl(
-    models: tuple[Transformer, Transformer],
-    hidden: tuple[Float[Array, "N T D"], Float[Array, "N T D"]],
+    models: Sequence[Transformer],
+    hidden: Sequence[Float[Array, "N T D"]],
     chosen: Int[Array, "N T"],
     sampling: Sampling,
     allowed: Bool[Array, "N T V"] | None = None,

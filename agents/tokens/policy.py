@@ -46,10 +46,11 @@ from agents.tokens.rollout import (
     choice_at,
     response_batch,
     sequences,
+    solution_lengths,
 )
 from agents.tokens.settings import require_task_fits
 from agents.tokens.task import TokenTask
-from agents.tokens.transformer import Transformer, TransformerConfig, token_model
+from agents.tokens.transformer import TransformerConfig, token_model
 
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
@@ -198,14 +199,8 @@ class TokenPolicy:
         """Returns the expert's responses to `n` fresh prompts."""
         prompts = self.env.prompts(key, n)
         responses = self.env.solutions(prompts)
-        length = self.solution_lengths(responses)
+        length = solution_lengths(responses, self.env.stop)
         return self.batch(prompts, responses, length, jnp.zeros(responses.shape))
-
-    def solution_lengths(self, responses: Int[Array, "N R"]) -> Int[Array, " N"]:
-        """Returns lengths of correct responses: up to the stop token, and with it."""
-        if self.env.stop is None:
-            return jnp.full(responses.shape[0], self.env.response_length, jnp.int32)
-        return jnp.argmax(responses == self.env.stop, axis=1).astype(jnp.int32) + 1
 
     def respond(
         self,
@@ -324,28 +319,21 @@ class TokenPolicy:
         sampling = sampling or self.config.sampling
         model = self.network.module(params)
         start = self.env.prompt_length - 1
-        hidden = self.hidden(model.policy, obs, repeats)
+        hidden = model.policy.hidden(*sequences(obs), start, repeats)
         allowed = choice_at(start, obs, sampling)
         found = chosen_log_probs(model.policy, hidden, action.T[:, start:], sampling, allowed)
         logp, entropy = (jnp.pad(x.T, ((start, 0), (0, 0))) for x in found)
         return Evaluation(logp, entropy, model.value(*sequences(obs), start).T)
 
-    def hidden(self, model: Transformer, obs: Any, repeats: int = 1) -> Float[Array, "N R width"]:
-        """Returns hidden states at the steps of responses. Each `repeats` of them answer the same prompt."""
-        start = self.env.prompt_length - 1
-        if repeats > 1:
-            return model.after_shared_prompts(*sequences(obs), start, repeats)
-        return model.hidden(*sequences(obs), start)
-
     def exact_kl(
         self, params: Params, reference: Params, obs: Any, action: Array
     ) -> Float[Array, "T N"]:
         """Returns KL(policy || reference) of the next token, by the sum over the vocabulary."""
-        own, other = (self.network.module(p).policy for p in (params, reference))
+        models = [self.network.module(p).policy for p in (params, reference)]
         sampling, start = self.config.sampling, self.env.prompt_length - 1
-        hidden = self.hidden(own, obs, self.group_size), self.hidden(other, obs, self.group_size)
+        hidden = [m.hidden(*sequences(obs), start, self.group_size) for m in models]
         allowed = choice_at(start, obs, sampling)
-        found = exact_kl((own, other), hidden, action.T[:, start:], sampling, allowed)
+        found = exact_kl(models, hidden, action.T[:, start:], sampling, allowed)
         return jnp.pad(found.T, ((start, 0), (0, 0)))
 
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:

@@ -23,7 +23,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
-from agents.tokens.transformer_config import RopeScaling, TransformerConfig
+from agents.tokens.rotary import rotated, rotation
+from agents.tokens.transformer_config import TransformerConfig
 
 _DRAWN = 4096  # random numbers in a round of the loop
 _LEARNED_SPREAD = 0.02  # of positions, at first
@@ -74,8 +75,8 @@ class _Attention(nnx.Module):
             query, key = self.norm_query(query), self.norm_key(key)
         if config.positions == "learned":
             return query, key, value
-        rotate = _rotation(positions, config)
-        return _rotate(query, [x[:, start:] for x in rotate]), _rotate(key, rotate), value
+        rotate = rotation(positions, config)
+        return rotated(query, [x[:, start:] for x in rotate]), rotated(key, rotate), value
 
     def attend(self, query, keys, values, positions, key_positions):
         """Computes causal attention: each query attends to keys up to its own position."""
@@ -148,12 +149,19 @@ class Transformer(nnx.Module):
         return x if self.places is None else x + self.places(jnp.maximum(positions, 0))
 
     def hidden(
-        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], start: int = 0
+        self,
+        tokens: Int[Array, "N L"],
+        positions: Int[Array, "N L"],
+        start: int = 0,
+        repeats: int = 1,
     ) -> Float[Array, "N S width"]:
         """Returns the last layer's output, normalised, from place `start` on, S = L - start.
 
-        Of what comes before, the last layer computes keys and values alone.
+        Of what comes before, the last layer computes keys and values alone. Where each `repeats` contiguous sequences
+        share their tokens up to `start`, these are read once.
         """
+        if repeats > 1:
+            return self._after_shared_prompts(tokens, positions, start, repeats)
         x = self.embed(tokens, positions)
         for block, begin in self._blocks_with_start(start):
             attention = block.attention
@@ -191,10 +199,7 @@ class Transformer(nnx.Module):
             x = x + block.mlp(x)
         return Cache(tuple(keys), tuple(values), key_positions), self.norm(x)
 
-    def after_shared_prompts(
-        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], start: int, repeats: int
-    ) -> Float[Array, "N S width"]:
-        """Returns `hidden` where each `repeats` sequences share their tokens up to `start`, which are read once."""
+    def _after_shared_prompts(self, tokens, positions, start, repeats):
         prompt = slice(None, start + 1)
         cache = empty_cache(self.config, tokens.shape[0] // repeats, tokens.shape[1])
         first = tokens[::repeats, prompt], positions[::repeats, prompt]
@@ -279,16 +284,6 @@ def scalar_model(config: TransformerConfig) -> Functional:
     return _DrawnInOneLoop(lambda rngs: Transformer(config, outputs=1, rngs=rngs))
 
 
-def slower_frequencies(
-    frequency: Float[Array, " pairs"], scaling: RopeScaling
-) -> Float[Array, " pairs"]:
-    """Returns the angles per token of pairs of coordinates in a longer context; see `RopeScaling`."""
-    turns = scaling.original_context * frequency / (2 * jnp.pi)
-    kept = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
-    kept = jnp.clip(kept, 0.0, 1.0)
-    return frequency * (kept + (1 - kept) / scaling.factor)
-
-
 def parameter_paths(params: Any) -> list[str]:
     """Returns the path of each leaf, such as blocks.0.up.kernel."""
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -340,19 +335,3 @@ def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerN
         use_fast_variance=False,
         rngs=rngs,
     )
-
-
-def _rotation(positions, config):
-    """cos and sin of the angle by which each pair of coordinates turns, [N, L, 1, head / 2]."""
-    pairs = config.head_width // 2
-    frequency = config.rope_base ** (-jnp.arange(pairs) / pairs)
-    if config.rope_scaling is not None:
-        frequency = slower_frequencies(frequency, config.rope_scaling)
-    angle = positions[..., None, None] * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def _rotate(x, rotation):
-    cos, sin = rotation
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)

@@ -152,7 +152,7 @@ class Loop:
         """Measures the rollout's share of an iteration, where that is asked for, by a program of its own, because a
         program has no clock inside: at the start and after each evaluation."""
         first = self.rollout_share is None
-        can = isinstance(self.algo, CollectsApart) and not self.algo.env.on_host
+        can = not self.algo.env.on_host and isinstance(self.algo, CollectsApart)
         if not (self.time_rollout and can and (first or self.progress.iteration in self.marks)):
             return
         if first:
