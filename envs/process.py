@@ -9,7 +9,8 @@ Importing the module, which `import envs` does before JAX touches a device, chan
 - Asynchronous dispatch is off. With it, a CPU program that calls back to Python (the native physics engine) now and
   then hangs for good: https://github.com/jax-ml/jax/issues/25861. Computations run inline instead, which costs nothing
   here: the training loop waits for each chunk anyway.
-- Random numbers on a CPU are drawn without a loop, with the same bits (see threefry.py).
+- Random numbers on a CPU are drawn without a loop, with the same bits (see threefry.py). Commands that train on tokens
+  draw them in a loop again, by `draw_in_loop`: there they are few, and programs compile faster.
 - A handler notes in a forked process that JAX was at work before the fork, so that `require_unforked` can refuse it.
 
 The first native physics engine changes MuJoCo, by `prepare_mujoco`:
@@ -29,14 +30,16 @@ import ctypes
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.random import threefry2x32_p
 from jax.interpreters import mlir
 
-from envs.threefry import threefry2x32
+from envs.threefry import threefry2x32, threefry2x32_in_loop
 
 try:
     from jax._src.xla_bridge import backends_are_initialized as _at_work
@@ -64,10 +67,21 @@ def prepare_jax() -> None:
         return
     set_scheduler_flag()
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    lowering = mlir.lower_fun(threefry2x32, multiple_results=True)
-    mlir.register_lowering(threefry2x32_p, lowering, platform="cpu")
+    _draw_by(threefry2x32)
     if hasattr(os, "register_at_fork"):  # not on Windows, where no process is forked
         os.register_at_fork(after_in_child=_note_fork)
+
+
+def draw_in_loop() -> None:
+    """Has programs that are lowered from now on draw random numbers in a loop on a CPU: they compile faster, and draw
+    the same bits. Does nothing where the process is to be left alone."""
+    if not left_alone():
+        _draw_by(threefry2x32_in_loop)
+
+
+def _draw_by(function: Callable[..., Any]) -> None:
+    lowering = mlir.lower_fun(function, multiple_results=True)
+    mlir.register_lowering(threefry2x32_p, lowering, platform="cpu")
 
 
 def set_scheduler_flag() -> None:

@@ -21,7 +21,7 @@ With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal ne
 environment, whose interpreter `--rivals-python` names; a rival that is not installed is left out.
 
 With `--tokens`: writing with a cache against writing without, and learning to sort
-(`experiments/benchmarks/tokens.py`).
+(`experiments/benchmarks/tokens.py`); with `--before DIR` learning to sort against another commit.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ class BenchFlags:
     """compare training with learners of other libraries instead"""
     tokens: bool = False
     """measure generation and training on tokens instead"""
+    before: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """with --tokens: measure training only, in turn with another checkout of this project, such as a git worktree of an
+    older commit"""
     gpu: bool = False
     """measure the mjx engine on a GPU instead: stepping, training, scaling with environments and seeds"""
 
@@ -88,7 +91,7 @@ def bench(args: BenchFlags) -> None:
         bench_gpu(save=partial(_save, args.json))
         return
     if args.tokens:
-        _save(args.json, bench_tokens(args.rounds, args.seconds))
+        _save(args.json, bench_tokens(args.rounds, args.seconds, args.before))
         return
     if args.learners:
         save = partial(_save, args.json)
@@ -112,6 +115,10 @@ def _check(args: BenchFlags) -> None:
         raise ValueError(f"--rounds must be at least 1, got {args.rounds}")
     if args.seconds <= 0:
         raise ValueError(f"--seconds must be positive, got {args.seconds}")
+    if args.before and not args.tokens:
+        raise ValueError("--before goes with --tokens")
+    if args.before and not args.before.is_dir():
+        raise ValueError(f"--before {args.before} is no folder")
     if args.rivals_python and not shutil.which(args.rivals_python):
         raise ValueError(f"--rivals-python {args.rivals_python} is no program")
     if args.gpu and jax.default_backend() == "cpu":

@@ -8,6 +8,7 @@ as for a robot: `agents/tokens/collection.py` has the first three, and the updat
 
 import sys
 
+from envs import process
 from experiments.console.exits import run_main
 from experiments.run import answers, command, export
 
@@ -20,6 +21,7 @@ def run(argv: list[str]) -> int:
     """Trains, answers a prompt, or exports a policy; returns the exit code."""
     if export.asked(argv):
         return export.command(argv)
+    process.draw_in_loop()
     return answers.command(argv) if answers.asked(argv) else command.main(argv, domain="tokens")
 
 

@@ -25,6 +25,7 @@ def _own_configuration(tmp_path_factory):
     """Settings of the user who runs the tests are neither read nor written, by subprocesses neither."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

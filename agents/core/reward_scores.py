@@ -69,24 +69,29 @@ def soft_overlong_penalty(
     return jnp.clip((jnp.asarray(limit) - buffer - length) / jnp.asarray(buffer), -1.0, 0.0)
 
 
-def best_of_n(proxy: Float[Array, "N P"], gold: Float[Array, "N P"]) -> Float[Array, "N P"]:
-    """Expected gold score of the best of n samples by proxy, at row n - 1 for n = 1 .. N, from N samples of P prompts.
+def best_of_n(
+    proxy: Float[Array, "N P"], gold: Float[Array, "N P"], n: Int[Array, " K"] | None = None
+) -> Float[Array, "K P"]:
+    """Expected gold score of the best of n samples by proxy, from N samples of P prompts.
 
     sum_i C(i - 1, n - 1) / C(N, n) gold_(i), gold_(i) of the sample with the i-th smallest proxy: the mean over all
     subsets of n samples, an unbiased estimate. `best_of_n(proxy, proxy)` is the proxy's own. Of equal proxies the later
     sample wins. Nakano et al. 2021, appendix I. https://arxiv.org/abs/2112.09332
+
+    Args:
+      n: the numbers of samples, a row of the result for each; None: 1, 2, ... N.
     """
     order = jnp.argsort(proxy, axis=0)
-    return best_of_n_weights(proxy.shape[0]) @ jnp.take_along_axis(gold, order, axis=0)
+    return best_of_n_weights(proxy.shape[0], n) @ jnp.take_along_axis(gold, order, axis=0)
 
 
-def best_of_n_weights(samples: int) -> Float[Array, "N N"]:
-    """C(i - 1, n - 1) / C(N, n) at row n - 1, column i - 1: how likely the i-th smallest of N is the largest of n.
+def best_of_n_weights(samples: int, n: Int[Array, " K"] | None = None) -> Float[Array, "K N"]:
+    """C(i - 1, n - 1) / C(N, n) in the row of n, column i - 1: how likely the i-th smallest of N is the largest of n.
 
     No factorial is formed: from n / N at i = N downwards, w_(i-1) = w_i (i - n) / (i - 1), whose factors are within
-    [0, 1].
+    [0, 1]. `n` as of `best_of_n`.
     """
-    n = jnp.arange(1, samples + 1)[:, None]
+    n = (jnp.arange(1, samples + 1) if n is None else n)[:, None]
     i = jnp.arange(samples, 1, -1)[None, :]
     factors = jnp.maximum(i - n, 0) / (i - 1)
     downwards = jnp.concatenate([n / samples, factors], axis=1)

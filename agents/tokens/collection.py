@@ -36,10 +36,18 @@ class Collection(NamedTuple):
     max_rounds: int | None = None
     # The update is one gradient step on-policy, and its own pass has the old log-probs.
     single_step: bool = False
+    # The old log-probs come from a pass of the learner's own; False: they are the sampler's.
+    old_pass: bool = True
     # The update needs the reference's log-probs.
     reference: bool = False
     # Greatest weight of a token where weights correct the sampler; None: there are no weights.
     importance_bound: float | None = None
+
+    @property
+    def has_old_pass(self) -> bool:
+        """True where the learner's own log-probs are needed before the update. Weights that correct the sampler need
+        them."""
+        return self.importance_bound is not None or (self.old_pass and not self.single_step)
 
 
 EVERYTHING_KEPT = Collection()
@@ -150,9 +158,9 @@ def view(
 ) -> tuple[TokenRollout, dict[str, Array]]:
     """Returns responses as a batch with all that the update needs to know of them, and metrics.
 
-    Passes that nothing needs are not made. Where the update is a single step on-policy, `batch.logp` is None: the
-    update's own pass has these log-probs, and the KL in the reward takes the sampler's. Without a weight of the KL
-    there is no `batch.ref_logp` and no metric `kl_reference`, unless `measure_kl` asks for it.
+    Passes that nothing needs are not made. Without an old pass `batch.logp` are the sampler's log-probs; where the
+    update is a single step on-policy it is None: the update's own pass has them. Without a weight of the KL there is no
+    `batch.ref_logp` and no metric `kl_reference`, unless `measure_kl` asks for it.
     """
     generated, env, config = responses.generated, learner.env, learner.config
     rewards = shaped_rewards(learner.shaping, responses.rewards, generated, responses.ended)
@@ -161,9 +169,10 @@ def view(
         batch.obs["allowed"] = align_to_steps(generated.allowed, env.prompt_length)
     sampled = align_to_steps(generated.logp, env.prompt_length)
     metrics = {"kl_in_reward": state.kl_in_reward}
-    old_logp, value = old_view(learner, state.params, batch)
+    old_logp, value = old_view(learner, state.params, batch, sampled)
     logp, weight = sampled, None
-    if old_logp is not None:
+    if learner.collection.has_old_pass:
+        assert old_logp is not None
         # Evaluate the old policy with the learner's arithmetic, so that the first ratio is exactly 1.
         logp = old_logp
         difference = jnp.where(batch.mask, jnp.abs(sampled - logp), 0.0)
@@ -175,7 +184,9 @@ def view(
         metrics |= {f"importance/{name}": x for name, x in importance._asdict().items()}
     penalty, reference = jnp.zeros(batch.mask.shape), None
     if learner.collection.reference or learner.shaping.kl_in_reward or config.measure_kl:
-        reference = learner.reference_logp(state.reference, batch.obs, batch.action)
+        reference = learner.reference_logp(
+            state.reference, batch.obs, batch.action, repeats=learner.group_size
+        )
         penalty = jnp.where(batch.mask, kl.k1(logp, reference), 0.0)
         metrics["kl_reference"] = returns.masked_mean(kl.k3(logp, reference), batch.mask)
     if config.measure_kl:
@@ -196,17 +207,19 @@ def view(
 
 
 def old_view(
-    learner: Any, params: Params, batch: Batch
+    learner: Any, params: Params, batch: Batch, sampled: Float[Array, "T N"]
 ) -> tuple[Float[Array, "T N"] | None, Float[Array, "T N"]]:
     """Returns log-probs and values by the present policy; None for log-probs that the update's own pass has.
 
-    Weights that correct the sampler need them beforehand.
+    Args:
+      sampled: the sampler's log-probs, which are returned where no pass is made for them.
     """
-    if learner.collection.single_step and learner.collection.importance_bound is None:
-        value = learner.network.module(params).value(*sequences(batch.obs))
-        return None, value.T
-    evaluation = learner.evaluate(params, batch.obs, batch.action)
-    return evaluation.logp, evaluation.value
+    if learner.collection.has_old_pass:
+        evaluation = learner.evaluate(params, batch.obs, batch.action, None, learner.group_size)
+        return evaluation.logp, evaluation.value
+    start = learner.env.prompt_length - 1
+    value = learner.network.module(params).value(*sequences(batch.obs), start)
+    return None if learner.collection.single_step else sampled, value.T
 
 
 def shaped_rewards(

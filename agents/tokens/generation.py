@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -117,8 +118,8 @@ def chosen_log_probs(
 
 
 def exact_kl(
-    models: tuple[Transformer, Transformer],
-    hidden: tuple[Float[Array, "N T D"], Float[Array, "N T D"]],
+    models: Sequence[Transformer],
+    hidden: Sequence[Float[Array, "N T D"]],
     chosen: Int[Array, "N T"],
     sampling: Sampling,
     allowed: Bool[Array, "N T V"] | None = None,
@@ -170,8 +171,8 @@ def generate(
     cache: Any
     if cached:
         cache = empty_cache(model.config, prompt.shape[0], size + response_length)
-        cache, hidden = model.extend(cache, prompt, positions, 0)
-        hidden, positions = hidden[:, -1:], positions[:, -1:]
+        cache, hidden = model.extend(cache, prompt, positions, 0, size - 1)
+        positions = positions[:, -1:]
         if repeats > 1:
             cache = cache.repeated(repeats)
             hidden, positions = (jnp.repeat(x, repeats, axis=0) for x in (hidden, positions))

@@ -95,6 +95,7 @@ def collection_of(config: TokenGRPOConfig) -> Collection:
     return Collection(
         max_rounds=config.max_rounds if config.dynamic_sampling else None,
         single_step=config.num_epochs * config.num_minibatches == 1,
+        old_pass=config.needs_old_pass,
         reference=config.kl_coefficient > 0,
         importance_bound=config.importance_bound,
     )

@@ -46,6 +46,7 @@ from agents.tokens.rollout import (
     choice_at,
     response_batch,
     sequences,
+    solution_lengths,
 )
 from agents.tokens.settings import require_task_fits
 from agents.tokens.task import TokenTask
@@ -53,9 +54,6 @@ from agents.tokens.transformer import TransformerConfig, token_model
 
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
-
-# Up to this number of logits, omitting those of the prompt saves nothing.
-_FEW_LOGITS = 2**22
 
 State = TypeVar("State", bound=TokenState)
 
@@ -201,14 +199,8 @@ class TokenPolicy:
         """Returns the expert's responses to `n` fresh prompts."""
         prompts = self.env.prompts(key, n)
         responses = self.env.solutions(prompts)
-        length = self.solution_lengths(responses)
+        length = solution_lengths(responses, self.env.stop)
         return self.batch(prompts, responses, length, jnp.zeros(responses.shape))
-
-    def solution_lengths(self, responses: Int[Array, "N R"]) -> Int[Array, " N"]:
-        """Returns lengths of correct responses: up to the stop token, and with it."""
-        if self.env.stop is None:
-            return jnp.full(responses.shape[0], self.env.response_length, jnp.int32)
-        return jnp.argmax(responses == self.env.stop, axis=1).astype(jnp.int32) + 1
 
     def respond(
         self,
@@ -293,47 +285,56 @@ class TokenPolicy:
         )
 
     def reference_logp(
-        self, reference: Params, obs: Any, action: Array, sampling: Sampling | None = None
+        self,
+        reference: Params,
+        obs: Any,
+        action: Array,
+        sampling: Sampling | None = None,
+        repeats: int = 1,
     ) -> Float[Array, "T N"]:
-        """Returns log-probs by the reference over the whole vocabulary, at the temperature of `sampling`."""
+        """Returns log-probs by the reference over the whole vocabulary, at the temperature of `sampling`.
+
+        `repeats` as of `evaluate`.
+        """
         sampling = (sampling or self.config).untruncated
-        return self.evaluate(reference, obs, action, sampling).logp
+        return self.evaluate(reference, obs, action, sampling, repeats).logp
 
     def evaluate(
-        self, params: Params, obs: Any, action: Array, sampling: Sampling | None = None
+        self,
+        params: Params,
+        obs: Any,
+        action: Array,
+        sampling: Sampling | None = None,
+        repeats: int = 1,
     ) -> Evaluation:
         """Returns log-probs, entropies and values from one pass over sequences; obs and action [T, N].
 
         Where the sampler was truncated, `obs["allowed"]` keeps its choice of tokens while the policy moves. At the
-        prompt's steps, where nothing was chosen, log-probs and entropies are 0 or those of the prompt's own tokens.
+        prompt's steps, where nothing was chosen, all three are 0.
 
         Args:
           sampling: None: as in training.
+          repeats: contiguous sequences with the same prompt, which is read once for all of them.
         """
         sampling = sampling or self.config.sampling
         model = self.network.module(params)
-        steps = self.logits_at(action)
-        hidden = model.policy.hidden(*sequences(obs))[:, steps]
-        allowed = choice_at(steps, obs, sampling)
-        chosen = chosen_log_probs(model.policy, hidden, action.T[:, steps], sampling, allowed)
-        logp, entropy = (jnp.pad(x.T, ((steps.start, 0), (0, 0))) for x in chosen)
-        return Evaluation(logp, entropy, model.value(*sequences(obs)).T)
+        start = self.env.prompt_length - 1
+        hidden = model.policy.hidden(*sequences(obs), start, repeats)
+        allowed = choice_at(start, obs, sampling)
+        found = chosen_log_probs(model.policy, hidden, action.T[:, start:], sampling, allowed)
+        logp, entropy = (jnp.pad(x.T, ((start, 0), (0, 0))) for x in found)
+        return Evaluation(logp, entropy, model.value(*sequences(obs), start).T)
 
     def exact_kl(
         self, params: Params, reference: Params, obs: Any, action: Array
     ) -> Float[Array, "T N"]:
         """Returns KL(policy || reference) of the next token, by the sum over the vocabulary."""
-        models = tuple(self.network.module(p).policy for p in (params, reference))
-        sampling, steps = self.config.sampling, self.logits_at(action)
-        hidden = tuple(model.hidden(*sequences(obs))[:, steps] for model in models)
-        allowed = choice_at(steps, obs, sampling)
-        kl = exact_kl(models, hidden, action.T[:, steps], sampling, allowed)
-        return jnp.pad(kl.T, ((steps.start, 0), (0, 0)))
-
-    def logits_at(self, action: Array) -> slice:
-        """Returns the steps at which logits are computed: those of the response, or all where these are few."""
-        few = action.size * self.env.vocabulary_size <= _FEW_LOGITS
-        return slice(0 if few else self.env.prompt_length - 1, None)
+        models = [self.network.module(p).policy for p in (params, reference)]
+        sampling, start = self.config.sampling, self.env.prompt_length - 1
+        hidden = [m.hidden(*sequences(obs), start, self.group_size) for m in models]
+        allowed = choice_at(start, obs, sampling)
+        found = exact_kl(models, hidden, action.T[:, start:], sampling, allowed)
+        return jnp.pad(found.T, ((start, 0), (0, 0)))
 
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         """Returns Adam's step size, which rises for a share `warmup` of the run and then follows its schedule."""

@@ -73,7 +73,11 @@ class TokenPPO(TokenPolicy):
     ):
         # The KL penalty compares the policy before with the policy after, also where there is one step.
         once = config.num_epochs * config.num_minibatches == 1 and config.objective == "clip"
-        collection = Collection(single_step=once, importance_bound=config.importance_bound)
+        collection = Collection(
+            single_step=once,
+            old_pass=config.needs_old_pass,
+            importance_bound=config.importance_bound,
+        )
         super().__init__(config, env, reward=reward, critic=True, collection=collection)
         self.objective = objective or ppo.objective_of(config)
 

@@ -28,7 +28,7 @@ from agents.tokens.generation import Generated
 from agents.tokens.pairs import Pairs, corrupted, map_parts, ranked_pairs
 from agents.tokens.policy import TokenPolicy
 from agents.tokens.reward import Reward, training_rewards
-from agents.tokens.rollout import Params, TokenState
+from agents.tokens.rollout import Params, TokenState, solution_lengths
 from agents.tokens.settings import TokenConfig
 
 OWN_PAIRS = ("samples", "expert")
@@ -274,7 +274,7 @@ def expert_pairs(policy: TokenPolicy, prompts: Int[Array, "N P"], key: PRNGKeyAr
     """
     env = policy.env
     chosen = env.solutions(prompts)
-    lengths = policy.solution_lengths(chosen)
+    lengths = solution_lengths(chosen, policy.env.stop)
     rejected, can = corrupted(key, chosen, lengths, env.vocabulary_size, env.stop)
     trains = can & ~env.score(prompts, rejected, lengths)[1]
     return Pairs(prompts, chosen, rejected, lengths, lengths, trains.astype(jnp.float32))

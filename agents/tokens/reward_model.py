@@ -173,7 +173,7 @@ class RewardModel:
         """Returns the head's number at each token of the responses; meaningless after their end."""
         tokens, positions = padded_sequences(prompts, responses, lengths, self.pad)
         model = self.network.module(params)
-        return model.logits(model.hidden(tokens, positions))[:, prompts.shape[1] :, 0]
+        return model.logits(model.hidden(tokens, positions, prompts.shape[1]))[..., 0]
 
     def raw_score(
         self,

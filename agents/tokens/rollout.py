@@ -46,6 +46,13 @@ class TokenRollout(NamedTuple):
         return self.batch._replace(mask=self.loss_mask)
 
 
+def solution_lengths(responses: Int[Array, "N R"], stop: int | None) -> Int[Array, " N"]:
+    """Returns lengths of correct responses: up to the stop token, and with it; all of them where there is none."""
+    if stop is None:
+        return jnp.full(responses.shape[0], responses.shape[1], jnp.int32)
+    return jnp.argmax(responses == stop, axis=1).astype(jnp.int32) + 1
+
+
 def response_batch(
     prompts: Int[Array, "N P"],
     responses: Int[Array, "N R"],
@@ -98,10 +105,11 @@ def sequences(obs: Any) -> tuple[Int[Array, "N T"], Int[Array, "N T"]]:
     return obs["token"].T, obs["position"].T
 
 
-def choice_at(steps: slice, obs: Any, sampling: Sampling) -> Bool[Array, "N L V"] | None:
-    """Returns the tokens that a truncated sampler could choose from at some steps; None where that is not recorded."""
+def choice_at(start: int, obs: Any, sampling: Sampling) -> Bool[Array, "N L V"] | None:
+    """Returns the tokens that a truncated sampler could choose from, from step `start` on; None where that is not
+    recorded."""
     allowed = obs.get("allowed") if sampling.truncated else None
-    return None if allowed is None else jnp.swapaxes(allowed, 0, 1)[:, steps]
+    return None if allowed is None else jnp.swapaxes(allowed, 0, 1)[:, start:]
 
 
 def align_to_steps(x: Array, prompt_length: int) -> Array:

@@ -165,6 +165,15 @@ class SurrogateConfig(RewardConfig):
     importance_bound: float | None = None
     """bound on the importance weight of a token's loss, the ratio of the learner's probability to the sampler's
     (truncated importance sampling; usually 2 or 3); None: no weights"""
+    old_pass: bool = False
+    """compute the old policy's log-probs in an additional forward pass and compare them with the sampler's
+    (logp_diff_max); otherwise the sampler's are used, which agree to 1e-6 in float32. In bfloat16 and with
+    importance_bound the pass is always made"""
+
+    @property
+    def needs_old_pass(self) -> bool:
+        """True where the sampler's log-probs do not serve as the old policy's."""
+        return self.old_pass or self.importance_bound is not None or self.dtype != "float32"
 
     def __post_init__(self):
         super().__post_init__()

@@ -23,7 +23,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
-from agents.tokens.transformer_config import RopeScaling, TransformerConfig
+from agents.tokens.rotary import rotated, rotation
+from agents.tokens.transformer_config import TransformerConfig
 
 _DRAWN = 4096  # random numbers in a round of the loop
 _LEARNED_SPREAD = 0.02  # of positions, at first
@@ -35,20 +36,19 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class Cache:
     """Keys and values of the tokens so far, and where these are."""
 
-    keys: Any  # [layers, N, S, kv_heads, head_width]
-    values: Any  # [layers, N, S, kv_heads, head_width]
+    keys: Any  # of each layer [N, S, kv_heads, head_width]
+    values: Any  # of each layer [N, S, kv_heads, head_width]
     positions: Any  # int32 [N, S]; -1: nothing here
 
     def repeated(self, times: int) -> Cache:
         """Returns the cache of `times` sequences in place of each, contiguous in N."""
-        keys, values = (jnp.repeat(x, times, axis=1) for x in (self.keys, self.values))
-        return Cache(keys, values, jnp.repeat(self.positions, times, axis=0))
+        return jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), self)
 
 
 def empty_cache(config: TransformerConfig, num_sequences: int, size: int) -> Cache:
     """Returns a cache with room for `size` tokens of each sequence."""
-    shape = (config.layers, num_sequences, size, config.kv_heads, config.head_width)
-    zeros = jnp.zeros(shape, DTYPES[config.dtype])
+    shape = (num_sequences, size, config.kv_heads, config.head_width)
+    zeros = (jnp.zeros(shape, DTYPES[config.dtype]),) * config.layers
     return Cache(zeros, zeros, jnp.full((num_sequences, size), -1, jnp.int32))
 
 
@@ -64,18 +64,19 @@ class _Attention(nnx.Module):
         self.norm_query = _rms_norm(config, head, rngs) if config.qk_norm else None
         self.norm_key = _rms_norm(config, head, rngs) if config.qk_norm else None
 
-    def project(self, x, positions):
-        """Queries [N, L, heads, head], keys and values [N, L, kv_heads, head]."""
+    def project(self, x, positions, start):
+        """Queries [N, L - start, heads, head], keys and values [N, L, kv_heads, head]."""
         config = self.config
-        query = self.query(x).reshape(*x.shape[:2], config.heads, config.head_width)
+        asking = x[:, start:]
+        query = self.query(asking).reshape(*asking.shape[:2], config.heads, config.head_width)
         key = self.key(x).reshape(*x.shape[:2], config.kv_heads, config.head_width)
         value = self.value(x).reshape(key.shape)
         if self.norm_query is not None and self.norm_key is not None:
             query, key = self.norm_query(query), self.norm_key(key)
         if config.positions == "learned":
             return query, key, value
-        rotate = _rotation(positions, config)
-        return _rotate(query, rotate), _rotate(key, rotate), value
+        rotate = rotation(positions, config)
+        return rotated(query, [x[:, start:] for x in rotate]), rotated(key, rotate), value
 
     def attend(self, query, keys, values, positions, key_positions):
         """Computes causal attention: each query attends to keys up to its own position."""
@@ -148,32 +149,72 @@ class Transformer(nnx.Module):
         return x if self.places is None else x + self.places(jnp.maximum(positions, 0))
 
     def hidden(
-        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
-    ) -> Float[Array, "N L width"]:
-        """Returns the last layer's output, normalised."""
+        self,
+        tokens: Int[Array, "N L"],
+        positions: Int[Array, "N L"],
+        start: int = 0,
+        repeats: int = 1,
+    ) -> Float[Array, "N S width"]:
+        """Returns the last layer's output, normalised, from place `start` on, S = L - start.
+
+        Of what comes before, the last layer computes keys and values alone. Where each `repeats` contiguous sequences
+        share their tokens up to `start`, these are read once.
+        """
+        if repeats > 1:
+            return self._after_shared_prompts(tokens, positions, start, repeats)
         x = self.embed(tokens, positions)
-        for block in self.blocks:
+        for block, begin in self._blocks_with_start(start):
             attention = block.attention
-            query, key, value = attention.project(block.norm_attention(x), positions)
-            x = x + attention.attend(query, key, value, positions, positions)
+            query, key, value = attention.project(block.norm_attention(x), positions, begin)
+            seen = attention.attend(query, key, value, positions[:, begin:], positions)
+            x = x[:, begin:] + seen
             x = x + block.mlp(x)
         return self.norm(x)
 
     def extend(
-        self, cache: Cache, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], at: Any
-    ) -> tuple[Cache, Float[Array, "N L width"]]:
-        """Returns cache and hidden states of tokens that follow those in the cache, written from place `at` on."""
-        key_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, at))
+        self,
+        cache: Cache,
+        tokens: Int[Array, "N L"],
+        positions: Int[Array, "N L"],
+        at: Any,
+        start: int = 0,
+    ) -> tuple[Cache, Float[Array, "N S width"]]:
+        """Returns cache and hidden states of tokens that follow those in the cache, written from place `at` on.
+
+        `start` as of `hidden`: a place among these tokens.
+        """
+
+        def written(whole: Array, new: Array) -> Array:
+            return jax.lax.dynamic_update_slice(whole, new, (0, at, *(0,) * (whole.ndim - 2)))
+
+        key_positions = written(cache.positions, positions)
         x = self.embed(tokens, positions)
-        keys, values = cache.keys, cache.values
-        for i, block in enumerate(self.blocks):
+        keys, values = list(cache.keys), list(cache.values)
+        for i, (block, begin) in enumerate(self._blocks_with_start(start)):
             attention = block.attention
-            query, key, value = attention.project(block.norm_attention(x), positions)
-            keys = jax.lax.dynamic_update_slice(keys, key[None], (i, 0, at, 0, 0))
-            values = jax.lax.dynamic_update_slice(values, value[None], (i, 0, at, 0, 0))
-            x = x + attention.attend(query, keys[i], values[i], positions, key_positions)
+            query, key, value = attention.project(block.norm_attention(x), positions, begin)
+            keys[i], values[i] = written(keys[i], key), written(values[i], value)
+            seen = attention.attend(query, keys[i], values[i], positions[:, begin:], key_positions)
+            x = x[:, begin:] + seen
             x = x + block.mlp(x)
-        return Cache(keys, values, key_positions), self.norm(x)
+        return Cache(tuple(keys), tuple(values), key_positions), self.norm(x)
+
+    def _after_shared_prompts(self, tokens, positions, start, repeats):
+        prompt = slice(None, start + 1)
+        cache = empty_cache(self.config, tokens.shape[0] // repeats, tokens.shape[1])
+        first = tokens[::repeats, prompt], positions[::repeats, prompt]
+        cache, hidden = self.extend(cache, *first, 0, start)
+        hidden = jnp.repeat(hidden, repeats, axis=0)
+        if tokens.shape[1] == start + 1:
+            return hidden
+        rest = tokens[:, start + 1 :], positions[:, start + 1 :]
+        _, following = self.extend(cache.repeated(repeats), *rest, start + 1)
+        return jnp.concatenate([hidden, following], axis=1)
+
+    def _blocks_with_start(self, start: int) -> list[tuple[_Block, int]]:
+        """The layers, each with the place from which on its output is needed."""
+        begins = [0] * (len(self.blocks) - 1) + [start]
+        return list(zip(self.blocks, begins, strict=True))
 
     def logits(self, hidden: Float[Array, "*batch width"]) -> Float[Array, "*batch V"]:
         """Returns logits in float32, even if activations have fewer bits: probabilities need the precision."""
@@ -195,11 +236,14 @@ class TokenModel(nnx.Module):
         self.policy = Transformer(config, rngs=rngs)
         self.critic = Transformer(config, outputs=1, rngs=rngs) if critic else None
 
-    def value(self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]) -> Float[Array, "N L"]:
-        """Returns V of the state that each position's token completes; 0 without a critic."""
+    def value(
+        self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"], start: int = 0
+    ) -> Float[Array, "N L"]:
+        """Returns V of the state that each token completes from place `start` on; 0 before, and without a critic."""
         if self.critic is None:
             return jnp.zeros(tokens.shape)
-        return self.critic.logits(self.critic.hidden(tokens, positions))[..., 0]
+        values = self.critic.logits(self.critic.hidden(tokens, positions, start))[..., 0]
+        return jnp.pad(values, ((0, 0), (start, 0)))
 
 
 class _DrawnInOneLoop(Functional):
@@ -238,16 +282,6 @@ def policy_model(config: TransformerConfig) -> Functional:
 def scalar_model(config: TransformerConfig) -> Functional:
     """Returns a `Transformer` with one number for each token, 0 at first, as pure functions of its parameters."""
     return _DrawnInOneLoop(lambda rngs: Transformer(config, outputs=1, rngs=rngs))
-
-
-def slower_frequencies(
-    frequency: Float[Array, " pairs"], scaling: RopeScaling
-) -> Float[Array, " pairs"]:
-    """Returns the angles per token of pairs of coordinates in a longer context; see `RopeScaling`."""
-    turns = scaling.original_context * frequency / (2 * jnp.pi)
-    kept = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
-    kept = jnp.clip(kept, 0.0, 1.0)
-    return frequency * (kept + (1 - kept) / scaling.factor)
 
 
 def parameter_paths(params: Any) -> list[str]:
@@ -301,19 +335,3 @@ def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerN
         use_fast_variance=False,
         rngs=rngs,
     )
-
-
-def _rotation(positions, config):
-    """cos and sin of the angle by which each pair of coordinates turns, [N, L, 1, head / 2]."""
-    pairs = config.head_width // 2
-    frequency = config.rope_base ** (-jnp.arange(pairs) / pairs)
-    if config.rope_scaling is not None:
-        frequency = slower_frequencies(frequency, config.rope_scaling)
-    angle = positions[..., None, None] * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def _rotate(x, rotation):
-    cos, sin = rotation
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)

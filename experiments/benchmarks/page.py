@@ -53,6 +53,10 @@ TOKENS = """## Tokens
 sorting with the presets, including generation (PPO has a critic of the same size).
 """
 
+BEFORE = """`python -m experiments.bench --tokens --before DIR --json tokens-before.json`: iterations of training on
+sorting, now and at the commit whose runs [results/tokens](../tokens/README.md) shows, in turn.
+"""
+
 
 def main() -> None:
     run_main(bench_page)
@@ -70,12 +74,16 @@ def bench_page() -> int:
 
 def text(folder: Path) -> str:
     """Returns the page of the figures in `folder`."""
-    names = ("mujoco", "mujoco-threads", "classic", "learners", "tokens")
-    *tasks, learners, tokens = files = [
-        json.loads((folder / f"{name}.json").read_text()) for name in names
-    ]
+    names = ["mujoco", "mujoco-threads", "classic", "learners", "tokens"]
+    files = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    *tasks, learners, tokens = files
     parts = [HEAD, TASKS, _tasks(tasks), LEARNERS, _learners(learners)]
     parts += [TOKENS, _tokens(tokens)]
+    before = folder / "tokens-before.json"
+    if before.exists():
+        names.append(before.stem)
+        files.append(json.loads(before.read_text()))
+        parts += [BEFORE, _before(files[-1])]
     made = zip(names, map(_made_by, files), strict=True)
     parts.append("\n".join(f"- [{name}.json]({name}.json): {by}" for name, by in made))
     return "\n".join(f"{part.strip()}\n" for part in parts)
@@ -122,6 +130,16 @@ def _tokens(figures: Figures) -> str:
     }
     speeds = [(what, f"{figures[f'tokens/{key}']:,.0f}") for what, key in rows.items()]
     return "\n".join(table(("", "tokens/s"), speeds, str))
+
+
+def _before(figures: Figures) -> str:
+    commit = short_commit(figures["before"])
+    rows = []
+    for name in ("grpo", "ppo"):
+        here, there, ratio = (figures[f"tokens/{name}{x}"] for x in ("", "/before", "/of_before"))
+        rows.append([name.upper(), f"{here:,.0f}", f"{there:,.0f}", f"{ratio:.2f}"])
+    head = ("training", "tokens/s", f"at commit {commit}", "now faster by")
+    return "\n".join(table(head, rows, str))
 
 
 def _made_by(figures: Figures) -> str:

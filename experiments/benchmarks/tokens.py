@@ -1,16 +1,21 @@
 """Speed on tokens: `python -m experiments.bench --tokens`.
 
 What should dominate are the products of matrices. Writing with a cache passes one token at a time through the model,
-without it the whole sequence again for each; training passes every sequence forwards four times (writing, the old
-policy, the reference, the loss) and backwards once. `tokens/ppo` and `tokens/grpo` are iterations of the presets of
-sorting as the training loop runs them, in tokens of responses a second.
+without it the whole sequence again for each; training passes every sequence forwards two or three times (writing, the
+reference where the KL has a weight, the loss) and backwards once. `tokens/ppo` and `tokens/grpo` are iterations of the
+presets of sorting as the training loop runs them, in tokens of responses a second.
+
+`--before DIR` measures them in turn with another checkout of this project, in a process of its own: `tokens/ppo/before`
+and `tokens/ppo/of_before`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,17 +25,29 @@ from agents import TOKEN_ALGORITHMS
 from agents.tokens.generation import Sampling, generate
 from agents.tokens.transformer import TransformerConfig, num_parameters, token_model
 from envs.tokens import make_tokens
+from experiments.benchmarks.rivals import Rival
 from experiments.benchmarks.workloads import rate
 from experiments.evaluation.evaluator import evaluator
 from experiments.run.presets import preset
 from experiments.run.programs import Programs
+from experiments.run.provenance import commit_of
 
 PROMPT, RESPONSE, SEQUENCES = 8, 64, 256
 VOCABULARY = 13
+LEARNERS = ("grpo", "ppo")
+WORKER = Path(__file__).parent / "workers" / "tokens_worker.py"
 
 
-def bench_tokens(rounds: int, seconds: float) -> dict[str, float]:
-    """Returns tokens per second, and ratios of neighbouring measurements."""
+def bench_tokens(rounds: int, seconds: float, before: Path | None = None) -> dict[str, Any]:
+    """Returns tokens per second, and ratios of neighbouring measurements.
+
+    Args:
+      before: another checkout, whose training is measured beside ours; None: ours alone.
+
+    Raises ValueError where it cannot be measured.
+    """
+    if before is not None:
+        return against_before(before.absolute(), rounds, seconds)
     workloads = {
         "tokens/cached": writing(cached=True),
         "tokens/uncached": writing(cached=False),
@@ -51,6 +68,29 @@ def bench_tokens(rounds: int, seconds: float) -> dict[str, float]:
         f"{'cached / uncached':24s}{statistics.median(ratios):15.1f}   "
         f"({min(ratios):.1f}-{max(ratios):.1f}), {RESPONSE} tokens, {SEQUENCES} responses"
     )
+    return figures
+
+
+def against_before(before: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """Returns tokens per second in training, here and in another checkout, and how many times as fast it is here."""
+    figures: dict[str, Any] = {"before": commit_of(before)}
+    for name in LEARNERS:
+        other = Rival(sys.executable, str(before), "sort", name, WORKER)
+        here = learning(name)
+        pairs = [(rate(here, seconds), other.measure(seconds)) for _ in range(rounds)]
+        other.close()
+        ours, theirs = (statistics.median(x) for x in zip(*pairs, strict=True))
+        ratios = [a / b for a, b in pairs]
+        ratio = statistics.median(ratios)
+        figures |= {
+            f"tokens/{name}": ours,
+            f"tokens/{name}/before": theirs,
+            f"tokens/{name}/of_before": ratio,
+        }
+        print(
+            f"tokens/{name:12s}{ours:15,.0f} tokens/s, before {theirs:,.0f}: {ratio:.2f} times as fast "
+            f"({min(ratios):.2f}-{max(ratios):.2f})"
+        )
     return figures
 
 

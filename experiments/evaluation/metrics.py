@@ -66,8 +66,13 @@ def first_nonfinite(buffers: dict[str, np.ndarray]) -> tuple[int, int, str] | No
 
 
 def extend(pending: Pending, buffers: dict[str, np.ndarray]) -> Pending:
-    """Returns `pending` with the iterations of `buffers` appended."""
-    return {name: [*pending.get(name, []), *x.tolist()] for name, x in buffers.items()}
+    """Returns `pending` with the iterations of `buffers` appended. A metric that is measured from now on only was NaN
+    before."""
+    waiting = len(next(iter(pending.values()), ()))
+    missing = {
+        name: np.full((waiting, x.shape[1]), math.nan).tolist() for name, x in buffers.items()
+    }
+    return {name: [*pending.get(name, missing[name]), *x.tolist()] for name, x in buffers.items()}
 
 
 def _weighted(x: np.ndarray, weight: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from agents.tokens.rollout import align_to_steps
 SAMPLES = 8  # of each prompt
 SAMPLING = Sampling()
 PROMPTS = 128  # at each mark
+FINAL_PROMPTS = 512  # of the best of n
 SHOWN = 4  # of PROMPTS, those whose first sample goes into samples.jsonl
 
 
@@ -46,10 +47,10 @@ def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
     prompt_key, sample_key = jax.random.split(keys[0])
     prompts = algo.env.held_out(prompt_key, n)
     repeated = jnp.repeat(prompts, SAMPLES, axis=0)
-    responses = algo.respond(state.params, repeated, sample_key, SAMPLING)
+    responses = algo.respond(state.params, prompts, sample_key, SAMPLING, SAMPLES)
     rewards, correct, broken = algo.verify(repeated, responses)
     batch = algo.batch(repeated, responses.tokens, responses.length, rewards)
-    reference = algo.reference_logp(state.reference, batch.obs, batch.action, SAMPLING)
+    reference = algo.reference_logp(state.reference, batch.obs, batch.action, SAMPLING, SAMPLES)
     proxy = None
     if algo.reward is not None:
         rewards_of_tokens = algo.reward.of_tokens(repeated, responses.tokens, responses.length)

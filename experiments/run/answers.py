@@ -15,16 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents.core.reward_scores import best_of_n
 from agents.tokens.generation import Sampling
-from agents.tokens.pairs import map_parts
 from agents.tokens.reward import Reward
 from experiments.console.display import Display
 from experiments.console.flags import parse_flags
-from experiments.run import rewards
+from experiments.evaluation import best_of
+from experiments.run import limits, rewards
 from experiments.run.spec import Spec, load_state, open_run
-
-_AT_ONCE = 2048  # responses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +58,7 @@ def asked(argv: Sequence[str]) -> bool:
 def command(argv: Sequence[str]) -> int:
     """Prints prompt, answer and score; returns the exit code. Raises ValueError with one line on bad input."""
     flags = parse_flags(AnswerFlags, argv, None, "Asks the policy of a run one prompt.")
-    if flags.best_of < 1:
-        raise ValueError(f"--best-of must be at least 1, got {flags.best_of}")
+    best_of.require(flags.best_of)
     if flags.prompts < 0 or (flags.prompts and flags.prompt is not None):
         raise ValueError("--prompts is a number of prompts at random, in place of --prompt")
     display = Display()
@@ -78,12 +74,14 @@ def command(argv: Sequence[str]) -> int:
         raise ValueError(
             "--best-of picks by a reward, and the run has none: give --reward model:DIR"
         )
+    if flags.best_of > 1:
+        limits.require_room_for_answers(algo, flags.prompts or 1, flags.best_of, reward)
     prompt_key, key = jax.random.split(jax.random.key(flags.seed))
     prompt = _prompt(flags, algo.env, prompt_key)
     states, _, steps = load_state(flags.answer, stored, algo, display.warn)
     params = jax.tree.map(lambda x: x[flags.seed_index], states.params)
     if flags.prompts:
-        shares = best_of_shares(algo, params, key, flags.prompts, flags.best_of, reward)
+        shares = best_of.measured(algo, params, key, flags.prompts, flags.best_of, reward)
         what = "held-out prompts" if algo.env.holds_out else "prompts of those trained on"
         rows = [(f"best of {n}", f"{share:.3f} right") for n, share in shares.items()]
         display.table(f"{flags.prompts} {what}, by the policy of env step {steps}", rows)
@@ -105,14 +103,14 @@ def answer(
     prompt: np.ndarray,
     key: jax.Array,
     sampling: Sampling,
-    best_of: int = 1,
+    draws: int = 1,
     reward: Reward | None = None,
 ) -> tuple[str, list[str]]:
     """Returns the answer in words, and lines with its scores.
 
     Args:
       prompt: int32 [P].
-      best_of: answers that are drawn; the one of the highest `reward` is returned.
+      draws: answers that are drawn; the one of the highest `reward` is returned.
     """
 
     @jax.jit
@@ -125,44 +123,15 @@ def answer(
         proxy = reward.of_tokens(prompts, found.tokens, found.length)
         return found, gold, correct, jnp.sum(proxy, axis=1)
 
-    prompts = jnp.tile(jnp.asarray(prompt), (best_of, 1))
+    prompts = jnp.tile(jnp.asarray(prompt), (draws, 1))
     found, gold, correct, proxy = draw(params, prompts, key)
     i = 0 if proxy is None else int(np.argmax(np.nan_to_num(proxy, nan=-np.inf)))
     verdict = "right" if correct[i] else "wrong"
     lines = [f"verifier  {float(gold[i]):.3g}, {verdict}"]
     if proxy is not None:
-        of = f", the highest of {best_of}" if best_of > 1 else ""
+        of = f", the highest of {draws}" if draws > 1 else ""
         lines.append(f"reward    {float(proxy[i]):.3g}{of}")
     return algo.env.decode(found.tokens[i], int(found.length[i])), lines
-
-
-def best_of_shares(
-    algo: Any, params: Any, key: jax.Array, num_prompts: int, most: int, reward: Reward | None
-) -> dict[int, float]:
-    """Returns the share of held-out prompts that the best of n samples by reward answers, for n = 1, 2, 4, ... most.
-
-    Estimated from `most` samples of each prompt at temperature 1, over all choices of n of them.
-    """
-    prompt_key, key = jax.random.split(key)
-
-    def of_part(rows: tuple[Any, Any]) -> jax.Array:
-        prompts, keys = rows
-        repeated = jnp.repeat(prompts, most, axis=0)
-        found = algo.respond(params, repeated, keys[0], Sampling())
-        correct = algo.verify(repeated, found)[1].astype(jnp.float32)
-        proxy = jnp.zeros(correct.shape)
-        if reward is not None:
-            proxy = jnp.sum(reward.of_tokens(repeated, found.tokens, found.length), axis=1)
-            proxy = jnp.nan_to_num(proxy, nan=-jnp.inf)
-        each = best_of_n(*(x.reshape(-1, most).T for x in (proxy, correct)))
-        return each.T
-
-    prompts = algo.env.held_out(prompt_key, num_prompts)
-    rows = prompts, jax.random.split(key, num_prompts)
-    at_once = min(num_prompts, max(1, _AT_ONCE // most))
-    curve = jnp.mean(jax.jit(lambda rows: map_parts(of_part, rows, at_once))(rows), axis=0)
-    wanted = sorted({most, *(2**i for i in range(most.bit_length()) if 2**i <= most)})
-    return {n: float(curve[n - 1]) for n in wanted}
 
 
 def _reward(flags: AnswerFlags, stored: Spec, algo: Any) -> Reward | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.console import options
 from experiments.console.flags import ImportFlag, dashed, parse_flags
+from experiments.evaluation import best_of
 from experiments.run import inputs, limits, models, rewards, tracking
 from experiments.run.presets import preset
 from experiments.run.spec import (
@@ -26,7 +27,7 @@ from experiments.run.spec import (
 from experiments.run.which import WHICH, learners
 from experiments.user_envs import load
 
-_FREE = ("out", "resume", "video", "track", "trust")
+_FREE = ("out", "resume", "video", "track", "trust", "time_rollout", "compile_cache")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +54,38 @@ class RunFlags:
     """a Python file to execute first; it may register environments and algorithms; may be given several times"""
     trust: bool = False
     """with --resume: execute the files that the run names, even if they changed or another user began the run"""
+    time_rollout: bool = False
+    """time rollout and update apart, where a learner can; compiles a further program"""
+    compile_cache: bool = True
+    """keep compiled programs in the user's cache folder, for the next start"""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenRunFlags(RunFlags):
+    """A further flag of runs on token tasks."""
+
+    best_of: int = 1
+    """at the end, also draw so many answers to each of 512 held-out prompts, and let the reward pick one (with --reward
+    model:DIR and the like): the share of right ones, by the verifier, is best_of_N in summary.json"""
+
+
+def flags_of(domain: Domain) -> type[RunFlags]:
+    """Returns the class of a run's own flags."""
+    return TokenRunFlags if domain == "tokens" else RunFlags
 
 
 def run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
     """Returns the flags with which a run was begun. `kept`: its config.json; older versions lack some."""
-    return RunFlags(
+    flags = flags_of(stored.domain)(
         algo=stored.algo,
         seed=stored.seed,
         seeds=stored.seeds,
         video=kept.get("video", True),
         track=kept.get("track", "none"),
     )
+    if isinstance(flags, TokenRunFlags):
+        return dataclasses.replace(flags, best_of=stored.best_of)
+    return flags
 
 
 def first_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -114,7 +136,7 @@ def parse(
         config = models.with_sizes(config, Path(model))
     kept = stored.env_kwargs if stored else {}
     taken = {"env", "task"} | {
-        f.name for kind in (RunFlags, config_type) for f in dataclasses.fields(kind)
+        f.name for kind in (type(run), config_type) for f in dataclasses.fields(kind)
     }
     of_env = options.flags(env_factory(env, domain), taken, kept)
     group = re.sub(r"\W", "_", algo.replace("+", "_plus"))  # a field's name: reinforce++ is none
@@ -147,19 +169,31 @@ def parse(
             raise ValueError(
                 f"--model {model} contradicts the run in {run.resume}, which has {has}"
             )
+    samples = _best_of(run, reward)
     kwargs = {**kept, **of_env.kwargs(env_flags)}
     clash = "; ".join(
         f"--{dashed(name)} is not the environment's: its own is --{dashed(field)}"
         for field, name in of_env.renamed.items()
     )
-    spec = Spec(env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, model)
+    spec = Spec(
+        env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, model, samples
+    )
     return run, spec, clash or None
 
 
 def parse_run(argv: Sequence[str], env: str, algo: str, domain: Domain) -> None:
     """Raises ValueError where a command line for a new run cannot be read, without building anything."""
     which = WHICH[domain]
-    parse(argv, RunFlags(algo=algo), env, None, which(which.shown(env)), domain)
+    parse(argv, flags_of(domain)(algo=algo), env, None, which(which.shown(env)), domain)
+
+
+def _best_of(run: RunFlags, reward: str | None) -> int:
+    """The flag `--best-of`, checked; 1 where there is none."""
+    n = run.best_of if isinstance(run, TokenRunFlags) else 1
+    best_of.require(n)
+    if n > 1 and reward is None:
+        raise ValueError(f"--best-of {n} picks by a learned reward: give --reward model:DIR, too")
+    return n
 
 
 def _check(run: RunFlags) -> None:
@@ -178,7 +212,7 @@ def refuse_another(name: str, given: str | None, stored: Spec, folder: Path) -> 
         raise ValueError(f"{folder} is a run of {name} {getattr(stored, name)}, not {given}")
 
 
-def refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
+def refuse_contradiction(run: Any, new: Any, old: Any) -> None:
     """Raises ValueError where a flag `new` of a resumed run differs from its value `old`."""
     if run.out is not None and Path(run.out).resolve() != Path(run.resume or "").resolve():
         raise ValueError("--resume continues in the run's own folder; leave out --out")
@@ -192,7 +226,7 @@ def refuse_contradiction(run: RunFlags, new: Any, old: Any) -> None:
             )
 
 
-RESERVED = {"env", "total_steps"} | {field.name for field in dataclasses.fields(RunFlags)}
+RESERVED = {"env", "total_steps"} | {field.name for field in dataclasses.fields(TokenRunFlags)}
 
 
 def program(domain: Domain) -> str:

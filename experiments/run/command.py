@@ -31,12 +31,14 @@ from experiments.run.arguments import (
     RunFlags,
     by_own_name,
     first_flags,
+    flags_of,
     parse,
     refuse_another,
     refuse_contradiction,
     run_flags,
 )
 from experiments.run.checkpoints import DamagedCheckpointError
+from experiments.run.compile_cache import keep_programs
 from experiments.run.loop import NonFiniteError, RunInterruptedError, env_steps, train
 from experiments.run.programs import Programs
 from experiments.run.spec import (
@@ -55,8 +57,6 @@ from experiments.run.summary import conclude
 from experiments.run.which import WHICH, help_on_any
 from experiments.user_envs.preflight import require_sound
 
-# Flags of a run that may change when it is resumed.
-
 
 def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control") -> int:
     """Trains and returns the exit code. `env`: the command's own environment; None: there is a flag --env, or, in the
@@ -65,6 +65,8 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
     with contextlib.ExitStack() as held:
         try:
             folder, spec, algo, flags, note = prepare(argv, env, domain)
+            if warning := keep_programs(flags.compile_cache):
+                print(f"warning: {warning}", file=sys.stderr)
             programs = limits.traced_programs(spec, algo)
             folder = _take(folder, spec, flags, held)
         except (ValueError, OSError, MemoryError, OverflowError) as error:
@@ -119,7 +121,9 @@ def _train(
     """Trains in a folder that is this process's own, and returns the exit code."""
     try:
         track = tracking.start(flags.track, folder, spec)
-        finished = train(folder, spec, algo, display, bool(flags.resume), track, programs)
+        finished = train(
+            folder, spec, algo, display, bool(flags.resume), track, programs, flags.time_rollout
+        )
         conclude(folder, spec, algo, finished, flags.video, display)
     except RunInterruptedError as stopped:
         display.close()
@@ -195,9 +199,9 @@ def prepare(
     execute(first.imports)
     if name is None:
         if {"-h", "--help"} & set(argv):
-            help_on_any(RunFlags(algo=algo_name), domain)
+            help_on_any(flags_of(domain)(algo=algo_name), domain)
         raise ValueError("which environment? give --env NAME, or --env FILE.py:NAME for your own")
-    run = run_flags(stored, kept) if stored else RunFlags(algo=algo_name)
+    run = run_flags(stored, kept) if stored else flags_of(domain)(algo=algo_name)
     if domain == "control":
         refuse_task(name, first.algo)
     flags, spec, clash = parse(

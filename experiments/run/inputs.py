@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,14 @@ def record(spec: Any) -> dict[str, Any]:
     """Returns what config.json keeps besides: the hash of each file and each reward model that is read."""
     paths = [*_files(spec.config).values(), *rewards.model_folders(spec.reward)]
     paths += [] if spec.model is None else [Path(spec.model)]
-    hashes = {str(path): _hash(path) for path in paths}
-    return {"inputs": hashes} if hashes else {}
+    found = hashes(paths)
+    return {"inputs": found} if found else {}
+
+
+def hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """Returns the SHA-256 of each file, reward model or folder of weights by its path. Raises OSError where one is not
+    there."""
+    return {str(path): _hash(path) for path in paths}
 
 
 def require_unchanged(folder: Path, config: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import jax
 
 from agents.settings import COUNT_LIMIT, shown
 from experiments.console.flags import dashed
+from experiments.evaluation import best_of, tokens
 from experiments.evaluation.evaluator import evaluator
 from experiments.run import memory
 from experiments.run.programs import Programs, programs_of
@@ -107,12 +108,43 @@ def _evaluation(spec: Spec, algo: Any, programs: Programs) -> int:
     return memory.nbytes(state) + memory.peak(programs.evaluate.jaxpr(*arguments)) + kept
 
 
+def _best_of(spec: Spec, algo: Any, programs: Programs) -> int:
+    """Estimates the answers of the best of n at the end."""
+    if spec.best_of == 1:
+        return 0
+    state = programs.init.shapes(_keys(spec.seeds))
+    return memory.nbytes(state) + best_of_bytes(
+        algo, tokens.FINAL_PROMPTS, spec.best_of, algo.reward
+    )
+
+
+def best_of_bytes(algo: Any, num_prompts: int, most: int, reward: Any) -> int:
+    """Returns the bytes that `best_of.best_of_shares` takes, at least."""
+    params = jax.eval_shape(algo.init, _keys()).params
+
+    def shares(params: Any, key: Any) -> Any:
+        return best_of.best_of_shares(algo, params, key, num_prompts, most, reward)
+
+    return memory.peak(jax.make_jaxpr(shares)(params, _keys()))
+
+
+def require_room_for_answers(algo: Any, num_prompts: int, most: int, reward: Any) -> None:
+    """Raises ValueError where so many answers to each prompt need more memory than is free."""
+    size, free = best_of_bytes(algo, num_prompts, most, reward), memory.free_on_device()
+    if free is not None and size > free:
+        raise ValueError(
+            f"memory: {most} answers to a prompt would take {human_bytes(size)} or more, and "
+            f"{human_bytes(max(free, 0))} are free: lower --best-of"
+        )
+
+
 _ESTIMATES: dict[str, _Estimate] = {
     "the replay buffer": _replay_buffer,
     "the model with its optimiser": _model,
     "the networks, their optimisers and the environments": _beginning,
     "training, with its rollouts and batches,": _training,
     "an evaluation": _evaluation,
+    "the answers that the best is picked from": _best_of,
 }
 
 
@@ -159,6 +191,8 @@ def _halved(spec: Spec) -> Iterator[tuple[str, Spec]]:
     if isinstance(limit, int) and limit > 1:
         kwargs = {**spec.env_kwargs, _LIMIT: limit // 2}
         yield _LIMIT, dataclasses.replace(spec, env_kwargs=kwargs)
+    if spec.best_of > 1:
+        yield "best_of", dataclasses.replace(spec, best_of=spec.best_of // 2)
     if spec.seeds > 1:
         yield "seeds", dataclasses.replace(spec, seeds=spec.seeds // 2)
 

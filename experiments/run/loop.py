@@ -56,22 +56,25 @@ def train(
     resume: bool = False,
     track: Track = lambda seed_index, rows: None,
     programs: Programs | None = None,
+    time_rollout: bool = False,
 ) -> Finished:
     """Trains to the end, from the start or from `folder`'s newest usable checkpoint. `programs`: None: new ones.
+    `time_rollout`: rollout and update are timed apart, for which a further program is compiled.
 
     Raises RunInterruptedError on SIGINT or SIGTERM, NonFiniteError where learning broke down.
     """
     programs = programs or programs_of(spec, algo)
     with Stop() as stop, Worker(stop) as worker:
-        return Loop(folder, spec, algo, display, stop, worker, track, programs).run(resume)
+        given = folder, spec, algo, display, stop, worker, track, programs, time_rollout
+        return Loop(*given).run(resume)
 
 
 class Loop:
     """The variables of the training loop."""
 
-    def __init__(self, folder, spec, algo, display, stop, worker, track, programs):
+    def __init__(self, folder, spec, algo, display, stop, worker, track, programs, time_rollout):
         self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
-        self.track = track
+        self.track, self.time_rollout = track, time_rollout
         self.stop, self.worker = stop, worker
         self.programs = programs
         self.total = total_iterations(spec.config.total_steps, algo)
@@ -146,14 +149,11 @@ class Loop:
         return seconds
 
     def _measure_share(self, iteration_s: float) -> None:
-        """Measures the rollout's share of an iteration, timed apart because a program has no clock inside: at the start
-        and again after each evaluation."""
+        """Measures the rollout's share of an iteration, where that is asked for, by a program of its own, because a
+        program has no clock inside: at the start and after each evaluation."""
         first = self.rollout_share is None
-        if (
-            self.algo.env.on_host
-            or not isinstance(self.algo, CollectsApart)
-            or not (first or self.progress.iteration in self.marks)
-        ):
+        can = not self.algo.env.on_host and isinstance(self.algo, CollectsApart)
+        if not (self.time_rollout and can and (first or self.progress.iteration in self.marks)):
             return
         if first:
             self.call(self.programs.collect, self.states)  # compiles, and warms the caches

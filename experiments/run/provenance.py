@@ -49,19 +49,27 @@ def _versions() -> dict[str, str | None]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of this source, with "-dirty" where it was changed since; None outside git."""
+    """Returns the commit of this source; None outside git, and where that is somebody else's."""
     here = Path(__file__).resolve()
+    # Installed into a folder that lies in someone else's repository, that commit says nothing of us.
+    return commit_of(here.parent, here.name)
+
+
+def commit_of(folder: Path, known: str = ".") -> str | None:
+    """Returns the commit that a folder is checked out at, with "-dirty" where files were changed since.
+
+    None outside git, and where `known`, a name in the folder, is not under version control.
+    """
 
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(here.parent), *arguments]
+        command = ["git", "-C", str(folder), *arguments]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # Installed into a folder that lies in someone else's repository, that commit says nothing of us.
-    if git("ls-files", "--error-unmatch", here.name) is None:
+    if git("ls-files", "--error-unmatch", known) is None:
         return None
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--untracked-files=no")

@@ -191,6 +191,8 @@ def command(config: dict[str, Any]) -> str:
     flags = arguments.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
     if config.get("reward"):
         flags += ["--reward", config["reward"]]
+    if config.get("best_of", 1) > 1:
+        flags += ["--best-of", str(config["best_of"])]
     domain = config.get("domain", "control")
     names = [
         *arguments.environment_flag(_portable(config["env"]), domain),

@@ -47,12 +47,14 @@ def save(
     seed: int,
     report: dict[str, Any],
 ) -> None:
-    """Writes a calibrated model into a new folder. Raises OSError where it cannot be written or is there already.
+    """Writes a calibrated model into a folder. Raises OSError where it cannot be written or is there already.
 
     Args:
       report: further fields of config.json, for people.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} exists already and is not overwritten")
     leaves = {name: np.asarray(x) for name, x in _leaves(params).items()}
     with folders.naming(folder / PARAMETERS), (folder / PARAMETERS).open("wb") as file:
         np.savez(file, **leaves)  # type: ignore[arg-type]

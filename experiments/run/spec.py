@@ -45,6 +45,7 @@ class Spec:
         None  # learnt from in place of the verifier's score, see `experiments.run.rewards`
     )
     model: str | None = None  # folder of published weights that the policy starts from
+    best_of: int = 1  # samples of a prompt that the reward picks the best from, at the end
 
     def build(self) -> Any:
         """Returns the algorithm on its environment. Raises ValueError with one line on impossible settings."""

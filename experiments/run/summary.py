@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from agents.tokens.transformer import num_parameters
 from experiments.console.display import Display, duration, si
-from experiments.evaluation import control, nonfinite
+from experiments.evaluation import best_of, control, nonfinite, tokens
 from experiments.evaluation.evaluator import evaluator
 from experiments.evaluation.frame_rate import frame_rate
 from experiments.run import folders, goals
@@ -16,6 +18,7 @@ from experiments.run.spec import TOKENS, Spec, short_name
 from experiments.run.whole import write_whole
 from experiments.user_envs.load import located
 
+_BEST_OF_TAG = 0xB057  # which random numbers are whose
 # Lines of the gait report: what, unit, and the name in `gait.analyse`.
 _GAIT = (
     ("survival", "", "survival"),
@@ -44,7 +47,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         entries["train_nonfinite"] = share
     if spec.domain == "tokens":
         for i, entries in enumerate(per_seed):
-            entries |= _of_tokens(folder, spec, finished, i)
+            entries |= _of_tokens(folder, spec, finished, i) | _best_of(spec, algo, finished, i)
     means = control.mean_of(per_seed)
     names = evaluating.goals(algo, finished.episodes[0])
     if names:
@@ -81,17 +84,27 @@ def _of_tokens(folder: Path, spec: Spec, finished: Finished, i: int) -> dict[str
     }
 
 
+def _best_of(spec: Spec, algo: Any, finished: Finished, i: int) -> dict[str, Any]:
+    """Returns the shares of prompts that one seed's best of n answers by reward solve, where that is asked for."""
+    if spec.best_of == 1:
+        return {}
+    params = jax.tree.map(lambda x: x[i], finished.states.params)
+    key = jax.random.fold_in(jax.random.key(spec.seed + i), _BEST_OF_TAG)
+    found = best_of.measured(algo, params, key, tokens.FINAL_PROMPTS, spec.best_of, algo.reward)
+    return {f"best_of_{n}": share for n, share in found.items()}
+
+
 def _of_token_run(
     spec: Spec, algo: Any, finished: Finished, per_seed: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    tokens = sum(report["tokens_generated"] for report in per_seed)
+    written = sum(report["tokens_generated"] for report in per_seed)
     return {
         "task": spec.env.removeprefix(TOKENS),
         "held_out": algo.env.holds_out,  # whether any prompts are: else evaluation asks those of training
         "parameters": num_parameters(finished.states.params) // spec.seeds,
-        "tokens_generated": tokens,
+        "tokens_generated": written,
         # Of all seeds together, while training.
-        "tokens_per_second": tokens / max(finished.progress.train_s, 1e-9),
+        "tokens_per_second": written / max(finished.progress.train_s, 1e-9),
     }
 
 
@@ -189,6 +202,7 @@ def _token_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("pass@1", rise("pass_at_1")),
         ("pass@8", rise("pass_at_8")),
+        *_best_rows(summary),
         ("prompts", _prompts(summary)),
         ("KL to reference", f"{summary['kl_to_reference']:.2f} nats a response"),
         ("parameters", si(summary["parameters"])),
@@ -196,6 +210,12 @@ def _token_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("speed", f"{si(summary['tokens_per_second'])} tokens/s in training"),
         _wall_clock(summary),
     ]
+
+
+def _best_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns a row on the largest n of which the reward picked the best; none where no reward is learnt from."""
+    n = max((int(name[8:]) for name in summary if name.startswith("best_of_")), default=0)
+    return [(f"best of {n}", f"{summary[f'best_of_{n}']:.3f}, picked by the reward")] if n else []
 
 
 def _prompts(summary: dict[str, Any]) -> str:
@@ -215,6 +235,8 @@ def conclude(
     """Writes summary, curve and video of a finished run, and prints them. A run with a summary counts as finished, and
     has its curve then."""
     paths = [draw_curve(folder, spec)]
+    if spec.best_of > 1:
+        display.note(f"the best of {spec.best_of}")
     summary = summarise(folder, spec, algo, finished)
     if video and spec.domain == "control":
         display.note("drawing the video")

@@ -4,13 +4,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import envs
 from envs import base, process
 from envs.classic.cartpole import CartPole
 from envs.cores import usable_cores
-from envs.threefry import threefry2x32
+from envs.threefry import threefry2x32, threefry2x32_in_loop
 
 ORTHOGONAL = """
 import envs, jax
@@ -58,6 +59,14 @@ def test_threefry_passes_its_authors_known_answers():
     ):
         result = threefry2x32(*(jnp.uint32(v) for v in (*key, *x)))
         assert tuple(map(int, result)) == expected
+
+
+def test_threefry_in_a_loop_gives_the_same_bits():
+    keys, counters = (jnp.arange(2 * n, dtype=jnp.uint32).reshape(2, n) for n in (1, 5))
+    counters = counters << 20
+    unrolled = threefry2x32(*keys, *counters)
+    looped = jax.jit(threefry2x32_in_loop)(*keys, *counters)
+    np.testing.assert_array_equal(np.stack(looped), np.stack(unrolled))
 
 
 def test_random_numbers_are_jax_own_without_its_loop():

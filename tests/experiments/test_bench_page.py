@@ -26,7 +26,11 @@ def test_each_task_and_rival_has_its_place(tmp_path):
     tokens = {f"tokens/{name}": rate for name, rate in rates.items()}
     tokens["tokens/cached/of_uncached"] = 6.3
     files = {"mujoco": mujoco, "mujoco-threads": threads, "classic": classic}
-    files |= {"learners": learners, "tokens": tokens}
+    before = {"before": "fedcba9876543210"}
+    for name in ("grpo", "ppo"):
+        before |= {f"tokens/{name}": 90.0, f"tokens/{name}/before": 60.0}
+        before[f"tokens/{name}/of_before"] = 1.5
+    files |= {"learners": learners, "tokens": tokens, "tokens-before": before}
     for name, figures in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(PROVENANCE | figures))
     lines = text(tmp_path).splitlines()
@@ -36,6 +40,8 @@ def test_each_task_and_rival_has_its_place(tmp_path):
     assert "| CartPole-v1 | dqn | 30 | sbx | 10 | 3.00 |" in lines
     assert "| generation with the cache, 6.3 times as fast as without | 5,000 |" in lines
     assert "| training, PPO | 60 |" in lines
+    assert "| training | tokens/s | at commit fedcba987654 | now faster by |" in lines
+    assert "| PPO | 90 | 60 | 1.50 |" in lines
     assert any("0123456789ab, abacus, 2 cores, jax 1, mujoco 2" in line for line in lines)
 
 

@@ -50,3 +50,14 @@ def test_the_first_nonfinite_is_the_earliest_iteration():
     assert metrics.first_nonfinite(buffers) == (0, 1, "grad_norm")
     del buffers["grad_norm"], buffers["loss/policy"]
     assert metrics.first_nonfinite(buffers) is None
+
+
+def test_a_metric_that_comes_later_keeps_its_place():
+    pending = metrics.extend({}, {"loss": np.array([[1.0], [2.0]])})
+    both = {"loss": np.array([[3.0]]), "time/rollout_s": np.array([[0.5]])}
+    pending = metrics.extend(pending, both)
+    assert pending["loss"] == [[1.0], [2.0], [3.0]]
+    assert pending["time/rollout_s"][2:] == [[0.5]]
+    assert metrics.aggregate(pending, 0) == {"loss": 2.0, "time/rollout_s": None}
+    later = {name: x[2:] for name, x in pending.items()}
+    assert metrics.aggregate(later, 0) == {"loss": 3.0, "time/rollout_s": 0.5}

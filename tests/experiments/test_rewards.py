@@ -1,6 +1,8 @@
 """Reward models on disk, the flag `--reward`, and the policy's answers."""
 
 import json
+import os
+import signal
 import types
 
 import jax
@@ -12,9 +14,10 @@ from agents.tokens.generation import Generated
 from agents.tokens.reward_model import RewardModel, RewardModelConfig, RewardParams
 from envs.tokens import make_tokens
 from experiments import reward as command
+from experiments.evaluation import best_of
 from experiments.evaluation import tokens as token_evaluation
 from experiments.evaluation.tokens import Samples
-from experiments.run import answers, records, reward_models, rewards
+from experiments.run import answers, memory, records, reward_models, reward_training, rewards
 from experiments.run import command as cli
 
 MODEL = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 2, "mlp_width": 16}
@@ -29,6 +32,7 @@ ENV = {"env_name": "tokens-sort-3", "env_kwargs": {"digits": 3, "reward": "proce
 def _here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(token_evaluation, "PROMPTS", 4)
+    monkeypatch.setattr(token_evaluation, "FINAL_PROMPTS", 4)
 
 
 def saved(folder, task="sort-3", change=lambda x: x, name=None, seed=0, **kwargs):
@@ -66,7 +70,7 @@ def refused(text, capsys, *more):
     return error
 
 
-def test_what_is_no_reward_model_of_this_task_is_one_line(tmp_path, capsys):
+def test_what_is_no_reward_model_of_this_task_is_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "run-of-control").mkdir()
     (tmp_path / "run-of-control/config.json").write_text('{"algo": "ppo"}')
     (tmp_path / "empty").mkdir()
@@ -96,6 +100,13 @@ def test_what_is_no_reward_model_of_this_task_is_one_line(tmp_path, capsys):
     ]:
         assert message in refused(text, capsys)
     assert "which learns from no reward" in refused("model:good", capsys, "--algo", "sft")
+    for n in ("0", "3000000"):
+        assert f"between 1 and 1048576, got {n}" in refused("model:good", capsys, "--best-of", n)
+    assert "--best-of 4 picks by a learned reward" in refused("rule", capsys, "--best-of", "4")
+    monkeypatch.setattr(memory, "free_on_device", lambda: 2**30)
+    line = refused("model:good", capsys, "--best-of", "1048576")
+    assert "memory: the answers that the best is picked from would take" in line
+    assert line.endswith("lower --best-of\n")
     expert = ("--algo", "dpo", "--pairs", "expert")
     assert "a reward ranks samples" in refused("model:good", capsys, *expert)
 
@@ -136,11 +147,14 @@ def test_a_run_learns_from_a_model_and_answers(tmp_path, capsys):
     """The verifier is logged beside it; a resumed run refuses another model."""
     saved(tmp_path / "model")
     flags = ["--algo", "rloo", "--total-steps", "64", "--reward", "model:model", "--out", "run"]
+    flags += ["--best-of", "3"]
     assert cli.main([*SMALL, *flags], domain="tokens") == 0
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["reward"] == f"model:{tmp_path}/model"
     assert list(config["inputs"]) == [f"{tmp_path}/model"]
-    assert f"--reward model:{tmp_path}/model" in records.command(config)
+    assert f"--reward model:{tmp_path}/model --best-of 3" in records.command(config)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert all(0 <= summary["per_seed"][0][f"best_of_{n}"] <= 1 for n in (1, 2, 3, 8))
     rows = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert {"train/reward", "train/return", "train/correct"} <= rows[-1].keys()
     assert rows[-1]["eval/pass_at_1"] <= rows[-1]["eval/best_of_8"] + 1.0
@@ -164,13 +178,15 @@ def test_a_run_learns_from_a_model_and_answers(tmp_path, capsys):
     for more, message in [
         (["--prompts", "6"], "in place of --prompt"),
         (["--prompt", "3 1 x ="], "'x' is no token of the task"),
-        (["--best-of", "0"], "--best-of must be at least 1"),
+        (["--best-of", "0"], "--best-of must be between 1 and 1048576, got 0"),
         (["--seed-index", "3"], "there is no index 3"),
         (["--reward", "model:nowhere"], "is not a reward model"),
     ]:
         with pytest.raises(ValueError, match=message):
             answers.command([*ask, *more])
     resumed = ["--resume", "run"]
+    assert cli.main([*resumed, "--best-of", "2"], domain="tokens") == 2
+    assert "--best-of 2 contradicts the run" in capsys.readouterr().err
     assert cli.main([*resumed, "--reward", "model:another"], domain="tokens") == 2
     assert "contradicts the run" in capsys.readouterr().err
     (tmp_path / "model/config.json").write_text("{}")
@@ -203,8 +219,81 @@ def test_one_command_trains_measures_and_saves(tmp_path, monkeypatch, capsys):
     proxies = [config["proxy_best_of"][n] for n in ("1", "4", "16", "64")]
     assert proxies == sorted(proxies)
     assert float(reward.params.std) > 0
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(OSError, match="exists already"):
         command.train([*sizes, *flags])
+
+
+@pytest.fixture
+def small_command(monkeypatch):
+    """Flags of the smallest training."""
+    monkeypatch.setattr(command, "HELD_OUT", 32)
+    monkeypatch.setattr(command, "PROMPTS", 4)
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in MODEL.items()]
+    sizes = ["--task", "sort-3", "--num-pairs", "64", "--step-pairs", "16"]
+    return [*sizes, *flags, "--imitation-steps", "20"]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_goes_on_to_the_same_model(
+    tmp_path, monkeypatch, capsys, small_command
+):
+    assert command.train([*small_command, "--out", "whole"]) == 0
+    call, calls = reward_training.Control.call, []
+
+    def stopped(*given, **options):
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return call(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reward_training.Control, "call", stopped)
+        assert command.train([*small_command, "--out", "again"]) == 128 + signal.SIGTERM
+    advice = "stopped; resume with: python -m experiments.reward --resume again"
+    assert advice in capsys.readouterr().out
+    with pytest.raises(OSError, match="--resume again continues its training"):
+        command.train([*small_command, "--out", "again"])
+    assert command.train(["--resume", "again"]) == 0
+    assert "resumed at step 6" in capsys.readouterr().out
+    whole, again = (reward_models.read_config(tmp_path / name) for name in ("whole", "again"))
+    for name in ("sha256", "agreement", "gold_best_of", "proxy_best_of"):
+        assert again[name] == whole[name]
+    left = {path.name for path in (tmp_path / "again").iterdir()}
+    assert left - {".lock"} == {"config.json", "params.npz"}
+    with pytest.raises(ValueError, match="again has no training to resume: its model is finished"):
+        command.train(["--resume", "again"])
+
+
+def test_what_is_no_training_to_resume_is_one_line(tmp_path, small_command):
+    (tmp_path / "pairs.jsonl").write_text("")
+    settings = command.read(small_command).to_json()
+    reward_training.begin(tmp_path / "here", settings)
+    reward_training.begin(tmp_path / "odd", settings | {"config": {"width": "wide"}})
+    reward_training.begin(tmp_path / "pairs", settings | {"pairs": str(tmp_path / "pairs.jsonl")})
+    (tmp_path / "pairs.jsonl").write_text("other\n")
+    (tmp_path / "own.py").write_text("raise SystemExit('executed')")
+    reward_training.begin(tmp_path / "code", settings | {"imports": [str(tmp_path / "own.py")]})
+    (tmp_path / "own.py").write_text("raise SystemExit('another')")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text('{"algo": "ppo"}')
+    for more, message in [
+        (["--resume", "here", "--seed", "3"], "--seed 3 contradicts the run in here"),
+        (["--resume", "here", "--task", "reverse-3"], "is a training for tokens-sort"),
+        (["--resume", "here", "--width", "32"], "--width 32 contradicts the run in here"),
+        (["--resume", "here", "--out", "there"], "leave out --out"),
+        (["--out", "here"], "--resume here continues its training"),
+        (["--resume", "odd"], "odd/training.json"),
+        (["--resume", "pairs"], "pairs.jsonl, which has changed since"),
+        (["--resume", "code"], "the file is another one than when the run began"),
+        (["--resume", "nowhere"], "nowhere has no training to resume: it has no training.json"),
+        (["--resume", "empty"], "empty has no training to resume: it has no training.json"),
+        (["--resume", "run"], "run has no training to resume: it is a run"),
+        (["--trust"], "--trust goes with --resume"),
+    ]:
+        with pytest.raises((ValueError, OSError), match=message) as error:
+            command.train(more)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -235,10 +324,10 @@ def test_the_best_of_many_by_the_verifier_itself_is_pass_at_n():
     algo.respond = respond
     algo.verify = lambda prompts, found: env.score(prompts, found.tokens, found.length)
     gold = answers.Reward(lambda params, p, r, n: env.score(p, r, n)[1].astype(jnp.float32))
-    shares = answers.best_of_shares(algo, None, jax.random.key(0), 2000, 4, gold)
+    shares = best_of.measured(algo, None, jax.random.key(0), 2000, 4, gold)
     expected = {n: 1 - (2 / 3) ** n for n in (1, 2, 4)}
     assert shares == pytest.approx(expected, abs=0.03)
-    blind = answers.best_of_shares(algo, None, jax.random.key(0), 2000, 3, None)
+    blind = best_of.measured(algo, None, jax.random.key(0), 2000, 3, None)
     assert blind == pytest.approx(dict.fromkeys((1, 2, 3), 1 / 3), abs=0.03)
 
 

@@ -51,10 +51,10 @@ def rows(folder):
     return [{k: v for k, v in r.items() if k != "wall_clock_s" and k[:5] != "time/"} for r in found]
 
 
-def train(folder, spec, resume=False):
+def train(folder, spec, resume=False, **options):
     if not resume:
         folders.create(folder, spec.to_json())
-    return loop.train(folder, spec, spec.build(), QUIET, resume)
+    return loop.train(folder, spec, spec.build(), QUIET, resume, **options)
 
 
 def test_every_run_of_a_seed_is_the_same_however_it_is_cut(tmp_path, monkeypatch):
@@ -80,7 +80,7 @@ def test_the_wall_clock_includes_what_was_traced_before_training(tmp_path):
 
 def test_rows_are_those_of_the_contract(tmp_path):
     spec = stub.spec(total_steps=4 * 1003)
-    train(tmp_path / "a", spec)
+    train(tmp_path / "a", spec, time_rollout=True)
     found = folders.read_rows(tmp_path / "a" / "metrics.jsonl")
     assert [r["env_steps"] for r in found] == [*range(8, 4 * 1003, 8), 4 * 1003]
     evaluated = [r for r in found if r["eval/return"] is not None]

@@ -16,12 +16,8 @@ import pytest
 from agents.tokens.generation import Sampling, generate, token_positions
 from agents.tokens.published_config import family_of, read_config, write_config
 from agents.tokens.rollout import ends_with_stop
-from agents.tokens.transformer import (
-    TransformerConfig,
-    num_parameters,
-    policy_model,
-    slower_frequencies,
-)
+from agents.tokens.rotary import slower_frequencies
+from agents.tokens.transformer import TransformerConfig, num_parameters, policy_model
 from agents.tokens.transformer_config import RopeScaling
 from experiments.weights import folder as weights
 from experiments.weights.tensors import INDEX, read_tensor, stored_tensors

@@ -380,16 +380,19 @@ class TestPassesNobodyNeedsAreNotMade:
     @pytest.mark.parametrize(
         ("name", "changes", "passes"),
         [
-            ("grpo", {}, 1),  # the old policy's
-            ("grpo", {"kl_coefficient": 0.1}, 2),
-            ("grpo", {"kl_in_reward": 0.1}, 2),
-            ("grpo", {"measure_kl": True}, 2),
+            ("grpo", {}, 0),  # the old log-probs are the sampler's
+            ("grpo", {"old_pass": True}, 1),
+            ("grpo", {"dtype": "bfloat16"}, 1),
+            ("grpo", {"kl_coefficient": 0.1}, 1),
+            ("grpo", {"kl_in_reward": 0.1}, 1),
+            ("grpo", {"measure_kl": True}, 1),
+            ("grpo", {"measure_kl": True, "old_pass": True}, 2),
             ("grpo", ONCE, 0),
             ("grpo", ONCE | {"kl_coefficient": 0.1}, 1),
             ("grpo", ONCE | {"importance_bound": 2.0}, 1),
-            ("ppo", {}, 1),
-            ("ppo", ONCE, 0),  # of the critic alone
-            ("ppo", ONCE | {"objective": "kl"}, 1),
+            ("ppo", {}, 0),  # of the critic alone
+            ("ppo", ONCE, 0),
+            ("ppo", ONCE | {"objective": "kl"}, 0),
             ("reinforce", {}, 0),
             ("rloo", {"kl_in_reward": 0.1}, 1),
             ("rejection", {}, 0),
@@ -401,6 +404,8 @@ class TestPassesNobodyNeedsAreNotMade:
         calls, evaluate = [], algo.evaluate
         algo.evaluate = lambda *a: calls.append(1) or evaluate(*a)
         _, (rollout, metrics) = jax.eval_shape(algo.collect, state)
+        without = algo.collection.single_step and not algo.collection.has_old_pass
+        assert (rollout.batch.logp is None) == without
         assert len(calls) == passes
         has_reference = any(x in changes for x in ("kl_coefficient", "kl_in_reward", "measure_kl"))
         assert ("kl_reference" in metrics) == has_reference
@@ -442,14 +447,16 @@ class TestPassesNobodyNeedsAreNotMade:
                 config=algo.config,
             )
 
-    @pytest.mark.parametrize("name", ["grpo", pytest.param("reinforce", marks=pytest.mark.slow)])
-    def test_sampler_and_learner_are_compared_all_the_same(self, name):
-        algo = learner(name)
+    @pytest.mark.parametrize(
+        ("name", "changes"),
+        [("grpo", {"old_pass": True}), pytest.param("reinforce", {}, marks=pytest.mark.slow)],
+    )
+    def test_sampler_and_learner_are_compared(self, name, changes):
+        algo = learner(name, **changes)
         _, metrics = first_step(algo)
         assert 0 <= metrics["logp_diff_max"] < 1e-4
 
-    def test_logits_at_responses_are_those_of_whole_sequences(self, monkeypatch):
-        monkeypatch.setattr("agents.tokens.policy._FEW_LOGITS", 10)
+    def test_logits_at_responses_are_those_of_whole_sequences(self):
         algo, state, (rollout, _) = collected()
         batch = rollout.batch
 
@@ -461,13 +468,17 @@ class TestPassesNobodyNeedsAreNotMade:
             chosen = jnp.take_along_axis(logp, batch.action.T[..., None], axis=-1)[..., 0]
             return chosen.T, -jnp.sum(jnp.exp(logp) * logp, axis=-1).T
 
-        found = jax.jit(lambda *a: algo.evaluate(*a))(state.params, batch.obs, batch.action)
         mask = np.asarray(batch.mask)
-        for ours, expected in zip(found[:2], whole(state.params), strict=True):
-            np.testing.assert_allclose(
-                np.asarray(ours)[mask], np.asarray(expected)[mask], atol=1e-6
+        expected = whole(state.params)
+        for repeats in (1, algo.group_size):  # each by itself; a prompt once for its group
+            found = jax.jit(lambda *a, n=repeats: algo.evaluate(*a, None, n))(
+                state.params, batch.obs, batch.action
             )
-            assert (np.asarray(ours)[: algo.env.prompt_length - 1] == 0).all()
+            for ours, theirs in zip(found[:2], expected, strict=True):
+                np.testing.assert_allclose(
+                    np.asarray(ours)[mask], np.asarray(theirs)[mask], atol=1e-5
+                )
+                assert (np.asarray(ours)[: algo.env.prompt_length - 1] == 0).all()
 
 
 @pytest.mark.parametrize("changes", [{"top_k": 4}, pytest.param({}, marks=pytest.mark.slow)])
