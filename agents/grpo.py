@@ -7,8 +7,8 @@ A group is G episodes from one and the same start (one prompt, for tokens). Its 
     KL    ~ pi_ref / pi - 1 - log(pi_ref / pi)               k3: unbiased for samples of pi, never negative
 
 That is `credit="episode"`. With "reward-to-go" a step's return-to-go is compared with the group's at the same step;
-with "process" each reward with all of the group's (process supervision, sec. 4.1.3): see `agents.core.group_credit`. A
-walking robot needs the former: of the 400 steps of an episode a few decide whether it falls.
+with "process" each reward with all of the group's (process supervision, sec. 4.1.3): see `agents.core.group_credit`.
+The former is meant for control, where a few of the many steps of an episode decide whether a robot falls.
 
 Choices: `scale_advantages=False` with `aggregation="token-sum-constant"` is Dr. GRPO (Liu et al. 2025,
 https://arxiv.org/abs/2503.20783); `clip_high > clip_low` with "token-mean" are two parts of DAPO (Yu et al. 2025,

@@ -16,7 +16,8 @@ from experiments.pages.readme import text
 from experiments.run import records
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED = ("walker-algorithms", "classic", "mujoco")  # folders of results/ with records.json
+# Folders of results/ with records.json.
+PUBLISHED = ("walker-algorithms", "walker-preferences", "classic", "mujoco")
 BEGIN, END = "<!-- overview: python -m experiments.overview -->", "<!-- end of overview -->"
 
 

@@ -166,6 +166,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "normalize_observations": True,
     },
     ("walker", "sac"): _WALKER_REPLAY | {"total_steps": 1_500_000, "learning_rate": 1e-3},
+    # Not tuned: no run has measured these two.
     ("walker", "crossq"): _WALKER_REPLAY | {"total_steps": 1_000_000},
     ("walker", "xqc"): _WALKER_REPLAY | {"total_steps": 1_000_000, "learning_rate": 1e-3},
     ("walker", "td3"): _WALKER_REPLAY | {"total_steps": 2_500_000, "learning_rate": 1e-3},
@@ -261,7 +262,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
 
 # What `--quick` changes of these: a result in the shortest time, not the best.
 QUICK: dict[tuple[str, str], dict[str, Any]] = {
-    # A walk within a minute on two cores, the compilation included.
+    # Meant for a walk within a minute on two cores; not measured yet.
     ("walker", "ppo"): {
         "total_steps": 1_500_000,
         "learning_rate": 1.5e-3,

@@ -13,7 +13,7 @@ from tests.experiments import stub
 from tests.experiments.test_records import ROWS, make_run
 
 ROOT = Path(__file__).parents[2]
-SUITES = ("classic", "mujoco", "tokens", "walker-algorithms")
+SUITES = ("classic", "mujoco", "tokens", "walker-algorithms", "walker-preferences")
 
 
 @pytest.fixture(autouse=True)
@@ -88,10 +88,9 @@ def test_the_suites_pages_are_made_of_their_records(name):
     pictures = {r["env"]: f"curves-{r['env']}.png" for r in found}
     page = (folder / "README.md").read_text()
     notes = folder / publication.NOTES
-    assert (
-        results.of_suite(title, found, pictures, notes.read_text() if notes.exists() else "")
-        == page
-    )
+    text = notes.read_text() if notes.exists() else ""
+    learned = {"walker": "preferences-walker.png"} if name == "walker-preferences" else None
+    assert results.of_suite(title, found, pictures, text, learned) == page
     assert ("## Against published numbers" in page) == (name in ("classic", "mujoco"))
 
 
