@@ -102,8 +102,9 @@ def words(numbers: dict[str, dict[str, Any]]) -> list[str]:
         "KL in the end",
     ]
     return [
-        f"{MEMBERS} models of the same {pairs} pairs, in other orders; GRPO without a KL penalty. The variance has "
-        "the weight 1/2. Gold, means over seeds (lowest to highest).",
+        f"{MEMBERS} models of the same {pairs} pairs, which all begin with the policy's layers and see the pairs in "
+        "other orders: what they have in common are their pairs' mistakes. GRPO without a KL penalty; the variance "
+        "has the weight 1/2. Gold, means over seeds (lowest to highest).",
         "",
         *table(head, rows, str),
     ]
