@@ -143,6 +143,19 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "whiten_advantages": True,
         "entropy_coefficient": 0.0,
     },
+    # One pass over four parts of the robots, each with its own targets.
+    ("walker", "impala"): _WALKER
+    | {
+        "total_steps": 8_000_000,
+        "num_envs": 256,
+        "num_steps": 16,
+        "num_minibatches": 4,
+        "optimizer": "adam",
+        "trace": 0.95,
+        "whiten_advantages": True,
+        "entropy_coefficient": 0.0,
+        "min_log_std": -1.6,
+    },
     ("walker", "reinforce"): _WALKER
     | {
         "total_steps": 5_000_000,
@@ -203,6 +216,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "initial_log_std": 0.5,
     },
     ("classic", "a2c"): {"total_steps": 500_000},
+    ("classic", "impala"): {"total_steps": 500_000},
     ("Pendulum-v1", "a2c"): _LONG_ROLLOUTS | {"initial_log_std": 0.5},
     # Without an entropy bonus: a clipped action costs no more than the bound, and deviations would grow.
     ("MountainCarContinuous-v0", "a2c"): _LONG_ROLLOUTS | {"initial_log_std": 0.5},
