@@ -41,6 +41,7 @@ def test_the_policy_finds_the_action_that_pays():
     assert logp > np.log(0.95)
 
 
+@pytest.mark.slow
 def test_values_reach_back_and_past_a_time_limit():
     algo, state, _ = train(probes.TruncationOnly())
     np.testing.assert_allclose(values(algo, state, 1.0, 0.0), [1.0, 2.0], atol=0.15)
