@@ -96,7 +96,7 @@ class LearnsApart(Protocol):
           stream: the environments under way, leaves [N, ...]; those of a state, or some of them.
         """
 
-    def learn(self, state: State, steps: Any) -> tuple[State, Metrics]:
+    def improve(self, state: State, steps: Any) -> tuple[State, Metrics]:
         """Returns the state after the update of an iteration, its environments untouched, and metrics."""
 
     def fresh(self, key: PRNGKeyArray, n: int) -> Any:

@@ -167,7 +167,9 @@ class DQN(OffPolicy):
         state, metrics = self.run(state, self.explore, self.update, self.beta(state))
         return state, {**metrics, "epsilon": self.epsilon(state.env_steps)}
 
-    def learn(self, state: OffPolicyState, steps: Acted) -> tuple[OffPolicyState, dict[str, Array]]:
+    def improve(
+        self, state: OffPolicyState, steps: Acted
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
         """Returns the state after the learning of an iteration, whose steps actors have collected."""
         return self.learn_from(state, steps, self.update, self.beta(state))
 

@@ -137,10 +137,10 @@ class IMPALA(OnPolicy):
         rollout_key, key = jax.random.split(state.key)
         actor = state.behaviour if self.config.pipelined else state.actor
         stream, steps, rollout_metrics = self.collect(actor, state.stream, rollout_key)
-        state, metrics = self.learn(dataclasses.replace(state, stream=stream, key=key), steps)
+        state, metrics = self.improve(dataclasses.replace(state, stream=stream, key=key), steps)
         return state, {**rollout_metrics, **metrics}
 
-    def learn(
+    def improve(
         self, state: IMPALAState, steps: rollout.Steps
     ) -> tuple[IMPALAState, dict[str, Array]]:
         """Returns the state after an update on a rollout, whoever collected it, and metrics.

@@ -161,7 +161,9 @@ class SAC(OffPolicy):
         """Returns the state after rounds of acting and learning."""
         return self.run(state, self.explore, self.update)
 
-    def learn(self, state: OffPolicyState, steps: Acted) -> tuple[OffPolicyState, dict[str, Array]]:
+    def improve(
+        self, state: OffPolicyState, steps: Acted
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
         """Returns the state after the learning of an iteration, whose steps actors have collected."""
         return self.learn_from(state, steps, self.update)
 

@@ -17,6 +17,7 @@ import socket
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,9 @@ class RayFleet:
     """See `Fleet`. Raises FleetError and ValueError, in one line, where actors cannot be had."""
 
     def __init__(self, shares: Sequence[Share], address: str | None = None):
+        if address is None:
+            # Read at Ray's import: its servers listen on loopback alone, as on systems where it makes no clusters.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         require_picklable(shares[0].build)
         self.actors = len(shares)
         self._folder: Path | None = None
@@ -98,7 +102,9 @@ class RayFleet:
         # Ray's workers are nice to others, and on a busy machine would hardly run beside the learner.
         os.environ.setdefault("RAY_worker_niceness", "0")
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        with _as_interrupt():
+        with _as_interrupt(), warnings.catch_warnings():
+            # JAX warns of forks; here another program takes over at once.
+            warnings.simplefilter("ignore", RuntimeWarning)
             if address is not None:
                 try:
                     ray.init(address=address, **quiet)

@@ -53,7 +53,8 @@ class Elsewhere:
         """See `Elsewhere`.
 
         Args:
-          learn: (states, steps) to (states, metrics), `algo.learn` over the axis of seeds; compiled at its first call.
+          learn: (states, steps) to (states, metrics), `algo.improve` over the axis of seeds; compiled at its
+            first call.
           compile_s: seconds spent compiling so far, which are no part of an update.
         """
         self.algo, self.fleet, self.plan, self.meter = algo, fleet, plan, meter

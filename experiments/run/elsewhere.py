@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from agents import ALGORITHMS
 from agents.algorithm import LearnsApart
 from experiments.actors import cluster
 from experiments.actors.fleet import FleetError
@@ -20,9 +19,9 @@ from experiments.actors.worker import Share
 from experiments.run.programs import Programs
 from experiments.run.spec import Spec, execute, initial_keys
 
-_ACTING = (
-    7  # folded into the run's key: the learner's own random numbers follow from the key itself
-)
+LEARNERS = ("ppo", "impala", "dqn", "sac", "td3", "ddpg")  # whose rollouts others may collect
+# Folded into the run's key, from which the learner's own random numbers follow.
+_ACTING = 7
 _HINT = " (one that only this process knows must come from a file, say --import FILE.py)"
 
 
@@ -35,9 +34,8 @@ def require(spec: Spec, address: str | None) -> None:
             if given:
                 raise ValueError(f"--{name} goes with --actors")
         return
-    if spec.domain == "tokens" or not learns_apart(ALGORITHMS[spec.algo]):
-        known = [name for name, kind in ALGORITHMS.items() if learns_apart(kind)]
-        raise ValueError(f"--actors goes with {', '.join(known)}, not with {spec.algo}")
+    if spec.domain == "tokens" or spec.algo not in LEARNERS:
+        raise ValueError(f"--actors goes with {', '.join(LEARNERS)}, not with {spec.algo}")
     for name, most in (("seeds", spec.seeds), ("devices", spec.devices)):
         if most > 1:
             raise ValueError(f"--actors goes with --{name} 1, got {most}")
@@ -50,11 +48,6 @@ def require(spec: Spec, address: str | None) -> None:
     else:
         cluster.require_answer(address)
     as_bytes(spec)
-
-
-def learns_apart(kind: type) -> bool:
-    """Tells that others may collect for an algorithm of a class."""
-    return all(hasattr(kind, name) for name in ("collect", "learn", "fresh", "environments"))
 
 
 def start(spec: Spec, algo: LearnsApart, programs: Programs, address: str | None) -> None:

@@ -118,7 +118,7 @@ class Programs:
     def learn(self, algo: LearnsApart) -> Program:
         """Returns the second half of an iteration, of one seed: (states, steps) to states and metrics. The states given
         are donated."""
-        return Program(self, _over_seeds(algo.learn, 1), donate=(0,))
+        return Program(self, _over_seeds(algo.improve, 1), donate=(0,))
 
     def settled(self, states: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the states as a checkpoint keeps them, and the counts of actors, {} where there are none."""

@@ -55,7 +55,7 @@ def one_process(spec: Spec, algo, states, iterations):
     environments = algo.environments(state)
     parts = [shares.part(environments, i, spec.actors) for i in range(spec.actors)]
     workers = [w.algo for w in LocalFleet(elsewhere.shares_of(spec, 2, local=False)).workers]
-    collects, learn = [jax.jit(w.collect) for w in workers], jax.jit(algo.learn)
+    collects, learn = [jax.jit(w.collect) for w in workers], jax.jit(algo.improve)
     for number in range(iterations):
         rows = []
         for i, collect in enumerate(collects):
