@@ -49,11 +49,7 @@ _SWING: dict[str, Any] = {
 }
 
 # Actor-critics whose advantages have a scale of their own.
-_SCALED: dict[str, Any] = {
-    "optimizer": "adam",
-    "whiten_advantages": True,
-    "entropy_coefficient": 0.0,
-}
+_SCALED: Any = {"optimizer": "adam", "whiten_advantages": True, "entropy_coefficient": 0.0}
 # A2C where rewards are far from what earned them.
 _LONG_ROLLOUTS: dict[str, Any] = _SCALED | {
     "total_steps": 500_000,
