@@ -31,13 +31,7 @@ from agents.tokens.collection import (
     of_all_devices,
     view,
 )
-from agents.tokens.generation import (
-    Generated,
-    Sampling,
-    chosen_log_probs,
-    exact_kl,
-    generate,
-)
+from agents.tokens.generation import Generated, Sampling, chosen_log_probs, exact_kl, generate
 from agents.tokens.pretrained import pretrained_model
 from agents.tokens.reward import Reward, without_nonfinite
 from agents.tokens.rollout import (
@@ -241,8 +235,8 @@ class TokenPolicy:
         groups that were drawn again too.
         """
         prompt_key, sample_key, key = jax.random.split(state.key, 3)
-        keys = across.own_key(prompt_key), across.own_key(sample_key)
-        draw = partial(draw_responses, self, state.params)
+        draw, keys = partial(draw_responses, self, state.params), (prompt_key, sample_key)
+        keys = jax.tree.map(across.own_key, keys)
         rounds = self.collection.max_rounds
         if rounds is None:
             responses, metrics, tokens = draw(keys)
@@ -251,8 +245,7 @@ class TokenPolicy:
                 draw, keys, self.group_size, rounds
             )
         rollout, measured = view(self, state, responses)
-        tokens = state.tokens + across.total(tokens)
-        state = dataclasses.replace(state, key=key, tokens=tokens)
+        state = dataclasses.replace(state, key=key, tokens=state.tokens + across.total(tokens))
         return state, (rollout, of_all_devices({**metrics, **measured}))
 
     def batch(
@@ -342,8 +335,8 @@ class TokenPolicy:
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         """Returns Adam's step size, which rises for a share `warmup` of the run and then follows its schedule."""
         config = self.config
-        steps = self.iteration_steps * across.devices()
-        done = jnp.minimum((env_steps + steps) / config.total_steps, 1.0)
+        done = env_steps + self.iteration_steps * across.devices()
+        done = jnp.minimum(done / config.total_steps, 1.0)
         rise = jnp.minimum(done / config.warmup, 1.0) if config.warmup else jnp.ones(())
         if config.learning_rate_schedule == "constant":
             return config.learning_rate * rise

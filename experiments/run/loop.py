@@ -83,12 +83,11 @@ class Loop:
         self.evaluator = evaluator(spec.domain)
         self.eval_episodes = self.evaluator.episodes(spec.config.total_steps, algo)
         self.final_batches = self.evaluator.final_batches(algo, self.eval_episodes)
-        self.progress = Progress()
+        self.progress, self.saved_at = Progress(), -np.inf
         self.states: Any = None
         self.rollout_share: float | None = None
         # The programs may have been traced already, to see how much memory they need.
         self.clock = time.monotonic() - programs.compile_s
-        self.saved_at = -np.inf
         self.warned: set[str] = set()
 
     def run(self, resume: bool) -> Finished:
