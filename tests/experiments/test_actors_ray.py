@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as the command sets it, before Ray's import
 pytest.importorskip("ray")
 
 from experiments.actors import cluster
