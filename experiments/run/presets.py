@@ -48,7 +48,6 @@ _SWING: dict[str, Any] = {
     "exploration_noise": 0.5,
 }
 
-# Actor-critics whose advantages have a scale of their own.
 _SCALED: Any = {"optimizer": "adam", "whiten_advantages": True, "entropy_coefficient": 0.0}
 # A2C where rewards are far from what earned them.
 _LONG_ROLLOUTS: dict[str, Any] = _SCALED | {
@@ -140,7 +139,6 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_steps": 32,
         "estimator": "gae",
     },
-    # One pass over four parts of the robots, each with its own targets.
     ("walker", "impala"): _WALKER
     | _SCALED
     | {
