@@ -4,6 +4,7 @@ from agents.actor_critic import A2C
 from agents.crossq import XQC, CrossQ
 from agents.dqn import DQN
 from agents.grpo import GRPO
+from agents.impala import IMPALA
 from agents.ppo import PPO
 from agents.pqn import PQN
 from agents.pref_ppo import PrefPPO
@@ -34,6 +35,7 @@ ALGORITHMS = {
     "ppo": PPO,
     "trpo": TRPO,
     "a2c": A2C,
+    "impala": IMPALA,
     "reinforce": Reinforce,
     "grpo": GRPO,
     "dqn": DQN,

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import optimisers
 from agents.algorithm import Evaluate, Params
 from agents.batch import Batch, Targets, flatten_time, minibatches, random_order
-from agents.core import returns, surrogates, value_losses
+from agents.core import across, returns, surrogates, value_losses
 from agents.on_policy import (
     OnPolicy,
     OnPolicyState,
@@ -90,13 +90,7 @@ class A2C(OnPolicy):
 
     def __init__(self, config: ActorCriticConfig, env: Env, policy: Policy | None = None):
         super().__init__(config, env, policy or actor_critic(config, env))
-        # The squares start at 1, not 0: else the first steps, taken on the word of one rollout, would be the longest.
-        rmsprop = optax.scale_by_rms(decay=0.99, eps=1e-5, initial_scale=1.0)
-        self.optimizer = (
-            optimisers.adam(config.max_grad_norm)
-            if config.optimizer == "adam"
-            else optimisers.clipped(rmsprop, config.max_grad_norm)
-        )
+        self.optimizer = optimisers.rmsprop_or_adam(config.optimizer, config.max_grad_norm)
 
     def init(self, key: PRNGKeyArray) -> OnPolicyState:
         """Returns the first state."""
@@ -186,6 +180,7 @@ def update(
     def gradient_step(carry, data):
         params, opt_state = carry
         grads, metrics = jax.grad(loss, has_aux=True)(params, *data)
+        grads = across.mean(grads)
         carry = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
         return carry, {**metrics, "grad_norm": optax.tree.norm(grads)}
 

@@ -13,7 +13,7 @@ these attributes is an algorithm, and `tests/agents/test_contract.py` is the exe
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -23,6 +23,14 @@ from envs.base import Env
 Params = Any
 State = Any
 Metrics = dict[str, Array]  # name to float scalar; the names are the same in every iteration
+
+
+class ActorState(NamedTuple):
+    """The part of a learner's state that acting needs, which is all that an actor on another machine is sent."""
+
+    params: Params
+    obs_statistics: Any  # `agents.normalize.RunningStatistics`
+    env_steps: Array | Any  # int32 []
 
 
 @runtime_checkable
@@ -74,6 +82,31 @@ class CollectsApart(Protocol):
 
     def collect_only(self, state: State) -> State:
         """Returns the state after the rollout of an iteration, with nothing learned."""
+
+
+@runtime_checkable
+class LearnsApart(Protocol):
+    """An algorithm whose iteration is a rollout and then an update, so that others may collect the rollout."""
+
+    def collect(self, actor: Any, stream: Any, key: PRNGKeyArray) -> tuple[Any, Any, Metrics]:
+        """Returns the environments further on, their steps [T, N, ...], and the rollout's metrics.
+
+        Args:
+          actor: the part of a state that acting needs, `state.actor`.
+          stream: the environments under way, leaves [N, ...]; those of a state, or some of them.
+        """
+
+    def improve(self, state: State, steps: Any) -> tuple[State, Metrics]:
+        """Returns the state after the update of an iteration, its environments untouched, and metrics."""
+
+    def fresh(self, key: PRNGKeyArray, n: int) -> Any:
+        """Returns `n` environments that have just been reset, as `collect` takes them."""
+
+    def environments(self, state: State) -> Any:
+        """Returns the environments of a state."""
+
+    def with_environments(self, state: State, environments: Any) -> State:
+        """Returns the state with other environments."""
 
 
 @runtime_checkable

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
+from agents.core import across
+
 _FEW_ENOUGH = 2**20  # numbers: twelve bits of a word are random then
 
 
@@ -89,13 +91,13 @@ def mean_over_parts(
 ) -> Any:
     """Returns f(part) averaged over equal parts of the columns of `tree`, weighted by their unmasked steps.
 
-    For an f that returns means over these steps: its result for all columns at once.
+    For an f that returns means over these steps, of all devices: its result for all columns at once.
     """
     if parts == 1:
         return f(tree)
 
     def sums(part):
-        steps = jnp.sum(part[1]).astype(jnp.float32)
+        steps = across.total(jnp.sum(part[1]).astype(jnp.float32))
         return steps, jax.tree.map(lambda x: steps * x, f(part[0]))
 
     steps, total = sum_over_parts(sums, (tree, mask), parts)

@@ -26,6 +26,7 @@ from agents.core import value_losses
 from agents.networks import Functional
 from agents.off_policy import OffPolicy, OffPolicyState, Update
 from agents.off_policy_settings import OffPolicyConfig
+from agents.off_policy_state import Acted
 from agents.optimisers import apply_gradients
 from agents.q_values import (
     ActionGrid,
@@ -113,6 +114,11 @@ class DQNParams(NamedTuple):
     online: Any
     target: Any
 
+    @property
+    def acting(self) -> Any:
+        """Returns those that acting needs."""
+        return self.online
+
 
 class DQN(OffPolicy):
     """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
@@ -158,15 +164,27 @@ class DQN(OffPolicy):
         self, state: OffPolicyState, data: None = None
     ) -> tuple[OffPolicyState, dict[str, Array]]:
         """Returns the state after rounds of acting and learning."""
-
-        def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            return self.choices.action(self._explore(state, obs, key))
-
-        beta = schedules.linear(
-            self.config.priority_beta, 1.0, self.config.total_steps, state.env_steps
-        )
-        state, metrics = self.run(state, explore, self.update, beta)
+        state, metrics = self.run(state, self.explore, self.update, self.beta(state))
         return state, {**metrics, "epsilon": self.epsilon(state.env_steps)}
+
+    def improve(
+        self, state: OffPolicyState, steps: Acted
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Returns the state after the learning of an iteration, whose steps actors have collected."""
+        return self.learn_from(state, steps, self.update, self.beta(state))
+
+    def explore(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+        """Returns raw actions [N, ...]: epsilon-greedy."""
+        return self.choices.action(self._explore(state, obs, key))
+
+    def acting_params(self, acting: Any) -> DQNParams:
+        """Returns parameters of which only those that acting needs are there."""
+        return DQNParams(acting, None)
+
+    def beta(self, state: OffPolicyState) -> Float[Array, ""]:
+        """Returns the exponent of the importance weights."""
+        config = self.config
+        return schedules.linear(config.priority_beta, 1.0, config.total_steps, state.env_steps)
 
     def act(
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from agents.batch import Batch, Targets
-from agents.core import group_credit, returns
+from agents.core import across, group_credit, returns
 from envs.base import Env, Running, reset
 
 Credit = Literal["episode", "reward-to-go", "process"]
@@ -55,7 +55,7 @@ def group_targets(
         advantage, no_spread = group_credit.group_process_advantages(
             reward, mask, mask, group_size, discount, scale=scale
         )
-    return Targets(advantage), {"frac_zero_std": no_spread}
+    return Targets(advantage), {"frac_zero_std": across.mean(no_spread)}
 
 
 def leave_one_out_targets(batch: Batch, group_size: int) -> tuple[Targets, dict[str, Array]]:
@@ -69,7 +69,7 @@ def leave_one_out_targets(batch: Batch, group_size: int) -> tuple[Targets, dict[
     advantage = jnp.where(batch.mask, advantage, 0.0)
     groups = scores.reshape(-1, group_size)
     no_spread = jnp.mean(jnp.max(groups, axis=1) == jnp.min(groups, axis=1), dtype=scores.dtype)
-    return Targets(advantage), {"frac_zero_std": no_spread}
+    return Targets(advantage), {"frac_zero_std": across.mean(no_spread)}
 
 
 def episode_returns(

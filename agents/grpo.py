@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import normalize, optimisers, rollout
 from agents.algorithm import Evaluate, Params
 from agents.batch import Batch, Targets, require_old_logp, sum_over_parts
-from agents.core import kl, returns
+from agents.core import across, kl, returns
 from agents.groups import episode_returns, group_starts, group_targets
 from agents.grpo_settings import GRPOSettings
 from agents.objectives import Objective, aggregation, kl_in_loss, named_objective
@@ -268,6 +268,8 @@ def update(
             data,
             config.micro_batches,
         )
+        sums = across.total((total, denominator, steps, metrics, grads))
+        total, denominator, steps, metrics, grads = sums
         empty = steps == 0
         # An empty minibatch has sums and denominators of 0.
         denominator, steps = jnp.maximum(denominator, 1.0), jnp.maximum(steps, 1.0)

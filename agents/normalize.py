@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
+from agents.core import across
+
 # From here on old data fade as in an exponential average, and int32 cannot overflow in `merge`.
 MAX_COUNT = 1_000_000_000
 
@@ -101,16 +103,16 @@ def scaled_reward(
 
 
 def _of_batch(batch, mask, event_ndim):
-    """Statistics of one batch, in two passes."""
+    """Statistics of one batch, in two passes; of all devices that share it."""
     lead_shape = batch.shape[: batch.ndim - event_ndim]
     event_shape = batch.shape[batch.ndim - event_ndim :]
     batch = batch.astype(jnp.float32).reshape(-1, *event_shape)
     mask = jnp.ones(batch.shape[0], bool) if mask is None else _flat_mask(mask, lead_shape)
-    count = jnp.sum(mask, dtype=jnp.int32)
+    count = across.total(jnp.sum(mask, dtype=jnp.int32))
 
     def mean(x):
         kept = jnp.where(mask.reshape(-1, *[1] * event_ndim), x, 0.0)
-        return jnp.sum(kept, axis=0) / jnp.maximum(count, 1)
+        return across.total(jnp.sum(kept, axis=0)) / jnp.maximum(count, 1)
 
     # The first mean is rough where values are large next to their spread; the second pass,
     # over deviations from it, is not.

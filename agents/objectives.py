@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from agents.algorithm import Distribution, Evaluate, Params
 from agents.batch import Batch, mean_over_parts
-from agents.core import kl, policy_losses, returns, surrogates
+from agents.core import across, kl, policy_losses, returns, surrogates
 from agents.core.policy_losses import Aggregation
 
 SurrogateName = Literal["clip", "gspo", "gspo-token", "cispo"]
@@ -82,9 +82,10 @@ class Objective(NamedTuple):
     measure: Measure
 
     def sizes(self, mask: Bool[Array, "T N"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
-        """Returns the denominator of the loss, and the number of unmasked steps; 1 where they are 0."""
+        """Returns the denominator of the loss, and the number of unmasked steps, of all devices; 1 where they are 0."""
         denominator = self.aggregate(jnp.zeros(mask.shape), mask)[1]
-        return jnp.maximum(denominator, 1.0), jnp.maximum(jnp.sum(mask), 1)
+        denominator, steps = across.total((denominator, jnp.sum(mask)))
+        return jnp.maximum(denominator, 1.0), jnp.maximum(steps, 1)
 
 
 def clip_indicators(

@@ -11,10 +11,8 @@ iteration is some 256 environment steps, so that a compiled program has somethin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -22,8 +20,17 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, replay, rollout
+from agents.algorithm import ActorState
 from agents.exploration import next_noise
 from agents.off_policy_settings import OffPolicyConfig
+from agents.off_policy_state import (
+    Acted,
+    Environments,
+    Explore,
+    OffPolicyState,
+    Update,
+    learn,
+)
 from agents.spaces import encode, normalized, num_inputs, require_actions, require_bounds
 from envs import base
 from envs.base import Env
@@ -31,49 +38,6 @@ from envs.base import Env
 Params = Any
 
 RESET_BANK = 32  # start states for the resets of one iteration, where the environment wants a bank
-
-
-@flax.struct.dataclass
-class OffPolicyState:
-    """The state of a learner with a replay buffer."""
-
-    params: Params  # of all networks, targets included, as the learner arranges them
-    opt_state: Any
-    obs_statistics: normalize.RunningStatistics | Any  # of raw observations, encoded
-    buffer: replay.ReplayState | Any
-    stream: rollout.Stream | Any
-    key: PRNGKeyArray | Any
-    env_steps: Array | Any  # int32 []
-    updates: Array | Any  # int32 [], gradient steps
-    noise: Array | Any = None  # [N, A], exploration noise of this step; None: no such exploration
-    # Of discounted returns; None: rewards are not scaled by them.
-    return_statistics: normalize.RunningStatistics | Any = None
-
-
-# (state, raw observations [N, ...], key) to raw actions [N, ...], by `state.noise` where there is one
-Explore = Callable[[OffPolicyState, Any, PRNGKeyArray], Array]
-# (params, opt_state, sample with preprocessed observations, key, number of the gradient step) to
-# (params, opt_state, TD errors [B], metrics)
-Update = Callable[
-    [Params, Any, replay.Sample, PRNGKeyArray, Array],
-    tuple[Params, Any, Float[Array, " B"], dict[str, Array]],
-]
-
-
-def learn(
-    update: Update, sample: replay.Sample, state: OffPolicyState, key: PRNGKeyArray
-) -> tuple[OffPolicyState, Float[Array, " B"], dict[str, Array]]:
-    """Returns the state after one gradient step on a sample with preprocessed observations, TD errors, and metrics.
-
-    Where the sample comes from does not matter: a replay buffer, or a dataset.
-    """
-    params, opt_state, td_error, metrics = update(
-        state.params, state.opt_state, sample, key, state.updates
-    )
-    state = dataclasses.replace(
-        state, params=params, opt_state=opt_state, updates=state.updates + 1
-    )
-    return state, td_error, metrics
 
 
 class OffPolicy:
@@ -146,7 +110,7 @@ class OffPolicy:
         explore = explore or self.random_actions
 
         def body(state, key):
-            state, (watched, _) = self._act(env, state, explore, key, bank)
+            state, (watched, _) = self._act_and_store(env, state, explore, key, bank)
             return state, watched
 
         keys = jax.random.split(steps_key, self.warmup_steps // config.num_envs)
@@ -172,24 +136,10 @@ class OffPolicy:
         bank = self._bank(env, bank_key)
 
         def act(state, key):
-            return self._act(env, state, explore, key, bank)
+            return self._act_and_store(env, state, explore, key, bank)
 
         def learn_from_buffer(state, key):
-            sample_key, update_key = jax.random.split(key)
-            sample = replay.sample(state.buffer, sample_key, config.batch_size, config.gamma, beta)
-            obs, next_obs = (
-                self.preprocess(state, sample.obs),
-                self.preprocess(state, sample.next_obs),
-            )
-            sample = sample._replace(obs=obs, next_obs=next_obs)
-            if self.scale_rewards:
-                reward = normalize.scaled_reward(state.return_statistics, sample.reward)
-                sample = sample._replace(reward=reward)
-            state, td_error, metrics = learn(update, sample, state, update_key)
-            if self.prioritized:
-                buffer = replay.update_priorities(state.buffer, sample.index, td_error)
-                state = dataclasses.replace(state, buffer=buffer)
-            return state, metrics
+            return self._learn_once(state, key, update, beta)
 
         def one_round(state, key):
             act_key, learn_key = jax.random.split(key)
@@ -205,6 +155,87 @@ class OffPolicy:
         )
         means = {name: jnp.mean(x) for name, x in metrics.items()}
         return self._watch(state, watched), {**rollout.summarise(steps), **means}
+
+    def explore(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+        """Returns raw actions [N, ...] for raw observations, as training acts. Learners write it."""
+        raise NotImplementedError
+
+    def acting_params(self, acting: Params) -> Params:
+        """Returns parameters of which only those that acting needs are there: `params.acting`. Learners write it."""
+        raise NotImplementedError
+
+    def collect(
+        self, actor: ActorState, stream: Environments, key: PRNGKeyArray
+    ) -> tuple[Environments, Acted, dict[str, Array]]:
+        """Returns the environments after an iteration's steps, these steps [T, N, ...], and the rollout's metrics.
+
+        For actors: nothing is stored or learned, and only what `actor` holds of the parameters is needed.
+        """
+        config, env = self.config, self.env.at(actor.env_steps)
+        bank_key, steps_key = jax.random.split(key)
+        bank = self._bank(env, bank_key)
+        state = OffPolicyState(
+            params=self.acting_params(actor.params),
+            opt_state=None,
+            obs_statistics=actor.obs_statistics,
+            buffer=None,
+            stream=stream.stream,
+            key=None,
+            env_steps=actor.env_steps,
+            updates=None,
+            noise=stream.noise,
+        )
+
+        def body(state, key):
+            state, row, watched, metrics = self._act(env, state, self.explore, key, bank)
+            return state, (Acted(row, watched[1]), metrics)
+
+        keys = jax.random.split(steps_key, config.rounds * config.num_steps)
+        state, (steps, metrics) = jax.lax.scan(body, state, keys)
+        return Environments(state.stream, state.noise), steps, rollout.summarise(metrics)
+
+    def learn_from(
+        self, state: OffPolicyState, steps: Acted, update: Update, beta: Any = 1.0
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Returns the state after an iteration's gradient steps, its steps [T, N, ...] stored beforehand, and metrics.
+
+        `run` stores and learns by turns: here the first gradient steps of an iteration already see all of its steps.
+        """
+        config = self.config
+        learn_key, key = jax.random.split(state.key)
+        state = dataclasses.replace(
+            state,
+            key=key,
+            buffer=replay.add(state.buffer, steps.row),
+            env_steps=state.env_steps + self.iteration_steps,
+        )
+        keys = jax.random.split(learn_key, config.rounds * config.round_updates)
+        state, metrics = jax.lax.scan(
+            lambda state, key: self._learn_once(state, key, update, beta), state, keys
+        )
+        means = {name: jnp.mean(x) for name, x in metrics.items()}
+        return self._watch(state, (steps.row.obs, steps.discounted_return)), means
+
+    def fresh(self, key: PRNGKeyArray, n: int) -> Environments:
+        """Returns `n` environments that have just been reset."""
+        noise = None
+        if self.noise_correlation is not None:
+            noise = jnp.zeros((n, *(self.env.action_space.shape or ())))
+        return Environments(rollout.start(self.env.at(0.0), key, n), noise)
+
+    def environments(self, state: OffPolicyState) -> Environments:
+        """Returns the environments under way."""
+        return Environments(state.stream, state.noise)
+
+    def interrupted(self, state: OffPolicyState, begin: int, end: int) -> OffPolicyState:
+        """Returns the state after the environments `begin` to `end` were lost: others take their columns."""
+        return dataclasses.replace(state, buffer=replay.interrupt(state.buffer, begin, end))
+
+    def with_environments(
+        self, state: OffPolicyState, environments: Environments
+    ) -> OffPolicyState:
+        """Returns the state with other environments."""
+        return dataclasses.replace(state, stream=environments.stream, noise=environments.noise)
 
     def random_actions(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
         """Raw actions [N, ...] (see `agents.spaces`), uniform over the action space."""
@@ -243,10 +274,35 @@ class OffPolicy:
             self.example(), config.buffer_size, config.num_envs, prioritized=self.prioritized
         )
 
-    def _act(self, env, state, explore, key, bank):
+    def _learn_once(self, state, key, update, beta):
+        """Takes one gradient step on a sample of the buffer."""
+        config = self.config
+        sample_key, update_key = jax.random.split(key)
+        sample = replay.sample(state.buffer, sample_key, config.batch_size, config.gamma, beta)
+        obs, next_obs = (self.preprocess(state, x) for x in (sample.obs, sample.next_obs))
+        sample = sample._replace(obs=obs, next_obs=next_obs)
+        if self.scale_rewards:
+            reward = normalize.scaled_reward(state.return_statistics, sample.reward)
+            sample = sample._replace(reward=reward)
+        state, td_error, metrics = learn(update, sample, state, update_key)
+        if self.prioritized:
+            buffer = replay.update_priorities(state.buffer, sample.index, td_error)
+            state = dataclasses.replace(state, buffer=buffer)
+        return state, metrics
+
+    def _act_and_store(self, env, state, explore, key, bank):
         """Takes one step in every environment and stores the transitions in the buffer."""
+        state, row, watched, metrics = self._act(env, state, explore, key, bank)
+        state = state.replace(
+            buffer=replay.add(state.buffer, row),
+            env_steps=state.env_steps + self.config.num_envs,
+        )
+        return state, (watched, metrics)
+
+    def _act(self, env, state, explore, key, bank):
+        """Takes one step in every environment of the state."""
         act_key, env_key = jax.random.split(key)
-        num_envs = self.config.num_envs
+        num_envs = state.stream.episode_return.shape[0]
         if state.noise is not None:
             # Who explores by noise has no other use for the key; uncorrelated, it is the noise that `act` draws.
             assert self.noise_correlation is not None
@@ -264,13 +320,8 @@ class OffPolicy:
         row = replay.Transition(
             step.obs, step.action, step.reward, step.terminated, step.truncated, step.next_obs
         )
-        state = state.replace(
-            stream=stream,
-            buffer=replay.add(state.buffer, row),
-            env_steps=state.env_steps + num_envs,
-        )
-        discounted_return = step.discounted_return if self.scale_rewards else None
-        return state, ((step.obs, discounted_return), metrics)
+        watched = step.obs, step.discounted_return if self.scale_rewards else None
+        return state.replace(stream=stream), row, watched, metrics
 
     def _watch(self, state: OffPolicyState, watched: tuple[Any, Any]) -> OffPolicyState:
         """The statistics learn of new observations and returns; they stand still during an iteration."""

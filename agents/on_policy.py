@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents import normalize, rollout, schedules
-from agents.algorithm import Act, Distribution, Evaluate, Mode, Params, Value
+from agents.algorithm import Act, ActorState, Distribution, Evaluate, Mode, Params, Value
 from agents.batch import Batch, Evaluation, Targets
-from agents.core import returns
+from agents.core import across, returns
 from agents.networks import Actor, ActorCritic, Functional
 from agents.settings import Settings, require
 from agents.spaces import element, encode, normalized, num_inputs, require_actions
@@ -155,14 +155,6 @@ def policy_of(init: Any, distribution: Distribution, value: Value | None = None)
     return Policy(init, act, mode, evaluate, distribution, value)
 
 
-class ActorState(NamedTuple):
-    """The part of a learner's state that acting needs, which is all that an actor on another machine is sent."""
-
-    params: Params
-    obs_statistics: normalize.RunningStatistics | Any
-    env_steps: Array | Any  # int32 []
-
-
 @flax.struct.dataclass
 class OnPolicyState:
     """The state of an on-policy learner. Leaves are `| Any` for the placeholders with which JAX rebuilds pytrees."""
@@ -262,14 +254,26 @@ class OnPolicy(PolicyLearner):
         """Returns the fields of the first `OnPolicyState`, all but `opt_state`."""
         params_key, stream_key, key = jax.random.split(key, 3)
         return first_fields(self, params_key, key) | {
-            "stream": rollout.start(self.env.at(0.0), stream_key, self.config.num_envs)
+            "stream": self.fresh(stream_key, self.config.num_envs)
         }
+
+    def fresh(self, key: PRNGKeyArray, n: int) -> rollout.Stream:
+        """Returns `n` environments that have just been reset."""
+        return rollout.start(self.env.at(0.0), key, n)
+
+    def environments(self, state: State) -> rollout.Stream:
+        """Returns the environments under way."""
+        return state.stream
+
+    def with_environments(self, state: State, environments: rollout.Stream) -> State:
+        """Returns the state with other environments."""
+        return dataclasses.replace(state, stream=environments)
 
     def collect(
         self, actor: ActorState, stream: rollout.Stream, key: PRNGKeyArray
     ) -> tuple[rollout.Stream, rollout.Steps, dict[str, Array]]:
         """Returns the stream after `num_steps` steps of every environment, these steps, and the rollout's metrics."""
-        env = self.env.at(actor.env_steps)
+        env, key = self.env.at(actor.env_steps), across.own_key(key)
         return rollout.collect_steps(
             env, self.acting(actor), stream, key, self.config.num_steps, self.config.gamma
         )
@@ -308,7 +312,7 @@ class OnPolicy(PolicyLearner):
             opt_state=opt_state,
             obs_statistics=normalize.update(state.obs_statistics, obs),
             return_statistics=normalize.update(state.return_statistics, steps.discounted_return),
-            env_steps=state.env_steps + self.iteration_steps,
+            env_steps=state.env_steps + self.iteration_steps * across.devices(),
             **changes,
         )
 

@@ -7,7 +7,7 @@ applied in `descend`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
@@ -30,6 +30,17 @@ def clipped(
 def adam(max_grad_norm: float | None) -> optax.GradientTransformation:
     """Returns Adam with an epsilon of 1e-5, as PPO's implementations have it, behind the bound."""
     return clipped(optax.scale_by_adam(eps=1e-5), max_grad_norm)
+
+
+def rmsprop_or_adam(
+    name: Literal["rmsprop", "adam"], max_grad_norm: float | None
+) -> optax.GradientTransformation:
+    """Returns the optimiser of A2C and IMPALA by its name, behind the bound."""
+    if name == "adam":
+        return adam(max_grad_norm)
+    # The squares start at 1, not 0: else the first steps, taken on the word of one rollout, would be the longest.
+    rmsprop = optax.scale_by_rms(decay=0.99, eps=1e-5, initial_scale=1.0)
+    return clipped(rmsprop, max_grad_norm)
 
 
 def descend(

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents import distributions, optimisers, rollout
 from agents.algorithm import Distribution, Evaluate, Params
 from agents.batch import Batch, Targets, flatten_time, require_old_logp, sum_over_parts
-from agents.core import kl, returns, surrogates, value_losses
+from agents.core import across, kl, returns, surrogates, value_losses
 from agents.objectives import Objective, aggregation, clip_objective, kl_between
 from agents.on_policy import (
     OnPolicy,
@@ -229,6 +229,7 @@ def update(
             (batch, targets, old),
             config.micro_batches,
         )
+        grads, metrics = across.total((grads, metrics))
         new = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
         if config.stop_kl is not None:
             # A selection, not a branch: under vmap a branch on one seed's value is paid for by all.
@@ -265,7 +266,8 @@ def _loss(
 ) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """Returns the loss of a part of a minibatch: (params, batch, targets, old, sizes) to (loss, metrics).
 
-    Loss and metrics are shares of the minibatch's: they add up over its parts. `sizes` are those of the minibatch.
+    Loss and metrics are shares of the minibatch's: they add up over its parts, and over devices. `sizes` are the
+    minibatch's own.
     """
 
     def loss(params: Params, batch: Batch, targets: Targets, old: Any, sizes: tuple[Array, Array]):

@@ -38,7 +38,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 from agents import normalize, optimisers
 from agents.algorithm import Evaluate, Params
 from agents.batch import Batch, Evaluation, Targets, flatten_time
-from agents.core import policy_losses, returns, value_losses
+from agents.core import across, policy_losses, returns, value_losses
 from agents.on_policy import (
     OnPolicy,
     OnPolicyState,
@@ -138,7 +138,7 @@ class Reinforce(OnPolicy):
             config=self.config,
             value_coefficient=self.config.value_coefficient if has_value else None,
         )
-        error = scale * jnp.mean(batch_targets.value) - state.mean_return
+        error = scale * across.mean(jnp.mean(batch_targets.value)) - state.mean_return
         mean_return = state.mean_return + _MEAN_RATE * error
         state = self.finish(
             state, steps, params, opt_state, stream=stream, key=key, mean_return=mean_return
@@ -192,7 +192,8 @@ def mean_of_other_columns(x: Float[Array, "T N"], mask: Bool[Array, "T N"]) -> F
     """
     total = jnp.sum(jnp.where(mask, x, 0.0), axis=0, keepdims=True)
     count = jnp.sum(mask, axis=0, keepdims=True)
-    return (jnp.sum(total) - total) / jnp.maximum(jnp.sum(count) - count, 1)
+    whole, steps = across.total((jnp.sum(total), jnp.sum(count)))
+    return (whole - total) / jnp.maximum(steps - count, 1)
 
 
 def update(
@@ -244,6 +245,7 @@ def update(
         return policy_loss + value_coefficient * value_loss, metrics
 
     grads, metrics = jax.grad(loss, has_aux=True)(params)
+    grads = across.mean(grads)
     params, opt_state = optimisers.descend(params, opt_state, grads, optimizer, learning_rate)
     return params, opt_state, {**metrics, "grad_norm": optax.tree.norm(grads)}
 

@@ -151,6 +151,17 @@ def add(state: ReplayState, transitions: Transition) -> ReplayState:
     )
 
 
+def interrupt(state: ReplayState, begin: int, end: int) -> ReplayState:
+    """Marks the newest row of columns `begin` to `end` as truncated: what is added next is of other episodes.
+
+    For environments that were lost; returns of several steps must not run from one episode into the next.
+    """
+    storage = state.storage
+    at = (state.head - 1) % storage.reward.shape[0], slice(begin, end)
+    cut = storage.truncated.at[at].set(~storage.terminated[at])
+    return dataclasses.replace(state, storage=storage._replace(truncated=cut))
+
+
 def sample(
     state: ReplayState,
     key: PRNGKeyArray,

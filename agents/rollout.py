@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
+from agents.core import across
 from agents.spaces import element
 from envs.base import Bad, Env, Running, advance, all_finite, reset, start_states, step
 
@@ -147,21 +148,21 @@ def step_stream(
 
 
 def summarise(metrics: StepMetrics) -> dict[str, Array]:
-    """Returns metrics of steps with any leading axes, see `collect_steps`."""
+    """Returns metrics of steps with any leading axes, see `collect_steps`; of all devices that share the batch."""
     done, episode_return, length, info, bad = metrics
-    episodes = jnp.sum(done)
+    episodes = across.total(jnp.sum(done))
     info = {name: x for name, x in info.items() if name != "nonfinite"}
 
     def mean_over_episodes(x):
         # 0 of no episodes, never NaN: the switch that finds NaN (JAX_DEBUG_NANS) would stop every run.
-        return jnp.sum(jnp.where(done, x, 0.0)) / jnp.maximum(episodes, 1)
+        return across.total(jnp.sum(jnp.where(done, x, 0.0))) / jnp.maximum(episodes, 1)
 
     return {
         "train/return": mean_over_episodes(episode_return),
         "train/length": mean_over_episodes(length),
         "train/episodes": episodes.astype(jnp.float32),
         **nonfinite(bad),
-        **{name: jnp.mean(x) for name, x in info.items()},
+        **across.mean({name: jnp.mean(x) for name, x in info.items()}),
     }
 
 
@@ -174,15 +175,20 @@ def nonfinite(bad: Array) -> dict[str, Array]:
       `nonfinite/env`, its environment's number from 0; both 0 if there is none.
     """
     num_envs, flat = bad.shape[-1], bad.reshape(-1)
-    steps = jnp.sum(flat != 0)
-    first = jnp.argmax(flat != 0)
-
+    found = {"train/nonfinite": flat != 0} | {
+        f"nonfinite/{str(part.name).lower()}": (flat & part) != 0 for part in Bad
+    }
+    counts = across.total({name: jnp.sum(x).astype(jnp.float32) for name, x in found.items()})
+    steps, first = counts["train/nonfinite"], jnp.argmax(flat != 0)
+    if across.devices() > 1:
+        # Its place among the environments of all devices.
+        here = first % num_envs + across.index() * num_envs
+        num_envs *= across.devices()
+        first = first // bad.shape[-1] * num_envs + here
+        first = across.smallest(jnp.where(jnp.any(flat != 0), first, jnp.iinfo(jnp.int32).max))
+        first = jnp.where(steps > 0, first, 0)
     return {
-        "train/nonfinite": steps.astype(jnp.float32),
-        **{
-            f"nonfinite/{str(part.name).lower()}": jnp.sum((flat & part) != 0).astype(jnp.float32)
-            for part in Bad
-        },
+        **counts,
         "nonfinite/first": jnp.where(steps > 0, first + 1, 0).astype(jnp.float32),
         "nonfinite/env": (first % num_envs).astype(jnp.float32),
     }

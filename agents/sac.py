@@ -40,6 +40,7 @@ from agents.networks import Functional, SquashedActor
 from agents.normalized_networks import NormalizedSquashedActor, statistics_of, with_statistics
 from agents.off_policy import OffPolicy, OffPolicyState, Update
 from agents.off_policy_settings import ContinuousConfig
+from agents.off_policy_state import Acted
 from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element
@@ -75,6 +76,11 @@ class SACParams(NamedTuple):
     critics: Any  # leaves [2, ...]
     targets: Any  # leaves [2, ...]; None without target networks
     log_alpha: Any  # [], 0 and of no effect where the temperature is fixed
+
+    @property
+    def acting(self) -> Any:
+        """Returns those that acting needs."""
+        return self.actor
 
 
 class SACOptState(NamedTuple):
@@ -153,11 +159,21 @@ class SAC(OffPolicy):
         self, state: OffPolicyState, data: None = None
     ) -> tuple[OffPolicyState, dict[str, Array]]:
         """Returns the state after rounds of acting and learning."""
+        return self.run(state, self.explore, self.update)
 
-        def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            return self._policy(state, obs).at(state.noise)
+    def improve(
+        self, state: OffPolicyState, steps: Acted
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Returns the state after the learning of an iteration, whose steps actors have collected."""
+        return self.learn_from(state, steps, self.update)
 
-        return self.run(state, explore, self.update)
+    def explore(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+        """Returns raw actions [N, ...]: a sample of the policy."""
+        return self._policy(state, obs).at(state.noise)
+
+    def acting_params(self, acting: Any) -> SACParams:
+        """Returns parameters of which only those that acting needs are there."""
+        return SACParams(acting, None, None, None)
 
     def act(
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool

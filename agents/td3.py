@@ -29,6 +29,7 @@ from agents.core import value_losses
 from agents.networks import MLP, Functional
 from agents.off_policy import OffPolicy, OffPolicyState, Update
 from agents.off_policy_settings import ContinuousConfig
+from agents.off_policy_state import Acted
 from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element
@@ -83,6 +84,11 @@ class TD3Params(NamedTuple):
     critics: Any  # leaves [num_critics, ...]
     target_actor: Any  # None without target networks
     target_critics: Any  # the same
+
+    @property
+    def acting(self) -> Any:
+        """Returns those that acting needs."""
+        return self.actor
 
 
 class TD3OptState(NamedTuple):
@@ -160,13 +166,22 @@ class TD3(OffPolicy):
         self, state: OffPolicyState, data: None = None
     ) -> tuple[OffPolicyState, dict[str, Array]]:
         """Returns the state after rounds of acting and learning."""
+        return self.run(state, self.explore, self.update)
 
-        def explore(state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
-            return self._noisy(
-                self.networks.mu(state.params.actor, self.preprocess(state, obs)), state.noise
-            )
+    def improve(
+        self, state: OffPolicyState, steps: Acted
+    ) -> tuple[OffPolicyState, dict[str, Array]]:
+        """Returns the state after the learning of an iteration, whose steps actors have collected."""
+        return self.learn_from(state, steps, self.update)
 
-        return self.run(state, explore, self.update)
+    def explore(self, state: OffPolicyState, obs: Any, key: PRNGKeyArray) -> Array:
+        """Returns raw actions [N, ...]: mu(s) with noise."""
+        action = self.networks.mu(state.params.actor, self.preprocess(state, obs))
+        return self._noisy(action, state.noise)
+
+    def acting_params(self, acting: Any) -> TD3Params:
+        """Returns parameters of which only those that acting needs are there."""
+        return TD3Params(acting, None, None, None)
 
     def act(
         self, state: OffPolicyState, obs: Array, key: PRNGKeyArray, deterministic: bool

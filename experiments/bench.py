@@ -20,6 +20,9 @@ With `--learners`: training against Stable-Baselines3, SBX and Rejax at equal ne
 (`experiments/benchmarks/learners.py` lists what is not equal). Rivals come with the extra `rivals`, or from another
 environment, whose interpreter `--rivals-python` names; a rival that is not installed is left out.
 
+With `--actors`: durations, bytes and idle shares of a run whose actors are processes of their own, and a model of its
+cost (`experiments/benchmarks/actors.py`).
+
 With `--tokens`: writing with a cache against writing without, and learning to sort
 (`experiments/benchmarks/tokens.py`); with `--before DIR` learning to sort against another commit.
 """
@@ -38,6 +41,8 @@ from typing import Annotated
 import jax
 import tyro
 
+from experiments.actors.cluster import require_ray
+from experiments.benchmarks.actors import bench_actors
 from experiments.benchmarks.gpu import bench_gpu
 from experiments.benchmarks.learners import bench_learners
 from experiments.benchmarks.rivals import against_rivals
@@ -48,7 +53,13 @@ from experiments.console.exits import run_main
 from experiments.console.flags import parse_flags
 from experiments.run.provenance import provenance
 
-MODES = ("tasks", "learners", "tokens", "gpu")  # flags that each ask for another measurement
+MODES = (
+    "tasks",
+    "learners",
+    "tokens",
+    "gpu",
+    "actors",
+)  # flags that each ask for another measurement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +86,8 @@ class BenchFlags:
     before: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """with --tokens: measure training only, in turn with another checkout of this project, such as a git worktree of an
     older commit"""
+    actors: bool = False
+    """measure training with actors in processes of their own instead (needs the extra ray)"""
     gpu: bool = False
     """measure the mjx engine on a GPU instead: stepping, training, scaling with environments and seeds"""
 
@@ -89,6 +102,9 @@ def bench(args: BenchFlags) -> None:
     _check(args)
     if args.gpu:
         bench_gpu(save=partial(_save, args.json))
+        return
+    if args.actors:
+        bench_actors(max(args.seconds, 5.0), save=partial(_save, args.json))
         return
     if args.tokens:
         _save(args.json, bench_tokens(args.rounds, args.seconds, args.before))
@@ -123,6 +139,8 @@ def _check(args: BenchFlags) -> None:
         raise ValueError(f"--rivals-python {args.rivals_python} is no program")
     if args.gpu and jax.default_backend() == "cpu":
         raise ValueError("--gpu: JAX finds no GPU here (install the extra: stride-rl[cuda])")
+    if args.actors:
+        require_ray()
     if args.json:
         outputs.check_file(args.json, _is_ours, "--json")
         if not os.access(args.json if args.json.exists() else args.json.parent, os.W_OK):

@@ -54,6 +54,7 @@ CONTROL = {
     "pref-ppo": ("walker", "CartPole-v1"),
     "trpo": ("walker", "CartPole-v1"),
     "a2c": ("walker", "CartPole-v1"),
+    "impala": ("walker", "CartPole-v1"),
     "reinforce": ("walker", "CartPole-v1"),
     "grpo": ("walker", "CartPole-v1"),
     "dqn": ("walker", "CartPole-v1"),

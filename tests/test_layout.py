@@ -111,7 +111,7 @@ def _packages(name):
 FLOORS = (
     {"console", "figures"},
     {"evaluation", "weights"},
-    {"user_envs"},
+    {"user_envs", "actors"},
     {"run"},
     {"analysis", "grids"},
     {"pages"},

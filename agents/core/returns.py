@@ -10,9 +10,13 @@ transition.
   or under the mask may be NaN, and NaN * 0 is NaN.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
+
+from agents.core import across
 
 # Steps of a reverse scan that XLA compiles into one loop body: the body is a few operations on N
 # numbers, so on a CPU the loop itself would otherwise dominate.
@@ -94,6 +98,54 @@ def gae(
     delta = reward + discount * jnp.where(terminated, 0.0, next_value) - value
     advantage = _discounted_sum(delta, discount * trace, terminated | truncated, mask)
     return jnp.where(mask, advantage, 0.0)
+
+
+class VTrace(NamedTuple):
+    """Targets of the value, and advantages of the policy gradient, of data that another policy collected."""
+
+    value: Array  # [T, N] vs_t; 0 where masked
+    advantage: (
+        Array  # [T, N] min(rho_bar, ratio_t) (r_t + discount vs_{t+1} - V(s_t)); 0 where masked
+    )
+
+
+def vtrace(
+    ratio: Float[Array, "T N"],
+    reward: Float[Array, "T N"],
+    value: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    discount: ScalarLike,
+    trace: ScalarLike = 1.0,
+    rho_bar: ScalarLike = 1.0,
+    c_bar: ScalarLike = 1.0,
+    mask: Bool[Array, "T N"] | None = None,
+) -> VTrace:
+    """V-trace. Espeholt et al. 2018, eq. 1 and sec. 4.2. https://arxiv.org/abs/1802.01561
+
+    vs_t = V(s_t) + delta_t + discount c_t (vs_{t+1} - V(s_{t+1})),
+    delta_t = min(rho_bar, ratio_t) (r_t + discount V(s_{t+1}) - V(s_t)),  c_t = trace min(c_bar, ratio_t).
+    Either flag cuts the trace: vs_{t+1} is `next_value` at a truncation and where the data end, 0 after a termination.
+    With trace < 1 the advantage takes V(s_{t+1}) + trace (vs_{t+1} - V(s_{t+1})) for vs_{t+1}, so that on-policy,
+    without bounds, it is that of `gae`, and with trace = 1 vs_t is the return bootstrapped where the data end.
+
+    Args:
+      ratio: pi(a_t|s_t) / mu(a_t|s_t), of the policy that learns over the one that acted.
+      rho_bar: bound on the weight of delta and of the advantage: it decides to whose value vs converges.
+      c_bar: bound on the weights of the trace: how far later errors reach back.
+    """
+    mask = _all_true(terminated) if mask is None else mask
+    cut = terminated | truncated
+    rho = jnp.minimum(rho_bar, ratio)
+    delta = rho * (reward + discount * jnp.where(terminated, 0.0, next_value) - value)
+    decay = discount * trace * jnp.minimum(c_bar, ratio)
+    # vs - V of each step; at a masked step, of the next real one.
+    error = _discounted_sum(delta, decay, cut, mask)
+    next_error = jnp.concatenate([error[1:], jnp.zeros_like(error[:1])])
+    next_target = next_value + trace * jnp.where(cut, 0.0, next_error)
+    advantage = rho * (reward + discount * jnp.where(terminated, 0.0, next_target) - value)
+    return VTrace(jnp.where(mask, value + error, 0.0), jnp.where(mask, advantage, 0.0))
 
 
 def q_lambda(
@@ -204,10 +256,11 @@ def groups_with_spread(score: Float[Array, " N"], group_size: int) -> Bool[Array
 def masked_mean(
     x: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
 ) -> Float[Array, ""]:
-    """Mean of the unmasked entries; 0 if there are none."""
+    """Mean of the unmasked entries, of all devices that share the batch; 0 if there are none."""
     if mask is None:
         mask = _all_true(x)
-    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+    sums = across.total((jnp.sum(jnp.where(mask, x, 0.0)), jnp.sum(mask)))
+    return sums[0] / jnp.maximum(sums[1], 1)
 
 
 def masked_std(
@@ -264,7 +317,8 @@ def _centred_groups(score, group_size):
 def _masked_variance(x, mask):
     mask = _all_true(x) if mask is None else mask
     squares = jnp.where(mask, jnp.square(x - masked_mean(x, mask)), 0.0)
-    return jnp.sum(squares) / jnp.maximum(jnp.sum(mask) - 1, 1)
+    sums = across.total((jnp.sum(squares), jnp.sum(mask)))
+    return sums[0] / jnp.maximum(sums[1] - 1, 1)
 
 
 def _all_true(like):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from agents.batch import Batch
-from agents.core import kl, returns, surrogates
+from agents.core import across, kl, returns, surrogates
 from agents.core.reward_scores import soft_overlong_penalty
 from agents.tokens.generation import Generated
 from agents.tokens.reward import training_rewards
@@ -151,6 +151,17 @@ def draw_groups_with_spread(
         "train/groups_kept": filled.astype(jnp.float32) / group_size,
     }
     return kept, metrics, tokens
+
+
+def of_all_devices(metrics: dict[str, Array]) -> dict[str, Array]:
+    """Returns the metrics of a rollout of which each device has an equal part: counts added up, of others the mean."""
+
+    def of_all(name: str, x: Array) -> Array:
+        if name.endswith("max"):
+            return across.largest(x)
+        return across.total(x) if name in _COUNTS else across.mean(x)
+
+    return {name: of_all(name, x) for name, x in metrics.items()}
 
 
 def view(

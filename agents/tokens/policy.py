@@ -21,22 +21,17 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents import reinforce, schedules
 from agents.batch import Batch, Evaluation, Targets
-from agents.core import kl
+from agents.core import across, kl
 from agents.settings import require
 from agents.tokens.collection import (
     EVERYTHING_KEPT,
     Collection,
     draw_groups_with_spread,
     draw_responses,
+    of_all_devices,
     view,
 )
-from agents.tokens.generation import (
-    Generated,
-    Sampling,
-    chosen_log_probs,
-    exact_kl,
-    generate,
-)
+from agents.tokens.generation import Generated, Sampling, chosen_log_probs, exact_kl, generate
 from agents.tokens.pretrained import pretrained_model
 from agents.tokens.reward import Reward, without_nonfinite
 from agents.tokens.rollout import (
@@ -241,6 +236,7 @@ class TokenPolicy:
         """
         prompt_key, sample_key, key = jax.random.split(state.key, 3)
         draw, keys = partial(draw_responses, self, state.params), (prompt_key, sample_key)
+        keys = jax.tree.map(across.own_key, keys)
         rounds = self.collection.max_rounds
         if rounds is None:
             responses, metrics, tokens = draw(keys)
@@ -249,8 +245,8 @@ class TokenPolicy:
                 draw, keys, self.group_size, rounds
             )
         rollout, measured = view(self, state, responses)
-        state = dataclasses.replace(state, key=key, tokens=state.tokens + tokens)
-        return state, (rollout, {**metrics, **measured})
+        state = dataclasses.replace(state, key=key, tokens=state.tokens + across.total(tokens))
+        return state, (rollout, of_all_devices({**metrics, **measured}))
 
     def batch(
         self,
@@ -270,9 +266,9 @@ class TokenPolicy:
         if shaping.kl_in_reward_target is not None:
             weight = kl.adaptive_coefficient_proportional(
                 weight,
-                jnp.mean(rollout.kl),
+                across.mean(jnp.mean(rollout.kl)),
                 shaping.kl_in_reward_target,
-                self.config.num_responses,
+                self.config.num_responses * across.devices(),
                 shaping.kl_horizon,
             )
         return dataclasses.replace(
@@ -280,7 +276,7 @@ class TokenPolicy:
             params=params,
             opt_state=opt_state,
             kl_in_reward=weight,
-            env_steps=state.env_steps + self.iteration_steps,
+            env_steps=state.env_steps + self.iteration_steps * across.devices(),
             **changes,
         )
 
@@ -339,7 +335,8 @@ class TokenPolicy:
     def learning_rate(self, env_steps: Array) -> Float[Array, ""]:
         """Returns Adam's step size, which rises for a share `warmup` of the run and then follows its schedule."""
         config = self.config
-        done = jnp.minimum((env_steps + self.iteration_steps) / config.total_steps, 1.0)
+        done = env_steps + self.iteration_steps * across.devices()
+        done = jnp.minimum(done / config.total_steps, 1.0)
         rise = jnp.minimum(done / config.warmup, 1.0) if config.warmup else jnp.ones(())
         if config.learning_rate_schedule == "constant":
             return config.learning_rate * rise

@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from agents import reinforce
 from agents.batch import Evaluation, Targets
+from agents.core import across
 from agents.settings import require
 from agents.tokens.collection import Collection
 from agents.tokens.policy import TokenPolicy
@@ -81,7 +82,8 @@ def policy_gradient_step(
     mask = rollout.batch.mask
 
     def difference(new: Evaluation) -> dict[str, Array]:
-        return {"logp_diff_max": jnp.max(jnp.where(mask, jnp.abs(rollout.sampled - new.logp), 0.0))}
+        most = jnp.max(jnp.where(mask, jnp.abs(rollout.sampled - new.logp), 0.0))
+        return {"logp_diff_max": across.largest(most)}
 
     params, opt_state, update_metrics = reinforce.update(
         state.params,

@@ -21,7 +21,18 @@ _SUMMED = (
     "train/env_steps_taken",
     "time/rollout_s",
     "time/update_s",
+    "actors/rollout_bytes",
+    "actors/parameter_bytes",
+    "actors/acting_s",
+    "actors/waiting_s",
+    "actors/dropped",
+    "actors/lost",
+    "actors/restarts",
+    "learner/waiting_s",
+    "learner/transfer_s",
+    "learner/update_s",
 )
+_LARGEST = ("actors/lag_max",)
 _PER_EPISODE = ("train/return", "train/length")
 
 
@@ -46,6 +57,8 @@ def aggregate(pending: Pending, seed_index: int) -> dict[str, float | None]:
     for name, x in columns.items():
         if name in _SUMMED:
             value = x.sum()
+        elif name in _LARGEST:
+            value = x.max()
         elif name in _PER_EPISODE and "train/episodes" in columns:
             value = _weighted(x, columns["train/episodes"])
         else:

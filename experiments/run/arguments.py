@@ -16,6 +16,7 @@ from experiments.evaluation import best_of
 from experiments.run import inputs, limits, models, rewards, tracking
 from experiments.run.presets import preset
 from experiments.run.spec import (
+    LAYOUT,
     TOKENS,
     Domain,
     Spec,
@@ -27,7 +28,7 @@ from experiments.run.spec import (
 from experiments.run.which import WHICH, learners
 from experiments.user_envs import load
 
-_FREE = ("out", "resume", "video", "track", "trust", "time_rollout", "compile_cache")
+_FREE = ("out", "resume", "video", "track", "trust", "time_rollout", "compile_cache", "address")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,14 @@ class RunFlags:
     """write a video of the trained policy, if the environment can be rendered"""
     track: tracking.Kind = "none"
     """also show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases"""
+    devices: int = 1
+    """devices that share the environments, or responses; on-policy learners"""
+    actors: int = 0
+    """processes that act while this one learns, each with a share of the environments (needs the extra ray); 0: none"""
+    sync: bool = False
+    """actors wait for the learner's newest parameters, as one process would act (with --actors)"""
+    address: str | None = None
+    """HOST:PORT of a Ray cluster to which the actors go; None: this machine (with --actors)"""
     imports: ImportFlag = ()
     """a Python file to execute first; it may register environments and algorithms; may be given several times"""
     trust: bool = False
@@ -80,6 +89,9 @@ def run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
         algo=stored.algo,
         seed=stored.seed,
         seeds=stored.seeds,
+        devices=stored.devices,
+        actors=stored.actors,
+        sync=stored.sync,
         video=kept.get("video", True),
         track=kept.get("track", "none"),
     )
@@ -175,9 +187,9 @@ def parse(
         f"--{dashed(name)} is not the environment's: its own is --{dashed(field)}"
         for field, name in of_env.renamed.items()
     )
-    spec = Spec(
-        env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, model, samples
-    )
+    layout = {name: getattr(run, name) for name in LAYOUT}
+    parts_of = env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, model
+    spec = Spec(*parts_of, samples, **layout)
     return run, spec, clash or None
 
 

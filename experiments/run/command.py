@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from experiments.actors.fleet import FleetError
 from experiments.console.display import Display
 from experiments.console.exits import FAILED, INTERRUPTED, OF_HOST, fail, fail_host, leave
 from experiments.console.locks import exclusive_lock
 from experiments.run import (
     checkpoints,
+    devices,
+    elsewhere,
     folders,
     inputs,
     kinds,
@@ -68,8 +71,11 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
             if warning := keep_programs(flags.compile_cache):
                 print(f"warning: {warning}", file=sys.stderr)
             programs = limits.traced_programs(spec, algo)
+            if spec.actors:
+                elsewhere.start(spec, algo, programs, flags.address)
+                held.callback(programs.close)
             folder = _take(folder, spec, flags, held)
-        except (ValueError, OSError, MemoryError, OverflowError) as error:
+        except (ValueError, OSError, MemoryError, OverflowError, FleetError) as error:
             return fail(error)
         except SystemExit as done:  # --help
             return int(done.code or 0)
@@ -129,7 +135,10 @@ def _train(
         display.close()
         display.say(f"stopped; {resume_with}")
         code = 128 + stopped.signum
-        return leave(code) if stopped.at_work else code
+        if stopped.at_work:
+            programs.close()
+            leave(code)
+        return code
     except KeyboardInterrupt:
         display.close()
         display.say(f"stopped; {resume_with}")
@@ -137,6 +146,11 @@ def _train(
     except NonFiniteError as error:
         display.close()
         return fail(error, FAILED)
+    except FleetError as error:
+        display.close()
+        fail(error)
+        display.say(f"when that is fixed, {resume_with}")
+        return FAILED
     except OSError as error:  # a full disk, say: what was saved before is whole
         display.close()
         fail(error)
@@ -213,6 +227,8 @@ def prepare(
         for line in require_sound(spec.env, environment):
             print(f"warning: {line}", file=sys.stderr)
     spec, rounded = limits.whole_iterations(spec, environment)
+    devices.require_devices(spec.devices, spec.algo, domain, spec.config)
+    elsewhere.require(spec, flags.address)
     if stored:
         refuse_contradiction(flags, spec.config, stored.config)
     folder = Path(first.resume or flags.out or "")

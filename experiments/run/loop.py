@@ -46,6 +46,7 @@ class Finished:
     states: Any  # leading axis: seeds
     progress: Progress
     episodes: list[Any]  # the final evaluation, one per seed: what the domain's evaluator makes
+    elsewhere: Any = None  # of a run with actors: its `experiments.actors.learner.Elsewhere`
 
 
 def train(
@@ -74,21 +75,19 @@ class Loop:
 
     def __init__(self, folder, spec, algo, display, stop, worker, track, programs, time_rollout):
         self.folder, self.spec, self.algo, self.display = folder, spec, algo, display
-        self.track, self.time_rollout = track, time_rollout
-        self.stop, self.worker = stop, worker
-        self.programs = programs
+        self.track, self.programs, self.stop, self.worker = track, programs, stop, worker
+        self.time_rollout = time_rollout and not programs.elsewhere  # which measures itself
         self.total = total_iterations(spec.config.total_steps, algo)
         self.row_every = metrics.row_iterations(self.total)
         self.marks = metrics.evaluation_marks(self.total)
         self.evaluator = evaluator(spec.domain)
         self.eval_episodes = self.evaluator.episodes(spec.config.total_steps, algo)
         self.final_batches = self.evaluator.final_batches(algo, self.eval_episodes)
-        self.progress = Progress()
+        self.progress, self.saved_at = Progress(), -np.inf
         self.states: Any = None
         self.rollout_share: float | None = None
         # The programs may have been traced already, to see how much memory they need.
         self.clock = time.monotonic() - programs.compile_s
-        self.saved_at = -np.inf
         self.warned: set[str] = set()
 
     def run(self, resume: bool) -> Finished:
@@ -121,12 +120,12 @@ class Loop:
         # Resumed after the last iteration, there is nothing left but to look at the result.
         episodes = episodes or self._evaluate(self.final_batches)
         self._settle_clocks()
-        return Finished(self.states, self.progress, episodes)
+        return Finished(self.states, self.progress, episodes, self.programs.elsewhere)
 
     def advance(self, n: int) -> float:
         """Runs `n` iterations and returns the seconds that they took."""
         start, compiled = time.monotonic(), self.programs.compile_s
-        self.states, buffers = self.call(self.programs.chunk, self.states, jnp.int32(n))
+        self.states, buffers = self.call(self.programs.advance, self.states, n)
         buffers = {name: np.asarray(x)[:n] for name, x in buffers.items()}
         seconds = time.monotonic() - start - (self.programs.compile_s - compiled)
         counts, buffers = nonfinite.split(buffers, self.algo.iteration_steps)
@@ -165,14 +164,14 @@ class Loop:
         """Episodes for each seed, in batches of one size so that one program serves all, from batch `first` on."""
         n = self.eval_episodes
         self.display.note(f"evaluating {num_batches * n} episodes")
-        batches = []
+        batches, states = [], self.programs.gather(self.states)
         for i in range(first, first + num_batches):
             if num_batches > 1 and self.stop.received is not None:
                 # At the end that costs the iterations since the last checkpoint, some seconds of them.
                 raise RunInterruptedError(self.stop.received)
             seeds = [self.spec.seed + i for i in self._seeds()]
             keys = jnp.stack([control.keys(s, i * n, n) for s in seeds])
-            batch = jax.device_get(self.call(self.programs.evaluate, self.states, keys))
+            batch = jax.device_get(self.call(self.programs.evaluate, states, keys))
             batches.append(batch)
         per_seed = [
             self.evaluator.concatenate([jax.tree.map(lambda x, i=i: x[i], b) for b in batches])
@@ -290,6 +289,7 @@ class Loop:
                 self.folder, self.spec, self.algo, self.display.warn
             )
             self.progress = Progress.restored(progress)
+            self.programs.resume(self.progress.actors)
             waiting = len(next(iter(self.progress.pending.values()), ()))
             written = self._env_steps(self.progress.iteration - waiting)
             at_start = self.evaluator.at_start and self.progress.iteration > 0
@@ -312,6 +312,7 @@ class Loop:
 
     def _save(self) -> None:
         self._settle_clocks()
+        self.states, self.progress.actors = self.programs.settled(self.states)
         progress = dataclasses.asdict(self.progress)
         checkpoints.save(self.folder / "checkpoints", self._env_steps(), self.states, progress)
         self.saved_at = self._now()

@@ -48,15 +48,13 @@ _SWING: dict[str, Any] = {
     "exploration_noise": 0.5,
 }
 
+_SCALED: Any = {"optimizer": "adam", "whiten_advantages": True, "entropy_coefficient": 0.0}
 # A2C where rewards are far from what earned them.
-_LONG_ROLLOUTS: dict[str, Any] = {
+_LONG_ROLLOUTS: dict[str, Any] = _SCALED | {
     "total_steps": 500_000,
     "num_steps": 64,
     "num_minibatches": 16,
-    "optimizer": "adam",
     "estimator": "gae",
-    "whiten_advantages": True,
-    "entropy_coefficient": 0.0,
 }
 
 # The walker by on-policy learners.
@@ -134,14 +132,22 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_minibatches": 4,
     },
     ("walker", "a2c"): _WALKER
+    | _SCALED
     | {
         "total_steps": 5_000_000,
         "num_envs": 64,
         "num_steps": 32,
-        "optimizer": "adam",
         "estimator": "gae",
-        "whiten_advantages": True,
-        "entropy_coefficient": 0.0,
+    },
+    ("walker", "impala"): _WALKER
+    | _SCALED
+    | {
+        "total_steps": 8_000_000,
+        "num_envs": 256,
+        "num_steps": 16,
+        "num_minibatches": 4,
+        "trace": 0.95,
+        "min_log_std": -1.6,
     },
     ("walker", "reinforce"): _WALKER
     | {
@@ -203,6 +209,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "initial_log_std": 0.5,
     },
     ("classic", "a2c"): {"total_steps": 500_000},
+    ("classic", "impala"): {"total_steps": 500_000},
     ("Pendulum-v1", "a2c"): _LONG_ROLLOUTS | {"initial_log_std": 0.5},
     # Without an entropy bonus: a clipped action costs no more than the bound, and deviations would grow.
     ("MountainCarContinuous-v0", "a2c"): _LONG_ROLLOUTS | {"initial_log_std": 0.5},
@@ -236,14 +243,12 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("MountainCarContinuous-v0", "td3"): _OFF_POLICY | _SWING,
     ("MountainCarContinuous-v0", "ddpg"): _OFF_POLICY | _SWING,
     ("mujoco", "ppo"): _MUJOCO_PPO,
-    ("mujoco", "a2c"): {
+    ("mujoco", "a2c"): _SCALED
+    | {
         "num_envs": 64,
         "num_steps": 32,
         "num_minibatches": 16,
-        "optimizer": "adam",
         "estimator": "gae",
-        "whiten_advantages": True,
-        "entropy_coefficient": 0.0,
         "initial_log_std": -0.5,
     },
     ("mujoco", "reinforce"): {

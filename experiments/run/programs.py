@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
-from agents.algorithm import CollectsApart, Learner
+from agents.algorithm import CollectsApart, Learner, LearnsApart
+from experiments.actors.learner import Elsewhere
 from experiments.evaluation.evaluator import evaluator
-from experiments.run.spec import Spec
+from experiments.run.devices import Spread, share_of
+from experiments.run.spec import Spec, learner
 
 MAX_CHUNK = 2048  # iterations
 
@@ -58,12 +61,27 @@ class Programs:
       depend on it.
     collect(states) -> states after the rollout of an iteration, to time it
     evaluate(states, keys [seeds, N]) -> results of the function `evaluate` of (algo, state, keys), leading axis seeds
+
+    Args:
+      part, spread: on several devices, the learner of one device's part, and the devices (`experiments.run.devices`).
     """
 
-    def __init__(self, algo: Learner, seeds: int, evaluate: Callable[[Any, Any, Any], Any]):
+    def __init__(
+        self,
+        algo: Learner,
+        seeds: int,
+        evaluate: Callable[[Any, Any, Any], Any],
+        part: Learner | None = None,
+        spread: Spread | None = None,
+    ):
         self.compile_s = 0.0
         self.is_building = False
-        step = _over_seeds(algo.step, seeds)
+        self.elsewhere: Elsewhere | None = None
+        self.iteration_steps = algo.iteration_steps
+        self._spread = spread
+        acting = part or algo
+        over = spread.over if spread else lambda function, metrics: function
+        step = _over_seeds(acting.step, seeds)
 
         def chunk(states, n):
             shapes = jax.eval_shape(step, states)[1]
@@ -80,11 +98,43 @@ class Programs:
             return evaluate(algo, state, keys)
 
         self.init = Program(self, _over_seeds(algo.init, seeds))
-        self.chunk = Program(self, chunk, donate=(0,))
+        self.chunk = Program(self, over(chunk, True), donate=(0,))
         self.evaluate = Program(self, _over_seeds(episodes, seeds))
-        if isinstance(algo, CollectsApart):
+        if isinstance(acting, CollectsApart):
             # The new state alone: the data of the rollout need not leave the program.
-            self.collect = Program(self, _over_seeds(algo.collect_only, seeds))
+            collect = _over_seeds(acting.collect_only, seeds)
+            self.collect = Program(self, over(collect, False))
+
+    def advance(self, states: Any, n: int) -> tuple[Any, dict[str, Any]]:
+        """Returns the states after `n` iterations, and metrics, of which `n` rows are filled. Donates the states."""
+        if self.elsewhere:
+            return self.elsewhere.advance(states, n)
+        return self.chunk(self._spread.place(states) if self._spread else states, jnp.int32(n))
+
+    def gather(self, states: Any) -> Any:
+        """Returns the states where `evaluate` takes them."""
+        return self._spread.gather(states) if self._spread else states
+
+    def learn(self, algo: LearnsApart) -> Program:
+        """Returns the second half of an iteration, of one seed: (states, steps) to states and metrics. The states given
+        are donated."""
+        return Program(self, _over_seeds(algo.improve, 1), donate=(0,))
+
+    def settled(self, states: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns the states as a checkpoint keeps them, and the counts of actors, {} where there are none."""
+        if self.elsewhere is None:
+            return states, {}
+        return self.elsewhere.settled(states), dataclasses.asdict(self.elsewhere.meter.total)
+
+    def resume(self, counts: dict[str, Any]) -> None:
+        """Goes on from the counts of a checkpoint."""
+        if self.elsewhere:
+            self.elsewhere.meter.resume(counts)
+
+    def close(self) -> None:
+        """Ends the actors, where there are any."""
+        if self.elsewhere:
+            self.elsewhere.close()
 
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
@@ -102,7 +152,11 @@ class Programs:
 
 def programs_of(spec: Spec, algo: Any) -> Programs:
     """Returns the programs of a run."""
-    return Programs(algo, spec.seeds, evaluator(spec.domain).run)
+    evaluate = evaluator(spec.domain).run
+    if spec.devices == 1:
+        return Programs(algo, spec.seeds, evaluate)
+    part = dataclasses.replace(spec, config=share_of(spec.config, spec.devices, spec.domain))
+    return Programs(algo, spec.seeds, evaluate, learner(part, algo.env), Spread(spec.devices))
 
 
 def _over_seeds(function: Callable, seeds: int) -> Callable:

@@ -20,6 +20,7 @@ class Progress:
     pending: metrics.Pending = dataclasses.field(default_factory=dict)
     tally: nonfinite.Tally = dataclasses.field(default_factory=nonfinite.Tally)
     reached: goals.Reached = dataclasses.field(default_factory=dict)
+    actors: dict[str, Any] = dataclasses.field(default_factory=dict)  # counts of a run with actors
 
     @classmethod
     def restored(cls, stored: dict[str, Any]) -> Progress:

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.console import options, outputs
 from experiments.evaluation.evaluator import FINAL_BATCHES
 from experiments.run import arguments, folders, stored, trust
-from experiments.run.spec import algorithm, env_factory
+from experiments.run.spec import LAYOUT, algorithm, env_factory
 from experiments.user_envs import load
 
 CURVE_POINTS = 100
@@ -188,6 +188,7 @@ def _learned_reward(config: dict[str, Any]) -> dict[str, Any]:
 def command(config: dict[str, Any]) -> str:
     """Returns the command that repeats a run, independent of later presets."""
     seeds = {"seed": config["seed"], "seeds": config["seeds"]}
+    seeds |= {name: config[name] for name in LAYOUT if name in config}
     flags = arguments.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
     if config.get("reward"):
         flags += ["--reward", config["reward"]]

@@ -29,6 +29,13 @@ TOKENS = "tokens-"  # what names of their environments begin with
 ALIASES = {"actor_critic": "a2c", "actor-critic": "a2c"}  # other names that --algo takes
 
 
+LAYOUT: dict[str, Any] = {
+    "devices": 1,
+    "actors": 0,
+    "sync": False,
+}  # fields about who computes, and their defaults
+
+
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """The specification of a run."""
@@ -46,6 +53,11 @@ class Spec:
     )
     model: str | None = None  # folder of published weights that the policy starts from
     best_of: int = 1  # samples of a prompt that the reward picks the best from, at the end
+    devices: int = 1  # that share the environments, see `experiments.run.devices`
+    actors: int = (
+        0  # processes that act, see `experiments.run.elsewhere`; 0: the learner acts itself
+    )
+    sync: bool = False  # actors wait for the learner, and it for them
 
     def build(self) -> Any:
         """Returns the algorithm on its environment. Raises ValueError with one line on impossible settings."""
@@ -55,7 +67,9 @@ class Spec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec in JSON's types, for config.json."""
-        return {**vars(self), "config": dataclasses.asdict(self.config)}
+        # A run as it always was has the config.json that it always had.
+        whole = {n: v for n, v in vars(self).items() if n not in LAYOUT or v != LAYOUT[n]}
+        return {**whole, "config": dataclasses.asdict(self.config)}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], file: Path = CONFIG) -> Spec:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from agents.tokens.transformer import num_parameters
+from experiments.actors.learner import Elsewhere
 from experiments.console.display import Display, duration, si
 from experiments.evaluation import best_of, control, nonfinite, tokens
 from experiments.evaluation.evaluator import evaluator
@@ -68,6 +69,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         "eval_batches": evaluating.final_batches(algo, at_mark),
         **means,
         **(_of_token_run(spec, algo, finished, per_seed) if spec.domain == "tokens" else {}),
+        **_of_actors(finished),
         "per_seed": [{"seed": spec.seed + i, **report} for i, report in enumerate(per_seed)],
     }
     folders.write_json(folder / folders.SUMMARY, summary)
@@ -108,6 +110,13 @@ def _of_token_run(
     }
 
 
+def _of_actors(finished: Finished) -> dict[str, Any]:
+    """Returns what was measured of actors and the learner, where there were any."""
+    if finished.elsewhere is None:
+        return {}
+    return {"actors": finished.elsewhere.meter.table(finished.progress.train_s)}
+
+
 def draw_curve(folder: Path, spec: Spec) -> Path:
     """Draws curve.png of a run and returns its path. Raises OSError where it cannot be written."""
     from experiments.figures import training
@@ -119,6 +128,16 @@ def draw_curve(folder: Path, spec: Spec) -> Path:
     draw = training.pass_curve if spec.domain == "tokens" else training.learning_curve
     with folders.naming(folder / "curve.png"):
         return draw(rows, folder / "curve.png", title)
+
+
+def draw_timeline(folder: Path, spec: Spec, elsewhere: Elsewhere) -> Path:
+    """Draws timeline.png, one second of a run with actors, and returns its path. Raises OSError where it cannot be
+    written."""
+    from experiments.figures.timeline import timeline
+
+    title = f"{short_name(spec.env)}, {spec.algo}, {spec.actors} actors: one second"
+    with folders.naming(folder / "timeline.png"):
+        return timeline(elsewhere.meter.events, folder / "timeline.png", title)
 
 
 def write_video(
@@ -235,6 +254,8 @@ def conclude(
     """Writes summary, curve and video of a finished run, and prints them. A run with a summary counts as finished, and
     has its curve then."""
     paths = [draw_curve(folder, spec)]
+    if finished.elsewhere:
+        paths.append(draw_timeline(folder, spec, finished.elsewhere))
     if spec.best_of > 1:
         display.note(f"the best of {spec.best_of}")
     summary = summarise(folder, spec, algo, finished)

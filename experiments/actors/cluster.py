@@ -1,0 +1,317 @@
+"""Actors as Ray's, on this machine or in a cluster: https://docs.ray.io/en/latest/ray-core/actors.html
+
+Ray comes with the extra `stride-rl[ray]`. Without an address it is started here, for this run alone, listens on
+loopback only, keeps its files in a temporary folder, and goes with the run: at its end, at Ctrl-C, SIGTERM, and when
+the process is killed. Each actor is a fresh process with one core and one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pickle
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.cores import usable_cores
+from experiments.actors.fleet import Call, FleetError, LostError
+from experiments.actors.worker import Rollout, Share, Version, Worker
+
+OBJECT_STORE_BYTES = 512 * 2**20  # shared memory for rollouts and parameters
+_CONNECT_SECONDS = 5.0
+_READY_SECONDS = 300.0  # until all actors have built their environments
+_PINGS = 20
+_FOLDER = "stride-ray-"  # and the process's number
+# Each actor has one core: threads of its own would only wait for one another.
+_ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def require_ray() -> None:
+    """Raises ValueError, in one line, without Ray."""
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("--actors needs Ray: pip install 'stride-rl[ray]'")
+
+
+def require_answer(address: str) -> None:
+    """Raises ValueError, in one line, for an address that is none, or where nobody answers."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"--address {address} is none: HOST:PORT is wanted, as `ray start` prints it"
+        )
+    try:
+        with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(
+            f"--address {address}: nobody answers there ({reason}); start a cluster with "
+            f"`ray start --head --port {port}`, or leave --address out"
+        ) from None
+
+
+def require_picklable(build: Callable[[], Any]) -> bytes:
+    """Returns what makes the learner, in bytes. Raises ValueError, in one line, where it cannot be sent."""
+    import ray.cloudpickle
+
+    try:
+        return ray.cloudpickle.dumps(build)
+    except (TypeError, pickle.PicklingError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"this environment cannot be sent to actors ({str(error).splitlines()[0]}): its options must be plain "
+            "values, and itself come from a name or a file"
+        ) from None
+
+
+class RayFleet:
+    """See `Fleet`. Raises FleetError and ValueError, in one line, where actors cannot be had."""
+
+    def __init__(self, shares: Sequence[Share], address: str | None = None):
+        if address is None:
+            # Read at Ray's import: its servers listen on loopback alone, as on systems where it makes no clusters.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        require_picklable(shares[0].build)
+        self.actors = len(shares)
+        self._folder: Path | None = None
+        self._closed = False
+        self._pids: list[int] = []
+        try:
+            self._start(address)
+            self._workers = [self._worker(share, address) for share in shares]
+            self._await()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, address: str | None) -> None:
+        import ray
+
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray's workers are nice to others, and on a busy machine would hardly run beside the learner.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        with _as_interrupt(), warnings.catch_warnings():
+            # JAX warns of forks; here another program takes over at once.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            if address is not None:
+                try:
+                    ray.init(address=address, **quiet)
+                except (ConnectionError, RuntimeError, ValueError) as error:
+                    line = str(error).splitlines()[0]
+                    raise ValueError(f"--address {address} is no Ray cluster: {line}") from None
+                return
+            # Sockets lie in it, whose paths may have a hundred characters.
+            remove_abandoned()
+            prefix = f"{_FOLDER}{os.getpid()}-"
+            self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_short_folder()))
+            ray.init(
+                num_cpus=self.actors,
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(self._folder),
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+
+    def _worker(self, share: Share, address: str | None) -> Any:
+        import ray
+
+        variables = {
+            "JAX_PLATFORMS": "cpu",
+            **({} if address else {"PYTHONPATH": _python_path()}),
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip(),
+            "OMP_NUM_THREADS": "1",
+        }
+        remote = ray.remote(
+            num_cpus=1,
+            max_restarts=-1,
+            max_task_retries=0,
+            runtime_env={"env_vars": variables},
+        )(Worker)
+        return remote.remote(share)
+
+    def _await(self) -> None:
+        """Waits until all actors have built what they act in."""
+        import ray
+        import ray.exceptions
+
+        with _as_interrupt():
+            try:
+                calls = [w.ping.remote() for w in self._workers]
+                self._pids = ray.get(calls, timeout=_READY_SECONDS)
+            except ray.exceptions.GetTimeoutError:
+                raise FleetError(
+                    f"actors are not ready after {_READY_SECONDS:.0f} s: has the cluster {self.actors} free cores?"
+                ) from None
+            except ray.exceptions.RayActorError as error:
+                raise FleetError(f"an actor cannot begin: {_last_line(error)}") from None
+
+    def latency(self) -> float:
+        """Returns the seconds that a call which does nothing takes, there and back: the median of some."""
+        import ray
+
+        seconds = []
+        for _ in range(_PINGS):
+            began = time.perf_counter()
+            ray.get(self._workers[0].ping.remote())
+            seconds.append(time.perf_counter() - began)
+        return sorted(seconds)[_PINGS // 2]
+
+    def pids(self) -> list[int]:
+        """Returns the actors' process ids."""
+        import ray
+
+        return ray.get([w.ping.remote() for w in self._workers])
+
+    def send(self, version: Version) -> Any:
+        """See `Fleet.send`."""
+        import ray
+
+        return ray.put(version)
+
+    def ask(self, worker: int, version: Any, number: int) -> Call:
+        """See `Fleet.ask`."""
+        handle = self._workers[worker].rollout.remote(version, number)
+        return Call(worker, number, time.monotonic(), handle)
+
+    def wait(self, calls: Sequence[Call], timeout: float) -> list[Call]:
+        """See `Fleet.wait`."""
+        import ray
+
+        by_handle = {call.handle: call for call in calls}
+        done, _ = ray.wait(list(by_handle), num_returns=1, timeout=timeout)
+        if done and len(by_handle) > 1:
+            rest = [handle for handle in by_handle if handle not in done]
+            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
+            done += more
+        return [by_handle[handle] for handle in done]
+
+    def fetch(self, call: Call) -> Rollout:
+        """See `Fleet.fetch`."""
+        import ray
+        import ray.exceptions
+
+        try:
+            rollout = ray.get(call.handle)
+        # A killed actor's reference raises ActorUnavailableError, which is one of these.
+        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+            raise LostError(str(error).splitlines()[0]) from None
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause or FleetError(_last_line(error))) from None
+        self._pids[call.worker] = rollout.pid
+        return rollout
+
+    def end(self, worker: int) -> None:
+        """See `Fleet.end`."""
+        import ray
+
+        if self._folder is None:
+            ray.kill(self._workers[worker], no_restart=False)
+            return
+        # On this machine: Ray asks a process to end itself, and one that is stopped does not hear it.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pids[worker], signal.SIGKILL)
+
+    def begin(self, worker: int, environments: Any) -> None:
+        """See `Fleet.begin`."""
+        import ray
+
+        ray.get(self._workers[worker].begin.remote(environments))
+
+    def environments(self) -> list[Any]:
+        """See `Fleet.environments`."""
+        import ray
+
+        return ray.get([w.environments.remote() for w in self._workers])
+
+    def close(self) -> None:
+        """See `Fleet.close`. A Ray that was started for this run ends with it, and its files go."""
+        if self._closed:
+            return
+        self._closed = True
+        import ray
+
+        with contextlib.suppress(Exception):
+            if self._folder is None:
+                for worker in getattr(self, "_workers", ()):
+                    ray.kill(worker)
+            ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def remove_abandoned() -> None:
+    """Removes the temporary folders of runs whose process was killed, and could not remove its own."""
+    for folder in Path(_short_folder() or tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if not pid.isdigit() or folder.stat().st_uid != os.getuid():
+            continue
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def require_cores(actors: int) -> None:
+    """Raises ValueError, in one line, for more actors than this machine has cores."""
+    cores = usable_cores()
+    if actors > cores:
+        raise ValueError(
+            f"--actors {actors} are more than the {cores} cores here: lower it, or join a cluster with --address"
+        )
+
+
+def cores_of(index: int) -> tuple[int, ...]:
+    """Returns the core that an actor on this machine is bound to; () where the system has no such thing."""
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[index % len(cores)],)
+
+
+@contextlib.contextmanager
+def _as_interrupt() -> Iterator[None]:
+    """Turns SIGTERM into KeyboardInterrupt within, so that what was begun is ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _python_path() -> str:
+    """Returns the folders from which actors import this package, as this process does."""
+    here = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
+
+
+def _short_folder() -> str | None:
+    """Returns a folder for temporary files with a short path; None: the usual one."""
+    return "/tmp" if os.access("/tmp", os.W_OK) else None
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
