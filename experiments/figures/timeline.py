@@ -73,5 +73,5 @@ def _draw_rows(axes: Any, bars: Sequence[Bar], actors: Sequence[int], title: str
     axes.invert_yaxis()
     axes.tick_params(colors=GREY)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", color=INK, fontsize=10)
+    axes.set_title(title, loc="left", color=INK, fontsize=10, pad=22)
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=5, frameon=False, fontsize=8)
