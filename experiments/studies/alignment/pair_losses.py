@@ -23,6 +23,7 @@ from agents.tokens.generation import Generated
 from agents.tokens.ipo import IPO, IPOConfig
 from agents.tokens.pairs import Pairs, corrupted, map_parts, ranked_pairs
 from agents.tokens.preference import PreferencePolicy
+from agents.tokens.rollout import solution_lengths
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves
@@ -94,7 +95,7 @@ def expert(sizes: Sizes) -> Pairs:
         prompts = learner.env.prompts(prompt_key, sizes.offline_pairs)
         found = learner.respond(alone(policy), prompts, sample_key)
         right = learner.env.solutions(prompts)
-        length = learner.solution_lengths(right)
+        length = solution_lengths(right, learner.env.stop)
         _, correct = gold_of(sizes, prompts, found)
         weight = 1.0 - correct.astype(jnp.float32)
         return Pairs(prompts, right, found.tokens, length, found.length, weight)
@@ -140,7 +141,7 @@ def measure_pairs(
     env = learner.env
     prompts = env.held_out(key, sizes.prompts)
     right = env.solutions(prompts)
-    length = learner.solution_lengths(right)
+    length = solution_lengths(right, learner.env.stop)
     both = Pairs(prompts, right, right, length, length, jnp.ones(sizes.prompts))
     return measure(learner, state, key, sizes) | {
         "chosen": found.logp_chosen,
