@@ -46,12 +46,13 @@ _CONFIG = schema.Table(
         "files": TableOf(schema.TEXT),
         "inputs": TableOf(schema.TEXT),
         "reward": Maybe(schema.NAME),
+        "model": Maybe(schema.NAME),
         "best_of": Whole(1),
         "seal": Maybe(schema.TEXT),
     },
 )
 # What makes it the run that it is.
-_IDENTITY = (*_CONFIG.needed, "domain", "imports", "reward", "best_of")
+_IDENTITY = (*_CONFIG.needed, "domain", "imports", "reward", "model", "best_of")
 
 
 class LostRowsError(Exception):

@@ -44,7 +44,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
         "machine": config.get("machine"),
         "versions": config.get("versions"),
         "env_kwargs": config["env_kwargs"],
-        "settings": changed_settings(config) | _learned_reward(config),
+        "settings": changed_settings(config) | _given(config),
         "command": command(config),
         **{
             name: summary[name]
@@ -180,9 +180,9 @@ def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in config["config"].items() if k not in defaults or defaults[k] != v}
 
 
-def _learned_reward(config: dict[str, Any]) -> dict[str, Any]:
-    """The reward that is learnt from, where it is not the task's own."""
-    return {"reward": config["reward"]} if config.get("reward") else {}
+def _given(config: dict[str, Any]) -> dict[str, Any]:
+    """The reward that is learnt from, where it is not the task's own, and the weights that the policy starts from."""
+    return {name: config[name] for name in ("reward", "model") if config.get(name)}
 
 
 def command(config: dict[str, Any]) -> str:
@@ -190,8 +190,8 @@ def command(config: dict[str, Any]) -> str:
     seeds = {"seed": config["seed"], "seeds": config["seeds"]}
     seeds |= {name: config[name] for name in LAYOUT if name in config}
     flags = arguments.as_flags({**seeds, **_changed_options(config), **changed_settings(config)})
-    if config.get("reward"):
-        flags += ["--reward", config["reward"]]
+    for name, value in _given(config).items():
+        flags += [f"--{name}", value]
     if config.get("best_of", 1) > 1:
         flags += ["--best-of", str(config["best_of"])]
     domain = config.get("domain", "control")
