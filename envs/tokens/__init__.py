@@ -13,6 +13,7 @@ from envs.tokens.countdown import Countdown
 from envs.tokens.digits import Add, Bandit, Reverse, Sort
 from envs.tokens.env import TokenEnv
 from envs.tokens.graph_path import GraphPath
+from envs.tokens.reasoning_gym import PREFIX, ReasoningGym
 from envs.tokens.task import RewardKind, Split, Task, require_splits
 from envs.tokens.text import TextTask
 
@@ -57,7 +58,8 @@ def register_task(name: str, factory: Callable[..., Task]) -> None:
 
 
 def make_task(name: str) -> Task:
-    """The task called `name`; a number after it is its size: "sort-4" sorts four digits.
+    """The task called `name`; a number after it is its size: "sort-4" sorts four digits; "reasoning-gym:chain_sum" is a
+    data set of that package.
 
     Raises ValueError with one line if there is none, or its size is impossible.
     """
@@ -139,6 +141,9 @@ def token_factory(name: str) -> TokenFactory:
 
     Raises ValueError with one line if there is no such task, or it has no sizes.
     """
+    dataset = name.removeprefix(PREFIX)
+    if dataset != name:
+        return TokenFactory(ReasoningGym, {"dataset": dataset}, name)
     base, size = sized_name(name)
     if base not in _TASKS:
         near = difflib.get_close_matches(base, _TASKS, n=1, cutoff=0.4)

@@ -11,8 +11,8 @@
         def solve(self, question):                # optional: what is imitated
             return question.split()[0][::-1]
 
-A bank of questions is drawn once. Prompts are the questions' bytes, unless the task has another tokenizer; `check` is
-Python's, called once for a batch of answers.
+A bank of questions is drawn once; questions that lie in a file, `texts` reads in place of `question`. Prompts are the
+questions' bytes, unless the task has another tokenizer; `check` is Python's, called once for a batch of answers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -79,7 +80,7 @@ class Bank(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TextTask(Task):
-    """Subclasses write `question` and `check`, and `solve` where something imitates.
+    """Subclasses write `question` (or `texts`) and `check`, and `solve` where something imitates.
 
     Raises ValueError, in one line, where the questions do not fit the prompts' length, and where there are none.
     """
@@ -89,13 +90,24 @@ class TextTask(Task):
     bank_seed: int = 0
     """seed of the questions"""
     prompt_tokens: int = 32
-    """most tokens of a question"""
+    """most tokens of a question; 0: as many as the longest of the bank has"""
     response_tokens: int = 16
     """most tokens of an answer, its end included"""
 
-    @abc.abstractmethod
     def question(self, rng: np.random.Generator) -> str:
         """Draws a question."""
+        raise NotImplementedError(f"{type(self).__name__} has neither question nor texts")
+
+    def texts(self) -> Iterable[str]:
+        """Returns the questions of the bank; unless a subclass says otherwise, `bank` different draws of `question`,
+        or as many as there are."""
+        rng = np.random.default_rng(self.bank_seed)
+        found: dict[str, None] = {}
+        for _ in range(_TRIES * self.bank):
+            if len(found) == self.bank:
+                break
+            found[self.question(rng)] = None
+        return found
 
     @abc.abstractmethod
     def check(self, question: str, answer: str) -> bool | float:
@@ -118,7 +130,7 @@ class TextTask(Task):
     @property
     def prompt_length(self) -> int:
         """P. Shorter questions have padding on the left."""
-        return self.prompt_tokens
+        return self.prompt_tokens or self.questions.prompts.shape[1]
 
     @property
     def response_length(self) -> int:
@@ -133,15 +145,16 @@ class TextTask(Task):
     @functools.cached_property
     def questions(self) -> Bank:
         """The bank of questions, and their prompts."""
-        rng = np.random.default_rng(self.bank_seed)
-        found: dict[str, list[int]] = {}
-        for _ in range(_TRIES * self.bank):
-            if len(found) == self.bank:
-                break
-            text = self.question(rng)
-            if text not in found:
-                found[text] = self._prompt(text)
-        rows = [[PAD] * (self.prompt_tokens - len(ids)) + ids for ids in found.values()]
+        found = {text: self.tokenizer.encode(text) for text in self.texts()}
+        if not found:
+            raise ValueError(f"{type(self).__name__} has no questions")
+        size = self.prompt_tokens or max(map(len, found.values()))
+        for text, ids in found.items():
+            if not 1 <= len(ids) <= size:
+                raise ValueError(
+                    f"the question {text[:40]!r} has {len(ids)} tokens, and prompt_tokens is {size}"
+                )
+        rows = [[PAD] * (size - len(ids)) + ids for ids in found.values()]
         return Bank(tuple(found), np.array(rows, np.int32))
 
     def sample(self, key: PRNGKeyArray) -> Int[Array, " P"]:
@@ -189,21 +202,13 @@ class TextTask(Task):
         ids = [int(token) for token in tokens if int(token) != PAD]
         return self.tokenizer.decode(ids[: ids.index(EOS)] if EOS in ids else ids)
 
-    def _prompt(self, text: str) -> list[int]:
-        ids = self.tokenizer.encode(text)
-        if not 1 <= len(ids) <= self.prompt_tokens:
-            raise ValueError(
-                f"the question {text[:40]!r} has {len(ids)} tokens, and prompt_tokens is {self.prompt_tokens}"
-            )
-        return ids
-
     # On the host: numpy alone.
 
     def _scores(self, prompts: Any, responses: Any, lengths: Any) -> np.ndarray:
         prompts, responses, lengths = map(np.asarray, (prompts, responses, lengths))
         shape = lengths.shape
         rows = zip(
-            prompts.reshape(-1, self.prompt_tokens),
+            prompts.reshape(-1, self.prompt_length),
             responses.reshape(-1, self.response_tokens),
             lengths.reshape(-1),
             strict=True,
@@ -222,7 +227,7 @@ class TextTask(Task):
 
     def _solutions(self, prompts: Any) -> np.ndarray:
         prompts = np.asarray(prompts)
-        rows = [self._solution(p) for p in prompts.reshape(-1, self.prompt_tokens)]
+        rows = [self._solution(p) for p in prompts.reshape(-1, self.prompt_length)]
         return np.array(rows, np.int32).reshape(*prompts.shape[:-1], self.response_tokens)
 
     def _solution(self, prompt: np.ndarray) -> list[int]:

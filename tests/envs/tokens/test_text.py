@@ -1,6 +1,8 @@
 """Tasks in text: bytes, banks of questions, checkers in Python."""
 
 import dataclasses
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.callback import HostError
-from envs.tokens import TextTask, make_tokens
+from envs.tokens import TextTask, make_tokens, token_factory
 from envs.tokens.task import EOS, FIRST, PAD
 from envs.tokens.text import BYTES
 
@@ -112,3 +114,63 @@ def test_a_checker_that_raises_is_named():
     response, length = ENV.encode_response("boom")
     with pytest.raises(HostError, match="raised KeyError: 'boom' on the question '21 x2'"):
         Double()._scores(prompt[None], response[None], np.array([length]))
+
+
+class TestReasoningGym:
+    """With a stand-in for the package, which tests do without."""
+
+    @pytest.fixture(autouse=True)
+    def package(self, monkeypatch):
+        class Data(list):
+            def score_answer(self, answer, entry):
+                return 1.0 if answer == entry["answer"] else 0.5 * (entry["answer"] in answer)
+
+        def create_dataset(name, size, seed, max_terms=2):
+            assert max_terms > 1, "max_terms must be above 1"
+            numbers = range(seed, seed + size)
+            return Data({"question": f"{i} + {i} =", "answer": str(2 * i)} for i in numbers)
+
+        module = types.SimpleNamespace(create_dataset=create_dataset)
+        monkeypatch.setitem(sys.modules, "reasoning_gym", module)
+
+    def test_questions_and_scores(self):
+        env = token_factory("reasoning-gym:chain_sum")(bank=100, reward="process")
+        assert env.prompt_length == len("99 + 99 =")
+        prompts = jnp.asarray([env.encode_prompt("7 + 7 =")] * 3)
+        rows = [env.encode_response(text) for text in ("14", "it is 14", "15")]
+        responses, lengths = (jnp.asarray(x) for x in zip(*rows, strict=True))
+        rewards, correct = env.score(prompts, jnp.stack(responses), lengths)
+        assert correct.tolist() == [True, False, False]
+        assert rewards.sum(axis=1).tolist() == [1.0, 0.5, 0.0]
+        assert env.decode(env.solutions(prompts)[0], 3) == "14<eos>"
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            (
+                "chain_sun",
+                {},
+                "unknown data set 'chain_sun' of reasoning-gym: did you mean chain_s",
+            ),
+            (
+                "gcd",
+                {"options": "max_terms=1"},
+                "options max_terms=1 do not fit gcd: max_terms must",
+            ),
+            (
+                "gcd",
+                {"options": "terms=1"},
+                "options terms=1 do not fit gcd: .* unexpected keyword",
+            ),
+            ("gcd", {"options": "x=y"}, "options must be name=number,name=number, got 'x=y'"),
+            ("gcd", {"dataset": "lcm"}, "reasoning-gym:gcd has dataset gcd, not lcm"),
+        ],
+    )
+    def test_bad_input(self, name, options, message):
+        with pytest.raises(ValueError, match=message):
+            token_factory(f"reasoning-gym:{name}")(**options)
+
+    def test_without_the_package(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+        with pytest.raises(ValueError, match=r"needs the package reasoning-gym: pip install"):
+            token_factory("reasoning-gym:gcd")()
