@@ -5,12 +5,14 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import envs
 from agents.algorithm import Algorithm
+from envs.tokens import make_tokens
 from experiments.envs import inspect_envs
 from experiments.evaluation import evaluator
 from experiments.run import command
@@ -84,6 +86,20 @@ def test_own_task():
     correct = example("own_task").train(iterations=4)
     assert correct.shape == (4,)
     assert np.all(np.isfinite(correct))
+
+
+def test_own_text_task():
+    env = make_tokens(example("own_text_task").Backwards())
+    prompts = env.held_out(jax.random.key(0), 8)
+    solutions = env.solutions(prompts)
+    assert env.score(prompts, solutions, jnp.full(8, 4))[1].all()
+    assert env.decode(solutions[0], 3) == env.decode(prompts[0])[2::-1]
+
+
+@pytest.mark.slow
+def test_own_text_task_is_learned():
+    correct = example("own_text_task").train()
+    assert np.mean(correct[-5:]) > np.mean(correct[:2]) + 0.1
 
 
 def test_own_reward():

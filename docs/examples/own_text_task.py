@@ -36,10 +36,11 @@ def train(iterations: int = 20):
         total_steps=iterations * 128 * env.response_length,
         num_responses=128,
         num_minibatches=2,
+        learning_rate=5e-4,
         imitation_steps=60,
         layers=1,
-        width=32,
-        mlp_width=64,
+        width=64,
+        mlp_width=128,
     )
     algo = TokenGRPO(config, env)
     state = jax.jit(algo.init)(jax.random.key(0))
