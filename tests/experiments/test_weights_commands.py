@@ -13,7 +13,7 @@ from agents.tokens.transformer import TransformerConfig, parameter_paths, policy
 from envs.tokens import make_tokens
 from experiments.evaluation import tokens as token_evaluation
 from experiments.run import command as cli
-from experiments.run import export
+from experiments.run import export, records
 from experiments.run.spec import Spec
 from experiments.weights import folder as weights
 
@@ -48,7 +48,9 @@ def test_a_run_takes_the_models_sizes(model):
     assert spec.model == str(model)
     assert {name: getattr(spec.config, name) for name in SIZES} == SIZES
     assert algo.model_config == CONFIG_READ
-    assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    stored = json.loads(json.dumps(spec.to_json()))
+    assert Spec.from_json(stored) == spec
+    assert f"--model {model}" in records.command(stored)
 
 
 @pytest.mark.slow
