@@ -64,6 +64,18 @@ def test_prompts_are_questions_of_the_bank_and_held_out_ones_are_never_trained_o
     assert task.questions.questions != Double(bank_seed=1).questions.questions
 
 
+def test_the_split_is_the_questions_whatever_its_length():
+    short, long = Double(), Double(prompt_tokens=30)
+    for text in ("1 x2", "99 x2"):
+        ids = [*text.encode()]
+        rows = [np.array([PAD] * (n - len(ids)) + ids) for n in (5, 30)]
+        one, other = (
+            task.canonical(jnp.asarray(x)) for task, x in zip((short, long), rows, strict=True)
+        )
+        assert one == other
+    assert short.canonical(jnp.arange(5)) != short.canonical(jnp.arange(5)[::-1])
+
+
 def test_few_questions_make_a_small_bank():
     assert 90 < len(Double(bank=200).questions.questions) <= 100
 
