@@ -1,10 +1,18 @@
-"""The algorithms, by the name that `--algo` takes: of control, and of token tasks."""
+"""The algorithms, by the name that `--algo` takes: of control, in an environment or from a dataset, and of token
+tasks."""
 
 from agents.actor_critic import A2C
 from agents.crossq import XQC, CrossQ
 from agents.dqn import DQN
 from agents.grpo import GRPO
 from agents.impala import IMPALA
+from agents.offline.awr import AWR
+from agents.offline.bc import BC
+from agents.offline.cql import CQL
+from agents.offline.decision_transformer import DecisionTransformer
+from agents.offline.iql import IQL
+from agents.offline.percent_bc import PercentBC
+from agents.offline.td3_bc import TD3BC
 from agents.ppo import PPO
 from agents.pqn import PQN
 from agents.pref_ppo import PrefPPO
@@ -51,6 +59,16 @@ ALGORITHMS = {
     "expected-sarsa": ExpectedSARSA,
     "value-iteration": ValueIteration,
     "policy-iteration": PolicyIteration,
+}
+
+OFFLINE_ALGORITHMS = {  # they learn from a dataset
+    "bc": BC,
+    "percent-bc": PercentBC,
+    "awr": AWR,
+    "td3-bc": TD3BC,
+    "iql": IQL,
+    "cql": CQL,
+    "decision-transformer": DecisionTransformer,
 }
 
 TOKEN_ALGORITHMS = {

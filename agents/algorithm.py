@@ -40,7 +40,7 @@ class Learner(Protocol):
     Config: ClassVar[type]  # a frozen dataclass; its fields are the command's flags
     config: Any
     env: Any
-    iteration_steps: int  # environment steps of one `step`
+    iteration_steps: int  # environment steps of one `step`; gradient steps, see `LearnsOffline`
     warmup_steps: int  # environment steps of `init`; 0 for most
 
     def init(self, key: PRNGKeyArray) -> State:
@@ -107,6 +107,32 @@ class LearnsApart(Protocol):
 
     def with_environments(self, state: State, environments: Any) -> State:
         """Returns the state with other environments."""
+
+
+@runtime_checkable
+class LearnsOffline(Protocol):
+    """An algorithm that learns from a dataset alone, which is the `data` of its `step`. A class, or one of it.
+
+    Its steps are not the environment's: `iteration_steps`, `total_steps` and the state's `env_steps` count in `unit`.
+    """
+
+    unit: str
+
+
+@runtime_checkable
+class ActsInContext(Protocol):
+    """An algorithm whose actions depend on the episode so far. Its `act` acts as at an episode's first step."""
+
+    def begin_context(self, state: State, num_episodes: int) -> Any:
+        """Returns the context of N episodes that have not begun, leaves [N, ...]."""
+
+    def act_in_context(
+        self, state: State, context: Any, obs: Any, key: PRNGKeyArray, deterministic: bool
+    ) -> tuple[Array, Any]:
+        """Returns elements of the action space [N, ...] for raw observations [N, ...], and the context with both."""
+
+    def after_reward(self, context: Any, reward: Float[Array, " N"]) -> Any:
+        """Returns the context after the rewards of those actions."""
 
 
 @runtime_checkable

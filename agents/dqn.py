@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gymnasium
@@ -120,6 +121,10 @@ class DQNParams(NamedTuple):
         return self.online
 
 
+# (values of all choices [B, D, K], choices that were made [B, D]) to a scalar
+Penalty = Callable[[Array, Array], Array]
+
+
 class DQN(OffPolicy):
     """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
 
@@ -221,6 +226,7 @@ def update(
     choices: ActionGrid,
     optimizer: optax.GradientTransformation,
     config: DQNConfig,
+    penalty: Penalty | None = None,
 ) -> tuple[DQNParams, Any, Float[Array, " B"], dict[str, Array]]:
     """Returns parameters after one gradient step.
 
@@ -228,6 +234,7 @@ def update(
       sample: B transitions with preprocessed observations and raw actions.
       key: of no use here.
       updates: number of this gradient step, from 0.
+      penalty: added to the loss; None: nothing.
 
     Returns:
       params, opt_state, TD errors [B], metrics.
@@ -236,8 +243,12 @@ def update(
     error = value_losses.huber if config.loss == "huber" else value_losses.squared_error
 
     def loss(online: Any) -> tuple[Array, Array]:
-        q = value_of(network.module(online)(sample.obs), choices.choice(sample.action))
-        return jnp.mean(sample.weight * error(q, target)), q
+        every, choice = network.module(online)(sample.obs), choices.choice(sample.action)
+        q = value_of(every, choice)
+        total = jnp.mean(sample.weight * error(q, target))
+        if penalty is not None:
+            total += penalty(every, choice)
+        return total, q
 
     (q_loss, q), grads = jax.value_and_grad(loss, has_aux=True)(params.online)
     online, opt_state = apply_gradients(optimizer, grads, opt_state, params.online)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -98,6 +99,10 @@ class Networks(NamedTuple):
     critic: Functional
 
 
+# (critics, params before the step, sample, key) to a scalar that is added to the critics' loss
+CriticPenalty = Callable[[Any, SACParams, replay.Sample, PRNGKeyArray], Array]
+
+
 class SAC(OffPolicy):
     """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
 
@@ -118,10 +123,7 @@ class SAC(OffPolicy):
         self.target_entropy = (
             -float(self.num_actions) if config.target_entropy is None else config.target_entropy
         )
-        self.networks = Networks(
-            _actor(self.num_inputs, self.num_actions, config),
-            modern.network(self.num_inputs, self.num_actions, config),
-        )
+        self.networks = make_networks(self.num_inputs, self.num_actions, config)
         self.optimizer = self.adam(b1=config.adam_b1)
         # Of actor and temperature, where they take fewer steps than the critics; None: `optimizer`.
         delayed = config.policy_delay > 1
@@ -142,11 +144,7 @@ class SAC(OffPolicy):
     def init(self, key: PRNGKeyArray) -> OffPolicyState:
         """Returns the first state."""
         actor_key, critic_key, key = jax.random.split(key, 3)
-        critics, targets = modern.first(self.networks.critic, critic_key, 2, self.config)
-        log_alpha = jnp.zeros(())
-        if self.config.alpha is None:
-            log_alpha = jnp.log(jnp.float32(self.config.initial_alpha))
-        params = SACParams(self.networks.actor.init(actor_key), critics, targets, log_alpha)
+        params = first_params(actor_key, critic_key, self.networks, self.config)
         of_policy = self.actor_optimizer or self.optimizer
         opt_state = SACOptState(
             of_policy.init(params.actor),
@@ -186,6 +184,22 @@ class SAC(OffPolicy):
         return self.networks.actor.module(state.params.actor)(self.preprocess(state, obs))
 
 
+def make_networks(inputs: int, actions: int, config: SACConfig) -> Networks:
+    """Returns the actor and the critic by the settings."""
+    return Networks(_actor(inputs, actions, config), modern.network(inputs, actions, config))
+
+
+def first_params(
+    actor_key: PRNGKeyArray, critic_key: PRNGKeyArray, networks: Networks, config: SACConfig
+) -> SACParams:
+    """Returns parameters before the first step."""
+    critics, targets = modern.first(networks.critic, critic_key, 2, config)
+    log_alpha = jnp.zeros(())
+    if config.alpha is None:
+        log_alpha = jnp.log(jnp.float32(config.initial_alpha))
+    return SACParams(networks.actor.init(actor_key), critics, targets, log_alpha)
+
+
 def _actor(inputs: int, actions: int, config: SACConfig) -> Functional:
     """Returns the actor's network by the settings."""
     sizes, activation = (inputs, actions, config.hidden_sizes), config.activation
@@ -211,6 +225,7 @@ def update(
     target_entropy: float,
     config: SACConfig,
     actor_optimizer: optax.GradientTransformation | None = None,
+    penalty: CriticPenalty | None = None,
 ) -> tuple[SACParams, SACOptState, Float[Array, " B"], dict[str, Array]]:
     """Returns parameters after one gradient step of critics, actor and temperature, in this order.
 
@@ -218,13 +233,21 @@ def update(
       sample: B transitions with preprocessed observations and raw actions in [-1, 1].
       updates: number of this gradient step, from 0: at every `policy_delay`-th actor and temperature step too.
       actor_optimizer: of actor and temperature; None: `optimizer`.
+      penalty: added to the critics' loss; None: nothing.
 
     Returns:
       params, opt_state, TD errors [B], metrics.
     """
     next_key, now_key = jax.random.split(key)
     alpha = jnp.exp(params.log_alpha) if config.alpha is None else jnp.float32(config.alpha)
-    critic_loss = _critic_loss(params, sample, next_key, alpha, networks, config)
+    td_loss = _critic_loss(params, sample, next_key, alpha, networks, config)
+
+    def critic_loss(critics: Any) -> Any:
+        loss, seen = td_loss(critics)
+        if penalty is not None:
+            loss += penalty(critics, params, sample, jax.random.fold_in(key, 2))
+        return loss, seen
+
     (q_loss, (q, target, seen)), grads = jax.value_and_grad(critic_loss, has_aux=True)(
         params.critics
     )

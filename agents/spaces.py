@@ -98,6 +98,17 @@ def num_action_inputs(space: gymnasium.Space) -> int:
     return int(np.prod(space.shape or ()))
 
 
+def raw_action(space: gymnasium.Space, action: Any) -> np.ndarray:
+    """The raw actions that elements of the action space [*batch, ...] stand for: the inverse of `element`, in NumPy. Of
+    a Box, within [-1, 1] where there is a range."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return np.asarray(action, np.int32) - np.int32(space.start)
+    assert isinstance(space, gymnasium.spaces.Box)
+    middle, half = _scale(space)
+    raw = ((np.asarray(action, np.float64) - middle) / half).astype(np.float32)
+    return np.where(has_range(space), np.clip(raw, -1.0, 1.0), raw)
+
+
 def _scale(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     """Middle and half width of each coordinate's range, float32; 0 and 1 where there is no range."""
     bounded = has_range(space)

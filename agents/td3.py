@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -109,6 +110,21 @@ class Networks(NamedTuple):
         return jnp.tanh(self.actor.module(actor)(obs))
 
 
+# (actor, critics after their step, sample, networks) to a scalar
+ActorLoss = Callable[[Any, Any, replay.Sample, Networks], Array]
+
+
+def make_networks(inputs: int, actions: int, config: TD3Config) -> Networks:
+    """Returns an actor, whose actions are near 0 at first, and a critic."""
+    hidden, activation = config.hidden_sizes, config.activation
+    return Networks(
+        Functional(
+            lambda r: MLP(inputs, hidden, actions, activation=activation, head_gain=0.01, rngs=r)
+        ),
+        modern.network(inputs, actions, config),
+    )
+
+
 class TD3(OffPolicy):
     """Three pure functions: `init`, `step`, `act`. Raises ValueError for spaces it cannot handle."""
 
@@ -125,16 +141,7 @@ class TD3(OffPolicy):
         )
         space = env.action_space
         assert isinstance(space, gymnasium.spaces.Box)
-        inputs, actions, hidden = self.num_inputs, int(np.prod(space.shape)), config.hidden_sizes
-        activation = config.activation
-        self.networks = Networks(
-            Functional(
-                lambda r: MLP(
-                    inputs, hidden, actions, activation=activation, head_gain=0.01, rngs=r
-                )
-            ),
-            modern.network(inputs, actions, config),
-        )
+        self.networks = make_networks(self.num_inputs, int(np.prod(space.shape)), config)
         self.actor_optimizer = self.adam(config.policy_delay, config.adam_b1)
         self.critic_optimizer = self.adam(b1=config.adam_b1)
 
@@ -201,6 +208,15 @@ class DDPG(TD3):
     Config: ClassVar[type] = DDPGConfig
 
 
+def policy_loss(
+    actor: Any, critics: Any, sample: replay.Sample, networks: Networks
+) -> Float[Array, ""]:
+    """-E[Q_1(s, mu(s))], Fujimoto et al. 2018, algorithm 1."""
+    first = jax.tree.map(lambda x: x[0], critics)
+    obs = sample.obs
+    return -jnp.mean(networks.critic.module(first)(obs, networks.mu(actor, obs)))
+
+
 def update(
     params: TD3Params,
     opt_state: TD3OptState,
@@ -212,22 +228,20 @@ def update(
     actor_optimizer: optax.GradientTransformation,
     critic_optimizer: optax.GradientTransformation,
     config: TD3Config,
+    actor_loss: ActorLoss | None = None,
 ) -> tuple[TD3Params, TD3OptState, Float[Array, " B"], dict[str, Array]]:
     """Returns parameters after one gradient step of the critics, and at every `policy_delay`-th one of the actor.
 
     Args:
       sample: B transitions with preprocessed observations and raw actions in [-1, 1].
       updates: number of this gradient step, from 0.
+      actor_loss: what the actor descends; None: `policy_loss`.
 
     Returns:
       params, opt_state, TD errors [B], metrics.
     """
-    obs = sample.obs
+    actor_loss = actor_loss or policy_loss
     critic_loss = _critic_loss(params, sample, key, networks, config)
-
-    def actor_loss(actor: Any) -> Array:
-        first = jax.tree.map(lambda x: x[0], critics)
-        return -jnp.mean(networks.critic.module(first)(obs, networks.mu(actor, obs)))
 
     (q_loss, (q, target, seen)), grads = jax.value_and_grad(critic_loss, has_aux=True)(
         params.critics
@@ -239,7 +253,7 @@ def update(
         critics = modern.finish(critics, seen, config)
 
     def delayed(actor: Any, actor_opt: Any) -> tuple[Any, ...]:
-        grads = jax.grad(actor_loss)(actor)
+        grads = jax.grad(actor_loss)(actor, critics, sample, networks)
         actor, actor_opt = apply_gradients(actor_optimizer, grads, actor_opt, actor)
         moving = params.target_actor, params.target_critics
         if config.target_networks:

@@ -35,12 +35,18 @@ def load(
 
     import jax
 
+    from agents.algorithm import ActsInContext
     from envs.host import HostEnv
     from experiments.run import spec
 
     folder = Path(run)
     stored, algo = spec.open_run(folder, trust)
     spec.refuse_tokens(folder, stored)
+    if isinstance(algo, ActsInContext):
+        raise ValueError(
+            f"{folder} is a run of {stored.algo}, which acts on the episode so far: a policy of the observation alone "
+            "it has not; python -m experiments.play shows it"
+        )
     if not 0 <= seed_index < stored.seeds:
         raise ValueError(f"{folder} has {stored.seeds} seeds, there is no index {seed_index}")
     states, _, _ = spec.load_state(

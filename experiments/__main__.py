@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train on any environment",
     "tokens": "train a small language model by reinforcement",
     "reward": "train a reward model for a token task",
+    "datasets": "record datasets to learn from offline, list and show them",
     "play": "show a trained policy, as a video or in a window",
     "envs": "list the environments, or check one of your own",
     "suite": "train a grid of environments, algorithms and seeds",

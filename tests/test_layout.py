@@ -111,9 +111,9 @@ def _packages(name):
 FLOORS = (
     {"console", "figures"},
     {"evaluation", "weights"},
-    {"user_envs", "actors"},
+    {"user_envs", "actors", "data"},
     {"run"},
-    {"analysis", "grids"},
+    {"analysis", "grids", "recording"},
     {"pages"},
     {"benchmarks"},
     {"front doors"},

@@ -56,11 +56,11 @@ class _Attention(nnx.Module):
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
         self.config = config
         width, head = config.width, config.head_width
-        linear = partial(_linear, config, width, rngs=rngs, bias=config.bias_qkv)
+        linear = partial(linear_layer, config, width, rngs=rngs, bias=config.bias_qkv)
         self.query = linear(config.heads * head)
         self.key = linear(config.kv_heads * head)
         self.value = linear(config.kv_heads * head)
-        self.out = _linear(config, config.heads * head, width, rngs, bias=config.bias_out)
+        self.out = linear_layer(config, config.heads * head, width, rngs, bias=config.bias_out)
         self.norm_query = _rms_norm(config, head, rngs) if config.qk_norm else None
         self.norm_key = _rms_norm(config, head, rngs) if config.qk_norm else None
 
@@ -92,18 +92,21 @@ class _Attention(nnx.Module):
         return self.out(mixed.reshape(n, length, -1))
 
 
-class _Block(nnx.Module):
+class Block(nnx.Module):
+    """One layer: attention and a feed-forward part, each behind its norm."""
+
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
         width, units = config.width, config.mlp_width
-        linear = partial(_linear, config, rngs=rngs, bias=config.bias_mlp)
-        self.norm_attention = _norm(config, rngs)
+        linear = partial(linear_layer, config, rngs=rngs, bias=config.bias_mlp)
+        self.norm_attention = norm_layer(config, rngs)
         self.attention = _Attention(config, rngs)
-        self.norm_mlp = _norm(config, rngs)
+        self.norm_mlp = norm_layer(config, rngs)
         self.gate = linear(width, units) if config.mlp == "swiglu" else None
         self.up = linear(width, units)
         self.down = linear(units, width)
 
     def mlp(self, x):
+        """Returns the feed-forward part of x."""
         x = self.norm_mlp(x)
         if self.gate is None:
             return self.down(jax.nn.gelu(self.up(x), approximate=True))
@@ -129,12 +132,12 @@ class Transformer(nnx.Module):
             if config.positions == "learned" and config.context is not None
             else None
         )
-        self.blocks = nnx.List(_Block(config, rngs) for _ in range(config.layers))
-        self.norm = _norm(config, rngs)
+        self.blocks = nnx.List(Block(config, rngs) for _ in range(config.layers))
+        self.norm = norm_layer(config, rngs)
         tied = config.tied and outputs is None
         gain = 1.0 if outputs is None else 0.0
         size = outputs or config.vocabulary
-        self.head = None if tied else _linear(config, config.width, size, rngs, gain)
+        self.head = None if tied else linear_layer(config, config.width, size, rngs, gain)
 
     def embed(
         self, tokens: Int[Array, "N L"], positions: Int[Array, "N L"]
@@ -211,7 +214,7 @@ class Transformer(nnx.Module):
         _, following = self.extend(cache.repeated(repeats), *rest, start + 1)
         return jnp.concatenate([hidden, following], axis=1)
 
-    def _blocks_with_start(self, start: int) -> list[tuple[_Block, int]]:
+    def _blocks_with_start(self, start: int) -> list[tuple[Block, int]]:
         """The layers, each with the place from which on its output is needed."""
         begins = [0] * (len(self.blocks) - 1) + [start]
         return list(zip(self.blocks, begins, strict=True))
@@ -246,7 +249,7 @@ class TokenModel(nnx.Module):
         return jnp.pad(values, ((0, 0), (start, 0)))
 
 
-class _DrawnInOneLoop(Functional):
+class DrawnInOneLoop(Functional):
     """A network whose matrices are drawn in one loop.
 
     XLA compiles each draw of random numbers apart, and thirty of them took longer than the model's gradient. One draw
@@ -255,6 +258,7 @@ class _DrawnInOneLoop(Functional):
     """
 
     def init(self, key: PRNGKeyArray) -> Any:
+        """Returns the parameters of a new module."""
         spreads, tree = jax.tree.flatten(super().init(key))
         sizes = [
             0 if x.ndim == 1 else x.size for x in spreads
@@ -271,17 +275,17 @@ class _DrawnInOneLoop(Functional):
 
 def token_model(config: TransformerConfig, *, critic: bool = False) -> Functional:
     """Returns the model as pure functions of its parameters."""
-    return _DrawnInOneLoop(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
+    return DrawnInOneLoop(lambda rngs: TokenModel(config, critic=critic, rngs=rngs))
 
 
 def policy_model(config: TransformerConfig) -> Functional:
     """Returns a `Transformer` that predicts the next token, as pure functions of its parameters."""
-    return _DrawnInOneLoop(lambda rngs: Transformer(config, rngs=rngs))
+    return DrawnInOneLoop(lambda rngs: Transformer(config, rngs=rngs))
 
 
 def scalar_model(config: TransformerConfig) -> Functional:
     """Returns a `Transformer` with one number for each token, 0 at first, as pure functions of its parameters."""
-    return _DrawnInOneLoop(lambda rngs: Transformer(config, outputs=1, rngs=rngs))
+    return DrawnInOneLoop(lambda rngs: Transformer(config, outputs=1, rngs=rngs))
 
 
 def parameter_paths(params: Any) -> list[str]:
@@ -307,7 +311,7 @@ class _Linear(nnx.Linear):
         return jax.lax.optimization_barrier(super().__call__(rows)).reshape(*x.shape[:-1], -1)
 
 
-def _linear(
+def linear_layer(
     config: TransformerConfig,
     inputs: int,
     outputs: int,
@@ -315,6 +319,7 @@ def _linear(
     gain: float = 1.0,
     bias: bool = False,
 ) -> _Linear:
+    """Returns a layer whose matrix is filled with its standard deviation."""
     spread = nnx.initializers.constant(gain * inputs**-0.5)
     dtype = DTYPES[config.dtype]
     return _Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=spread, rngs=rngs)
@@ -324,7 +329,8 @@ def _rms_norm(config: TransformerConfig, size: int, rngs: nnx.Rngs) -> nnx.RMSNo
     return nnx.RMSNorm(size, epsilon=config.norm_epsilon, dtype=DTYPES[config.dtype], rngs=rngs)
 
 
-def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+def norm_layer(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+    """Returns the normalisation of the settings."""
     if config.norm == "rms":
         return _rms_norm(config, config.width, rngs)
     # E[x^2] - E[x]^2, the fast variance, loses digits where the mean is large, as in GPT-2.

@@ -181,7 +181,10 @@ def _of_run(folder: Path, wanted: Wanted) -> Found:
     if finished:
         stored.read_summary(folder, config)
     metric = _ours(wanted.metric)
-    shared = {**fields(config, config["config"]), **wanted.fields(config)}
+    shared = {
+        **fields(config, config["config"] | records.learned_from(config)),
+        **wanted.fields(config),
+    }
     total = config["config"].get("total_steps")
     planned = float(total) if type(total) is int else None
     result, known = Found([], []), set()

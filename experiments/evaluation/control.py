@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from agents.algorithm import ActsInContext
 from envs import base
 from envs.base import ALL_EPISODES, Env
 from experiments.evaluation import frame_rate
@@ -90,9 +91,14 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int)
     reset_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(episode_keys), 0, 1)
     start, obs = jax.vmap(base.reset, (None, 0))(env, reset_keys)
 
+    in_context = isinstance(algo, ActsInContext)
+
     def body(carry):
-        t, running, obs, alive, episodes = carry
-        action = algo.act(state, obs, episode_keys[0], True)
+        t, running, obs, alive, episodes, context = carry
+        if in_context:
+            action, context = algo.act_in_context(state, context, obs, episode_keys[0], True)
+        else:
+            action = algo.act(state, obs, episode_keys[0], True)
         keys_t = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
         following, timestep = jax.vmap(base.advance, (None, 0, 0, 0))(env, keys_t, running, action)
         running = _where(alive, following, running)  # an episode that is over stands still
@@ -116,7 +122,8 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int)
             bad=episodes.bad | jnp.where(alive, timestep.bad, 0),
         )
         alive = alive & ~(timestep.terminated | timestep.truncated)
-        return t + 1, running, timestep.next_obs, alive, episodes
+        context = algo.after_reward(context, timestep.reward) if in_context else context
+        return t + 1, running, timestep.next_obs, alive, episodes, context
 
     def room(x):
         return jnp.zeros((kept, shown, *x.shape[1:]), x.dtype)
@@ -131,7 +138,8 @@ def run_episodes(algo: Any, state: Any, episode_keys: PRNGKeyArray, record: int)
         rewards=jnp.zeros((kept, shown)) if shown else None,
         bad=jnp.where(begun, 0, base.Bad.START).astype(jnp.uint8),
     )
-    carry = (jnp.zeros((), jnp.int32), start, obs, begun, empty)
+    context = algo.begin_context(state, n) if in_context else ()
+    carry = (jnp.zeros((), jnp.int32), start, obs, begun, empty, context)
     return jax.lax.while_loop(lambda c: (c[0] < limit) & jnp.any(c[3]), body, carry)[4]
 
 

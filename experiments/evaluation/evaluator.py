@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from agents.algorithm import LearnsOffline
 from envs.base import Env
 from experiments.evaluation import control, metrics, nonfinite, tokens
 
 Domain = Literal["control", "tokens"]  # acting step by step, or writing responses to prompts
 FINAL_BATCHES = 4
+OFFLINE_EPISODES = 100  # of the final evaluation, at least: scores of datasets are compared closely
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,10 @@ def final_batches(env: Env, episodes: int) -> int:
 _CONTROL = Evaluator(
     at_start=False,
     episodes=lambda total, algo: evaluation_episodes(total, algo.env.max_episode_steps),
-    final_batches=lambda algo, episodes: final_batches(algo.env, episodes),
+    final_batches=lambda algo, episodes: max(
+        final_batches(algo.env, episodes),
+        -(-OFFLINE_EPISODES // episodes) if isinstance(algo, LearnsOffline) else 1,
+    ),
     run=lambda algo, state, keys: control.run_episodes(
         algo, state, keys, control.records(algo.env)
     ),

@@ -13,13 +13,19 @@ from experiments.figures.canvas import BLUE, RED, canvas, save, style
 Rows = list[dict[str, Any]]  # of metrics.jsonl
 
 
-def learning_curve(seeds: list[Rows], path: Path, title: str) -> Path:
-    """Draws return and episode length, in training and evaluated, against environment steps, and returns `path`.
-    `seeds`: each seed's rows of metrics."""
+def learning_curve(
+    seeds: list[Rows], path: Path, title: str, unit: str = "environment steps"
+) -> Path:
+    """Draws return and episode length, in training and evaluated, against steps, and returns `path`.
+
+    Args:
+      seeds: each seed's rows of metrics.
+      unit: what the steps are.
+    """
     figure, axes = _two_panels(title)
     _panel(axes[0], seeds, "return", "return")
     _panel(axes[1], seeds, "length", "episode length")
-    axes[1].set_xlabel("environment steps" + _of_each(seeds))
+    axes[1].set_xlabel(unit + _of_each(seeds))
     axes[0].legend(frameon=False, fontsize=9)
     return save(figure, path)
 

@@ -13,6 +13,7 @@ from experiments.console import outputs
 from experiments.figures import comparison, preferences
 from experiments.figures.alignment import Line
 from experiments.pages import results
+from experiments.pages.offline import subject
 from experiments.run import records, stored
 from experiments.run.folders import is_run, plain
 from experiments.run.names import label_runs, short_names
@@ -52,7 +53,7 @@ def publish_suite(paths: Sequence[Path], out: Path, title: str | None) -> None:
     `paths`: their folders or records.json. Raises ValueError as `publish_runs` does."""
     recorded, kept = _records(paths)
     title = title or recorded or "Results"
-    called = short_names(r["env"] for r in kept)
+    called = short_names(map(subject, kept))
     files = outputs.file_names(called.values())
     pictures = {env: f"curves-{files[name]}.png" for env, name in called.items()}
     learned = {
@@ -76,10 +77,10 @@ def publish_suite(paths: Sequence[Path], out: Path, title: str | None) -> None:
 
 
 def _curves(kept: list[dict[str, Any]], env: str) -> dict[str, list[Line]]:
-    """Evaluations of each algorithm's seeds on one environment."""
+    """Evaluations of each algorithm's seeds on one environment, or from one dataset."""
     curves: dict[str, list[Line]] = {}
     for r in kept:
-        if r["env"] == env:
+        if subject(r) == env:
             curves.setdefault(r["algo"], []).append(_line(r["evaluations"]))
     return curves
 
@@ -122,7 +123,7 @@ def _records(paths: Sequence[Path]) -> tuple[str | None, list[dict[str, Any]]]:
         kept += more
     seen = set()
     for r in kept:
-        what = (r["env"], r["algo"], r["seed"])
+        what = (subject(r), r["algo"], r["seed"])
         if what in seen:
             raise ValueError("{} with {}, seed {}, is there twice".format(*what))
         seen.add(what)

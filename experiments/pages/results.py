@@ -14,6 +14,7 @@ from experiments.console.display import duration, si
 from experiments.evaluation import control
 from experiments.pages import goals, markdown
 from experiments.pages.against_literature import against_published, figure
+from experiments.pages.offline import data_table, score_tables, subject
 from experiments.run.names import short_names
 from experiments.run.provenance import short_commit
 from experiments.run.records import wall_clocks
@@ -126,7 +127,7 @@ def of_suite(
     preferences."""
     cells: dict[tuple[str, str], list[Record]] = {}
     for r in records:
-        cells.setdefault((r["algo"], r["env"]), []).append(r)
+        cells.setdefault((r["algo"], subject(r)), []).append(r)
     counts = {len(seeds) for seeds in cells.values()}
     varied = len(counts) > 1
     episodes = _episodes(r["final"]["episodes"] for r in records)
@@ -140,8 +141,8 @@ def of_suite(
             for at, seeds in cells.items()
         }
 
-    called = short_names(r["env"] for r in records)
-
+    called = short_names(map(subject, records))
+    offline = all(r.get("unit") for r in records)
     of_seeds = "; n: the number of seeds" if varied else f"; {_count(counts.pop(), 'seed')} each"
     tables = {
         "Final evaluation": (
@@ -156,7 +157,10 @@ def of_suite(
             "Mean return with the exploration that training had in the end.",
             spread(lambda r: r["train_return_last_100"]),
         ),
-        "Environment steps": ("Of each seed.", {at: _steps(s) for at, s in cells.items()}),
+        ("Gradient steps" if offline else "Environment steps"): (
+            "Of each seed.",
+            {at: _steps(s) for at, s in cells.items()},
+        ),
         "Wall clock": (
             "Of one run, from the first compilation to the last evaluation: median over runs (shortest to longest). "
             "The seeds of a run train side by side.",
@@ -169,7 +173,10 @@ def of_suite(
             f"{_count(len(lost), 'seed')} diverged, and counts as worse than any: not finite.",
             "",
         ]
+    lines += score_tables(cells, called) + data_table(cells, called)
     for heading, (what, texts) in tables.items():
+        if offline and set(texts.values()) == {"-"}:
+            continue  # no episode was trained on
         lines += [f"## {heading}", "", what, "", *_grid(texts, called), ""]
     lines += _gait_tables(cells, called)
     lines += _token_tables(cells, called)

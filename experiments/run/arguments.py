@@ -49,6 +49,12 @@ class RunFlags:
     """resume the run in this folder; takes no other flag"""
     video: bool = True
     """write a video of the trained policy, if the environment can be rendered"""
+    dataset: str | None = None
+    """name of a dataset of recorded episodes (python -m experiments.datasets list): what bc, awr, iql and their like
+    learn from, and what fills the replay buffer of sac, td3 and dqn at first"""
+    start: str | None = None
+    """folder of a run whose networks this one begins with, with a replay buffer: sac from sac or cql, td3 from td3 or
+    td3-bc"""
     track: tracking.Kind = "none"
     """also show the metrics live in TensorBoard (files in the run's folder) or Weights & Biases"""
     devices: int = 1
@@ -92,6 +98,8 @@ def run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
         devices=stored.devices,
         actors=stored.actors,
         sync=stored.sync,
+        dataset=stored.dataset.id if stored.dataset else None,
+        start=stored.start,
         video=kept.get("video", True),
         track=kept.get("track", "none"),
     )
@@ -103,7 +111,7 @@ def run_flags(stored: Spec, kept: dict[str, Any]) -> RunFlags:
 def first_flags(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags that decide which other flags there are. Raises ValueError for those without a value."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--algo", "--env", "--task", "--resume"):
+    for flag in ("--algo", "--env", "--task", "--resume", "--dataset"):
         parser.add_argument(flag)
     parser.add_argument("--import", dest="imports", action="append", default=[])
     parser.add_argument("--trust", action="store_true")
@@ -131,10 +139,22 @@ def by_own_name(argv: Sequence[str]) -> list[str]:
 
 
 def parse(
-    argv: Sequence[str], run: RunFlags, env: str, stored: Spec | None, which: Any, domain: Domain
+    argv: Sequence[str],
+    run: RunFlags,
+    env: str,
+    stored: Spec | None,
+    which: Any,
+    domain: Domain,
+    recorded: Mapping[str, Any] | None = None,
 ) -> tuple[RunFlags, Spec, str | None]:
-    """Returns the run's flags, its spec, and a remark on flags that go by another name, or None. `run`: values of flags
-    that are not given. Raises ValueError for bad input."""
+    """Returns the run's flags, its spec, and a remark on flags that go by another name, or None.
+
+    Args:
+      run: values of flags that are not given.
+      recorded: the environment's options with which a dataset was recorded; None: its own defaults.
+
+    Raises ValueError for bad input.
+    """
     reward = model = None
     if domain == "tokens":
         argv, reward = rewards.split_flag(argv)
@@ -146,7 +166,7 @@ def parse(
     config = stored.config if stored else preset(env, algo, config_type, quick)
     if model is not None:
         config = models.with_sizes(config, Path(model))
-    kept = stored.env_kwargs if stored else {}
+    kept = stored.env_kwargs if stored else dict(recorded or {})
     taken = {"env", "task"} | {
         f.name for kind in (type(run), config_type) for f in dataclasses.fields(kind)
     }
@@ -190,6 +210,8 @@ def parse(
     layout = {name: getattr(run, name) for name in LAYOUT}
     parts_of = env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, model
     spec = Spec(*parts_of, samples, **layout)
+    start = str(Path(run.start).absolute()) if run.start is not None else None
+    spec = dataclasses.replace(spec, start=start, dataset=stored.dataset if stored else None)
     return run, spec, clash or None
 
 
@@ -210,9 +232,10 @@ def _best_of(run: RunFlags, reward: str | None) -> int:
 
 def _check(run: RunFlags) -> None:
     tracking.require(run.track)
-    for name in ("out", "resume"):
+    for name in ("out", "resume", "start", "dataset"):
         if getattr(run, name) == "":
-            raise ValueError(f"--{name} is empty: the name of a folder is wanted")
+            what = "a dataset" if name == "dataset" else "a folder"
+            raise ValueError(f"--{name} is empty: the name of {what} is wanted")
     if run.trust and run.resume is None:
         raise ValueError("--trust goes with --resume: a new run executes the files you name")
     limits.require_seeds(run.seed, run.seeds)

@@ -25,6 +25,7 @@ from experiments.run import (
     inputs,
     kinds,
     limits,
+    recorded,
     schema,
     token_runs,
     tracking,
@@ -47,6 +48,7 @@ from experiments.run.programs import Programs
 from experiments.run.spec import (
     Domain,
     Spec,
+    algorithm,
     execute,
     full_name,
     is_env_of,
@@ -65,12 +67,17 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
     """Trains and returns the exit code. `env`: the command's own environment; None: there is a flag --env, or, in the
     domain of tokens, --task."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    display = Display()
     with contextlib.ExitStack() as held:
         try:
             folder, spec, algo, flags, note = prepare(argv, env, domain)
+            resumed = folder if flags.resume else None
+            begun = recorded.take(spec, algo, flags.dataset, resumed, display.say)
+            spec = begun.spec
             if warning := keep_programs(flags.compile_cache):
                 print(f"warning: {warning}", file=sys.stderr)
-            programs = limits.traced_programs(spec, algo)
+            programs = limits.traced_programs(spec, algo, begun.data)
+            programs.begin = begun.begin or programs.begin
             if spec.actors:
                 elsewhere.start(spec, algo, programs, flags.address)
                 held.callback(programs.close)
@@ -81,7 +88,6 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
             return int(done.code or 0)
         except KeyboardInterrupt:
             return INTERRUPTED
-        display = Display()
         for line in (note, limits.replay_memory(algo, flags.seeds), f"run folder: {folder}"):
             if line:
                 display.say(line)
@@ -89,7 +95,7 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
         resume_with = (
             f"resume with: python -m experiments.{program} --resume {folders.quoted(folder)}"
         )
-        return _train(folder, spec, algo, programs, flags, display, resume_with)
+        return _train(folder, begun, algo, programs, flags, display, resume_with)
 
 
 def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack) -> Path:
@@ -117,7 +123,7 @@ def _take(folder: Path, spec: Spec, flags: RunFlags, held: contextlib.ExitStack)
 
 def _train(
     folder: Path,
-    spec: Spec,
+    begun: recorded.Recorded,
     algo: Any,
     programs: Programs,
     flags: RunFlags,
@@ -125,6 +131,7 @@ def _train(
     resume_with: str,
 ) -> int:
     """Trains in a folder that is this process's own, and returns the exit code."""
+    spec = begun.spec
     try:
         track = tracking.start(flags.track, folder, spec)
         finished = train(
@@ -197,6 +204,11 @@ def prepare(
     if asked is None and first.resume is None:
         asked = which.default
     given = env or (None if asked is None else which.env_name(asked))
+    options = None
+    if domain == "control" and first.dataset and first.resume is None:
+        execute(first.imports)
+        of_dataset, options = recorded.env_of(first.dataset, given)
+        given = given or of_dataset
     if first.resume is not None:
         folder = Path(first.resume)
         kept = folders.read_config(folder)
@@ -219,8 +231,15 @@ def prepare(
     if domain == "control":
         refuse_task(name, first.algo)
     flags, spec, clash = parse(
-        argv, run, name, stored, None if env else which(which.shown(name)), domain
+        argv, run, name, stored, None if env else which(which.shown(name)), domain, options
     )
+    if domain == "control":
+        kind = algorithm(spec.algo, domain)
+        recorded.require_sense(kind, spec.algo, flags.dataset, flags.start)
+    elif flags.dataset or flags.start:
+        raise ValueError(
+            "--dataset and --start are of environments; tokens learn from --pairs FILE.jsonl"
+        )
     environment = make_env(spec.env, spec.env_kwargs, domain)
     token_runs.require_trainable(spec, environment)
     if domain == "control":

@@ -21,10 +21,23 @@ from typing import Any
 from experiments.console import locks
 from experiments.run import checkpoints, schema
 from experiments.run.provenance import provenance
-from experiments.run.schema import Flag, ListOf, Maybe, TableOf, Whole
+from experiments.run.schema import Flag, ListOf, Maybe, Number, TableOf, Whole
 
 RUNS = Path("results/runs")
 CONFIG, SUMMARY = "config.json", "summary.json"
+_REFERENCE = Maybe(Number())
+DATASET = schema.Table(
+    {
+        "id": schema.NAME,
+        "sha256": schema.TEXT,
+        "steps": Whole(1),
+        "episodes": Whole(1),
+        "return_mean": Number(),
+        "return_best_decile": Number(),
+        "ref_min": _REFERENCE,
+        "ref_max": _REFERENCE,
+    }
+)
 _CONFIG = schema.Table(
     {
         "env": schema.NAME,
@@ -48,11 +61,13 @@ _CONFIG = schema.Table(
         "reward": Maybe(schema.NAME),
         "model": Maybe(schema.NAME),
         "best_of": Whole(1),
+        "dataset": Maybe(DATASET),
+        "start": Maybe(schema.NAME),
         "seal": Maybe(schema.TEXT),
     },
 )
 # What makes it the run that it is.
-_IDENTITY = (*_CONFIG.needed, "domain", "imports", "reward", "model", "best_of")
+_IDENTITY = (*_CONFIG.needed, "domain", "imports", "reward", "model", "best_of", "dataset", "start")
 
 
 class LostRowsError(Exception):

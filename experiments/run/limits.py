@@ -60,16 +60,16 @@ def replay_memory(algo: Any, seeds: int) -> str | None:
     return f"replay buffer: {human_bytes(size)}" + (f" ({seeds} seeds)" if seeds > 1 else "")
 
 
-def traced_programs(spec: Spec, algo: Any) -> Programs:
+def traced_programs(spec: Spec, algo: Any, data: Any = None) -> Programs:
     """Returns the run's programs, not compiled yet. Raises ValueError where one of them needs more memory than is
-    free."""
-    programs = programs_of(spec, algo)
+    free. `data`: of `step`."""
+    programs = programs_of(spec, algo, data)
     for what, estimate in _ESTIMATES.items():
         size, free = estimate(spec, algo, programs), memory.free_on_device()
         if free is not None and size > free:
             raise ValueError(
                 f"memory: {what} would take {human_bytes(size)} or more, and {human_bytes(max(free, 0))} are free: "
-                + f"lower {_culprit(spec, algo, estimate)}"
+                + f"lower {_culprit(spec, algo, estimate, data)}"
             )
     return programs
 
@@ -93,7 +93,9 @@ def _beginning(spec: Spec, algo: Any, programs: Programs) -> int:
 
 def _training(spec: Spec, algo: Any, programs: Programs) -> int:
     state = programs.init.shapes(_keys(spec.seeds))
-    return memory.peak(programs.chunk.jaxpr(state, jax.ShapeDtypeStruct((), "int32")))
+    return memory.peak(
+        programs.chunk.jaxpr(state, jax.ShapeDtypeStruct((), "int32"), *programs.given)
+    )
 
 
 def _evaluation(spec: Spec, algo: Any, programs: Programs) -> int:
@@ -152,7 +154,7 @@ def _keys(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jax.random.key(0).dtype)
 
 
-def _culprit(spec: Spec, algo: Any, estimate: _Estimate) -> str:
+def _culprit(spec: Spec, algo: Any, estimate: _Estimate, data: Any) -> str:
     """Returns the flag that lowers an estimate most when its value is halved, among those above the learner's defaults
     if there are any."""
     names = dict(_halved(spec))
@@ -162,7 +164,7 @@ def _culprit(spec: Spec, algo: Any, estimate: _Estimate) -> str:
     for name, smaller in (raised or names).items():
         try:
             halved = smaller.build() if name == _LIMIT else learner(smaller, algo.env)
-            sizes[name] = estimate(smaller, halved, programs_of(smaller, halved))
+            sizes[name] = estimate(smaller, halved, programs_of(smaller, halved, data))
         except (ValueError, TypeError):  # it does not fit the other settings
             continue
     return f"--{dashed(min(sizes, key=lambda name: sizes[name]))}" if sizes else "its sizes"

@@ -27,7 +27,7 @@ from experiments.evaluation.evaluator import evaluator
 from experiments.run import checkpoints, folders, goals
 from experiments.run.programs import MAX_CHUNK, Programs, programs_of
 from experiments.run.progress import Progress, env_steps, total_iterations
-from experiments.run.spec import Spec, initial_keys, load_state
+from experiments.run.spec import Spec, initial_keys, load_state, with_scores
 from experiments.run.tracking import Track
 
 CHUNK_SECONDS = 1.0  # aimed at: the display's pace, and how long Ctrl-C waits
@@ -96,7 +96,7 @@ class Loop:
             self._restore()
         self.display.start(self._env_steps(self.total), self._env_steps())
         if self.states is None:
-            self.states = self.call(self.programs.init, initial_keys(self.spec))
+            self.states = self.call(self.programs.start, initial_keys(self.spec))
             self._save()
         if self.progress.iteration == 0 and self.evaluator.at_start:
             self._write_start(self._evaluate(self.final_batches))
@@ -240,7 +240,7 @@ class Loop:
         row |= metrics.aggregate(done, seed_index)
         if evaluated is None:
             return row | {"eval/return": None, "eval/length": None}
-        return row | self.evaluator.row(evaluated)
+        return row | with_scores(self.spec, self.evaluator.row(evaluated))
 
     def _refuse_nonfinite(
         self, buffers: dict[str, np.ndarray], counts: nonfinite.Counts, n: int

@@ -40,14 +40,15 @@ def label_runs(configs: list[dict[str, Any]]) -> list[str]:
     flat: list[dict[str, Any]] = []
     for c in configs:
         names = {"env": c["env"], "algo": c["algo"]}
-        reward = {"reward": c["reward"]} if c.get("reward") else {}
-        settings = {**c["env_kwargs"], **reward, **c["config"]}
+        learned = {"reward": c["reward"]} if c.get("reward") else {}
+        learned |= {"dataset": c["dataset"]["id"]} if c.get("dataset") else {}
+        settings = {**c["env_kwargs"], **learned, **c["config"]}
         flat.append({**names, **settings, "seed": c["seed"], **names})
     every = dict.fromkeys(name for c in flat for name in c)
     differing = [n for n in every if len({str(c.get(n)) for c in flat}) > 1]
-    if len({(c["env"], c["algo"]) for c in flat}) == len(flat):
+    if len({(c["env"], c["algo"], c.get("dataset")) for c in flat}) == len(flat):
         # Learners of different kinds differ in dozens of settings that say nothing more.
-        differing = [n for n in differing if n in ("env", "algo")]
+        differing = [n for n in differing if n in ("env", "algo", "dataset")]
     labels: list[str] = []
     for c in flat:
         parts = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]

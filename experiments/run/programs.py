@@ -73,7 +73,12 @@ class Programs:
         evaluate: Callable[[Any, Any, Any], Any],
         part: Learner | None = None,
         spread: Spread | None = None,
+        data: Any = None,
     ):
+        # What `step` takes besides, shared by all seeds.
+        self.given = () if data is None else (data,)
+        # Changes the first states of a run.
+        self.begin: Callable[[Any], Any] = lambda states: states
         self.compile_s = 0.0
         self.is_building = False
         self.elsewhere: Elsewhere | None = None
@@ -81,15 +86,15 @@ class Programs:
         self._spread = spread
         acting = part or algo
         over = spread.over if spread else lambda function, metrics: function
-        step = _over_seeds(acting.step, seeds)
+        step = _over_seeds(acting.step, seeds) if data is None else _with_data(acting.step, seeds)
 
-        def chunk(states, n):
-            shapes = jax.eval_shape(step, states)[1]
+        def chunk(states, n, *given):
+            shapes = jax.eval_shape(step, states, *given)[1]
             buffers = {k: jnp.zeros((MAX_CHUNK, *x.shape)) for k, x in shapes.items()}
 
             def body(i, carry):
                 states, buffers = carry
-                states, found = step(states)
+                states, found = step(states, *given)
                 return states, {k: b.at[i].set(found[k]) for k, b in buffers.items()}
 
             return jax.lax.fori_loop(0, n, body, (states, buffers))
@@ -109,7 +114,12 @@ class Programs:
         """Returns the states after `n` iterations, and metrics, of which `n` rows are filled. Donates the states."""
         if self.elsewhere:
             return self.elsewhere.advance(states, n)
-        return self.chunk(self._spread.place(states) if self._spread else states, jnp.int32(n))
+        states = self._spread.place(states) if self._spread else states
+        return self.chunk(states, jnp.int32(n), *self.given)
+
+    def start(self, keys: Any) -> Any:
+        """Returns the states from which training begins: those of `init`, changed by `begin`."""
+        return self.begin(self.init(keys))
 
     def gather(self, states: Any) -> Any:
         """Returns the states where `evaluate` takes them."""
@@ -150,13 +160,25 @@ class Programs:
             self.is_building = False
 
 
-def programs_of(spec: Spec, algo: Any) -> Programs:
-    """Returns the programs of a run."""
+def programs_of(spec: Spec, algo: Any, data: Any = None) -> Programs:
+    """Returns the programs of a run. `data`: of `step`; None for algorithms that make their own."""
     evaluate = evaluator(spec.domain).run
     if spec.devices == 1:
-        return Programs(algo, spec.seeds, evaluate)
+        return Programs(algo, spec.seeds, evaluate, data=data)
     part = dataclasses.replace(spec, config=share_of(spec.config, spec.devices, spec.domain))
     return Programs(algo, spec.seeds, evaluate, learner(part, algo.env), Spread(spec.devices))
+
+
+def _with_data(step: Callable, seeds: int) -> Callable:
+    """Returns `step` over seeds of the states, which share the data."""
+    if seeds > 1:
+        return jax.vmap(step, in_axes=(0, None))
+
+    def single(states, data):
+        out = step(jax.tree.map(lambda x: x[0], states), data)
+        return jax.tree.map(lambda x: x[None], out)
+
+    return single
 
 
 def _over_seeds(function: Callable, seeds: int) -> Callable:

@@ -36,7 +36,11 @@ def record(folder: Path) -> list[dict[str, Any]]:
     """
     run = stored.read_run(folder)
     config, summary = run.config, run.summary
-    shared = {
+    of_data: dict[str, Any] = {
+        name: summary[name] for name in ("unit", "dataset") if name in summary
+    }
+    shared: dict[str, Any] = {
+        **of_data,
         "env": _portable(config["env"]),
         "algo": config["algo"],
         "run": {"seed": config["seed"], "seeds": config["seeds"]},
@@ -44,7 +48,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
         "machine": config.get("machine"),
         "versions": config.get("versions"),
         "env_kwargs": config["env_kwargs"],
-        "settings": changed_settings(config) | _given(config),
+        "settings": changed_settings(config) | learned_from(config),
         "command": command(config),
         **{
             name: summary[name]
@@ -62,6 +66,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
                 "mean": report["eval_return_mean"],
                 "std": report["eval_return_std"],
                 "episodes": report["eval_episodes"],
+                **{name: report[name] for name in ("score", "score_d4rl") if name in report},
             },
             "best": max(known, key=operator.itemgetter(1), default=None),
             "train_return_last_100": last_episodes(rows),
@@ -185,6 +190,13 @@ def _given(config: dict[str, Any]) -> dict[str, Any]:
     return {name: config[name] for name in ("reward", "model") if config.get(name)}
 
 
+def learned_from(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a run learns from beside its environment: reward, first weights and dataset, as far as it has them,
+    by name."""
+    dataset = {"dataset": config["dataset"]["id"]} if config.get("dataset") else {}
+    return _given(config) | dataset
+
+
 def command(config: dict[str, Any]) -> str:
     """Returns the command that repeats a run, independent of later presets."""
     seeds = {"seed": config["seed"], "seeds": config["seeds"]}
@@ -194,6 +206,10 @@ def command(config: dict[str, Any]) -> str:
         flags += [f"--{name}", value]
     if config.get("best_of", 1) > 1:
         flags += ["--best-of", str(config["best_of"])]
+    if config.get("dataset"):
+        flags += ["--dataset", config["dataset"]["id"]]
+    if config.get("start"):
+        flags += ["--start", Path(config["start"]).name]
     domain = config.get("domain", "control")
     names = [
         *arguments.environment_flag(_portable(config["env"]), domain),

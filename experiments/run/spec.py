@@ -14,11 +14,13 @@ from typing import Any
 import jax
 
 import envs
-from agents import ALGORITHMS, TOKEN_ALGORITHMS
+from agents import ALGORITHMS, OFFLINE_ALGORITHMS, TOKEN_ALGORITHMS
 from envs.base import Env
 from envs.process import require_single_precision
 from envs.tokens import Task, TokenEnv, TokenFactory, plain_name, sized_name, token_factory
 from experiments.console.suggest import suggestion
+from experiments.data.scores import scores
+from experiments.data.transitions import Facts
 from experiments.evaluation.evaluator import Domain
 from experiments.run import checkpoints, folders, inputs, kinds, models, schema
 from experiments.run.trust import require_trusted
@@ -58,6 +60,8 @@ class Spec:
         0  # processes that act, see `experiments.run.elsewhere`; 0: the learner acts itself
     )
     sync: bool = False  # actors wait for the learner, and it for them
+    dataset: Facts | None = None  # learnt from, or begun with
+    start: str | None = None  # folder of a run whose networks this one begins with
 
     def build(self) -> Any:
         """Returns the algorithm on its environment. Raises ValueError with one line on impossible settings."""
@@ -69,7 +73,8 @@ class Spec:
         """Returns the spec in JSON's types, for config.json."""
         # A run as it always was has the config.json that it always had.
         whole = {n: v for n, v in vars(self).items() if n not in LAYOUT or v != LAYOUT[n]}
-        return {**whole, "config": dataclasses.asdict(self.config)}
+        facts = None if self.dataset is None else dataclasses.asdict(self.dataset)
+        return {**whole, "config": dataclasses.asdict(self.config), "dataset": facts}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], file: Path = CONFIG) -> Spec:
@@ -83,7 +88,22 @@ class Spec:
             config = config_type(**_tuples(stored["config"]))
         fields = {field.name for field in dataclasses.fields(cls)}
         kept = {name: _tuples(value) for name, value in stored.items() if name in fields}
-        return cls(**{**kept, "config": config})
+        facts = stored.get("dataset")
+        return cls(**{**kept, "config": config, "dataset": Facts(**facts) if facts else None})
+
+
+def eval_scores(spec: Spec, mean_return: float, prefix: str = "eval/") -> dict[str, float | None]:
+    """Returns the normalised scores of an evaluation, by the references of the run's dataset and by D4RL's, under names
+    that begin with `prefix`; {} without a dataset."""
+    if spec.dataset is None:
+        return {}
+    found = scores(mean_return, spec.env, spec.dataset.ref_min, spec.dataset.ref_max)
+    return {f"{prefix}{name}": value for name, value in found.items()}
+
+
+def with_scores(spec: Spec, row: dict[str, float]) -> dict[str, Any]:
+    """Returns columns of an evaluation, and its normalised scores where the run has a dataset."""
+    return row | (eval_scores(spec, row["eval/return"]) if spec.dataset else {})
 
 
 def learner(spec: Spec, env: Env) -> Any:
@@ -98,7 +118,7 @@ def learner(spec: Spec, env: Env) -> Any:
 
 def algorithm(name: str, domain: Domain = "control") -> Any:
     """Returns the algorithm's class. Raises ValueError for an unknown name."""
-    known = ALGORITHMS if domain == "control" else TOKEN_ALGORITHMS
+    known = ALGORITHMS | OFFLINE_ALGORITHMS if domain == "control" else TOKEN_ALGORITHMS
     if name not in known:
         raise ValueError(f"unknown algorithm {name!r}: {suggestion(name, known)}")
     return known[name]

@@ -184,7 +184,13 @@ def read_records(path: Path, whole: bool = True) -> tuple[str | None, list[dict[
         raise ValueError(f"there is no {path}") from None
     if _FILE.fault(content, ""):
         raise ValueError(f"{path} holds no records as experiments.suite writes them")
-    optional: _Fields = {"env_kwargs": SETTINGS, "metrics": _METRICS_OF, **_MADE_BY}
+    optional: _Fields = {
+        "env_kwargs": SETTINGS,
+        "metrics": _METRICS_OF,
+        "unit": TEXT,
+        "dataset": folders.DATASET,
+        **_MADE_BY,
+    }
     kind = Table({**_CURVES, **_TABLES}, optional) if whole else Table(_CURVES, optional)
     for i, record in enumerate(content["records"]):
         if fault := kind.fault(record, ""):

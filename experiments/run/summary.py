@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from agents.algorithm import LearnsOffline
 from agents.tokens.transformer import num_parameters
 from experiments.actors.learner import Elsewhere
 from experiments.console.display import Display, duration, si
@@ -15,7 +17,7 @@ from experiments.evaluation.evaluator import evaluator
 from experiments.evaluation.frame_rate import frame_rate
 from experiments.run import folders, goals
 from experiments.run.loop import Finished, env_steps
-from experiments.run.spec import TOKENS, Spec, short_name
+from experiments.run.spec import TOKENS, Spec, algorithm, eval_scores, short_name
 from experiments.run.whole import write_whole
 from experiments.user_envs.load import located
 
@@ -49,6 +51,8 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     if spec.domain == "tokens":
         for i, entries in enumerate(per_seed):
             entries |= _of_tokens(folder, spec, finished, i) | _best_of(spec, algo, finished, i)
+    for entries in per_seed if spec.domain == "control" else ():
+        entries |= eval_scores(spec, entries["eval_return_mean"], "")
     means = control.mean_of(per_seed)
     names = evaluating.goals(algo, finished.episodes[0])
     if names:
@@ -61,6 +65,7 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
         "seed": spec.seed,
         "seeds": spec.seeds,
         "env_steps": steps,
+        **_of_offline(spec, algo),
         "wall_clock_s": progress.wall_clock_s,
         "compile_s": progress.compile_s,
         # Of all seeds together, while training: without compilation, evaluation and checkpoints.
@@ -74,6 +79,12 @@ def summarise(folder: Path, spec: Spec, algo: Any, finished: Finished) -> dict[s
     }
     folders.write_json(folder / folders.SUMMARY, summary)
     return summary
+
+
+def _of_offline(spec: Spec, algo: Any) -> dict[str, Any]:
+    """Returns what `env_steps` counts where it is not the environment's steps, and the facts of the dataset."""
+    unit = {"unit": algo.unit} if isinstance(algo, LearnsOffline) else {}
+    return unit | ({"dataset": dataclasses.asdict(spec.dataset)} if spec.dataset else {})
 
 
 def _of_tokens(folder: Path, spec: Spec, finished: Finished, i: int) -> dict[str, Any]:
@@ -125,9 +136,13 @@ def draw_curve(folder: Path, spec: Spec) -> Path:
         folders.read_rows(folders.metrics_file(folder, spec.seeds, i)) for i in range(spec.seeds)
     ]
     title = f"{short_name(spec.env)}, {spec.algo}"
-    draw = training.pass_curve if spec.domain == "tokens" else training.learning_curve
-    with folders.naming(folder / "curve.png"):
-        return draw(rows, folder / "curve.png", title)
+    path = folder / "curve.png"
+    with folders.naming(path):
+        if spec.domain == "tokens":
+            return training.pass_curve(rows, path, title)
+        kind = algorithm(spec.algo)
+        unit = kind.unit if isinstance(kind, LearnsOffline) else "environment steps"
+        return training.learning_curve(rows, path, title, unit)
 
 
 def draw_timeline(folder: Path, spec: Spec, elsewhere: Elsewhere) -> Path:
@@ -182,8 +197,9 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("return", f"{summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"),
         ("episodes", f"{summary['eval_episodes']} a seed, deterministic"),
         ("survival", f"{summary['survival_rate']:.1%}"),
+        *_scores(summary),
         *_nonfinite(summary),
-        ("env steps", f"{si(summary['env_steps'])} a seed"),
+        (summary.get("unit", "env steps"), f"{si(summary['env_steps'])} a seed"),
         ("speed", f"{si(summary['steps_per_second'])} steps/s"),
         _wall_clock(summary),
         *_reached(summary),
@@ -203,6 +219,20 @@ def _moment(moment: dict[str, Any], seeds: int) -> str:
         return "never"
     after = f"after {si(moment['env_steps'])} steps, {duration(moment['wall_clock_s'])}"
     return after if seeds == 1 else f"{after} (median of {moment['seeds']} of {seeds} seeds)"
+
+
+def _scores(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns rows on the dataset: its behaviour, and normalised scores."""
+    if "dataset" not in summary:
+        return []
+    facts, theirs = summary["dataset"], summary.get("score_d4rl")
+    rows = [("dataset", f"{facts['id']}, return {facts['return_mean']:.1f}")]
+    if summary.get("score") is not None:
+        ends = f"{facts['ref_min']:.1f} is 0 and {facts['ref_max']:.1f} 100"
+        rows.append(("score", f"{summary['score']:.1f}, where {ends}"))
+    if theirs is not None:
+        rows.append(("score by D4RL's references", f"{theirs:.1f}"))
+    return rows
 
 
 def _nonfinite(summary: dict[str, Any]) -> list[tuple[str, str]]:

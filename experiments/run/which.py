@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import tyro
 
-from agents import ALGORITHMS, TOKEN_ALGORITHMS
+from agents import ALGORITHMS, OFFLINE_ALGORITHMS, TOKEN_ALGORITHMS
 from experiments.console.flags import parse_flags
 from experiments.run.spec import TOKENS, Domain, algorithm, token_env
 
@@ -65,7 +65,7 @@ def learners(domain: Domain) -> str:
     """Returns a sentence that names the learners of a domain; for tokens, one more on their rewards."""
     names = f"--algo takes {', '.join(ALGORITHMS if domain == 'control' else TOKEN_ALGORITHMS)}."
     if domain == "control":
-        return names
+        return f"{names} With --dataset ID it takes {', '.join(OFFLINE_ALGORITHMS)} as well."
     return f"{names} --reward also takes model:DIR, ensemble:DIR,DIR and sum:W*TERM+W*TERM."
 
 

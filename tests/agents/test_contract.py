@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import envs
-from agents import ALGORITHMS, TOKEN_ALGORITHMS
-from agents.algorithm import Algorithm, CollectsApart, Learner
+from agents import ALGORITHMS, OFFLINE_ALGORITHMS, TOKEN_ALGORITHMS
+from agents.algorithm import Algorithm, CollectsApart, Learner, LearnsOffline
+from tests.agents.offline.small import random_data
 
 SMALL = {
     "total_steps": 512,
@@ -41,6 +42,7 @@ SMALL = {
     "segment_length": 2,
     "reward_hidden_sizes": (4,),
     "initial_reward_updates": 2,
+    "num_samples": 2,
 }
 CONTROL_ENV = {  # where a few steps already differ in what they earn
     "grpo": "Pendulum-v1",
@@ -54,9 +56,17 @@ CONTROL_ENV = {  # where a few steps already differ in what they earn
     "expected-sarsa": "CliffWalking-v1",
     "value-iteration": "FrozenLake-v1",
     "policy-iteration": "FrozenLake-v1",
+    "td3-bc": "Pendulum-v1",
 }
-MAPPED = ("ppo", "sac", "dqn", "q-learning")  # one of each kind of learner; the others by hand
-CASES = [("control", name) for name in ALGORITHMS] + [("tokens", name) for name in TOKEN_ALGORITHMS]
+MAPPED = (
+    "ppo",
+    "sac",
+    "dqn",
+    "q-learning",
+    "iql",
+)  # one of each kind of learner; the others by hand
+OF_CONTROL = ALGORITHMS | OFFLINE_ALGORITHMS
+CASES = [("control", name) for name in OF_CONTROL] + [("tokens", name) for name in TOKEN_ALGORITHMS]
 
 
 def missing(algo: object, contract: type) -> list[str]:
@@ -76,10 +86,15 @@ def missing(algo: object, contract: type) -> list[str]:
 
 
 def make(domain: str, name: str):
-    kind = (ALGORITHMS if domain == "control" else TOKEN_ALGORITHMS)[name]
+    kind = (OF_CONTROL if domain == "control" else TOKEN_ALGORITHMS)[name]
     fields = {field.name for field in dataclasses.fields(kind.Config)}
     env = CONTROL_ENV.get(name, "CartPole-v1") if domain == "control" else "tokens-bandit"
     return kind(kind.Config(**{k: v for k, v in SMALL.items() if k in fields}), envs.make(env))
+
+
+def data_of(algo):
+    """Returns what the algorithm's `step` takes besides the state."""
+    return random_data(algo.env) if isinstance(algo, LearnsOffline) else None
 
 
 @functools.cache
@@ -89,8 +104,9 @@ def ran(domain: str, name: str):
     step = jax.jit(algo.step)
     state = first = jax.jit(algo.init)(jax.random.key(0))
     states, rows = [], []
+    data = data_of(algo)
     for _ in range(3):
-        state, metrics = step(state)
+        state, metrics = step(state, data)
         states.append(state)
         rows.append(metrics)
     return algo, step, first, states, rows
@@ -141,9 +157,9 @@ class TestContract:
 
     def test_the_same_state_gives_the_same_numbers_again(self, domain, name):
         """So that a run resumed from a checkpoint goes on as if it had never been stopped."""
-        _, step, _, states, _ = ran(domain, name)
+        algo, step, _, states, _ = ran(domain, name)
         copy = jax.tree.map(jnp.copy, states[1])
-        for a, b in zip(arrays(step(copy)[0]), arrays(states[2]), strict=True):
+        for a, b in zip(arrays(step(copy, data_of(algo))[0]), arrays(states[2]), strict=True):
             np.testing.assert_array_equal(a, b)
 
     def test_steps_are_counted(self, domain, name):
@@ -164,22 +180,23 @@ class TestContract:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in MAPPED else pytest.mark.slow) for n in ALGORITHMS],
+    [pytest.param(n, marks=() if n in MAPPED else pytest.mark.slow) for n in OF_CONTROL],
 )
 def test_a_batch_of_seeds_is_the_seeds_one_by_one(name):
     """Parameters and metrics, of a first step and of one that goes on from it."""
     algo, step, first, states, _ = ran("control", name)
     singles = [first, states[0]]
     together = jax.tree.map(lambda *x: jnp.stack(x), *singles)
-    mapped, metrics = jax.jit(jax.vmap(algo.step))(together)
+    data = data_of(algo)
+    mapped, metrics = jax.jit(jax.vmap(algo.step, in_axes=(0, None)))(together, data)
     for i, state in enumerate(singles):
-        single, row = step(state)
+        single, row = step(state, data)
         alone = arrays((algo.learned(single), row))
         for a, b in zip(arrays((algo.learned(mapped), metrics)), alone, strict=True):
             np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", OF_CONTROL)
 def test_acts_on_single_observations_and_on_batches(name):
     algo, _, first, _, _ = ran("control", name)
     space = algo.env.action_space
