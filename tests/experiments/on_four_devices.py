@@ -200,7 +200,7 @@ def host_calls():
         return out
 
     NativeEngine._advance = counted
-    made.advance(states, 1)
+    jax.block_until_ready(made.advance(states, 1))
     return crossed
 
 
