@@ -82,13 +82,14 @@ def make(name: str, env: Env):
 
 
 # PPO on every space, every learner on a Box of another scale, one of each way to act on numbers; the others by hand.
+ALIKE = ("pref-ppo", "impala", "crossq", "xqc", "ddpg")  # they act as PPO, SAC and TD3 do
 FAST = {("dqn", "shifted"), ("pqn", "shifted"), ("sac", "whole numbers")}
 PAIRS = [
     pytest.param(
         name,
         space,
         marks=()
-        if name == "ppo" or space == "scaled" or (name, space) in FAST
+        if name == "ppo" or (space == "scaled" and name not in ALIKE) or (name, space) in FAST
         else pytest.mark.slow,
     )
     for name in STEPWISE

@@ -166,6 +166,7 @@ def test_without_target_networks_both_states_pass_at_once():
         (TD3, TD3Config(**SMALL, target_networks=False, critic_norm="layer", num_atoms=11)),
     ],
 )
+@pytest.mark.slow
 def test_sets_of_options_learn(learner, config):
     algo = learner(config, envs.make("Pendulum-v1"))
     state = jax.jit(algo.init)(jax.random.key(0))

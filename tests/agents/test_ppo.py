@@ -310,6 +310,7 @@ class TestState:
         for later in (total // 2, 3 * total // 4):
             np.testing.assert_allclose(after_a_step(0.4, 0.5, later), none, rtol=1e-6)
 
+    @pytest.mark.slow
     def test_kl_coefficient_follows_the_kl(self):
         config = dataclasses.replace(SMALL, objective="kl", kl_target=1e-6)
         _, state, _ = train(probes.RewardIsAction(), config, iterations=3)

@@ -61,6 +61,7 @@ def run():
     return whole
 
 
+@pytest.mark.slow
 def test_learns_what_is_preferred(run):
     _, metrics = run(Paid())
     assert metrics["train/return"][0] < 0.5

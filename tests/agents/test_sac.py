@@ -288,6 +288,7 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
+    @pytest.mark.slow
     def test_continuous_action(self):
         algo, state, metrics = train(probes.RewardIsAction(continuous=True), SMALL, 12)
         action = algo.act(state, jnp.zeros((1, 1)), jax.random.key(0), True)
@@ -312,6 +313,7 @@ class TestProbes:
 
 
 @pytest.mark.parametrize("correlation", [pytest.param(0.0, marks=pytest.mark.slow), 0.95])
+@pytest.mark.slow
 def test_noise_lasts_as_long_as_asked(correlation):
     """By the actions in the buffer, of a policy that stands still."""
     config = dataclasses.replace(SMALL, noise_correlation=correlation, learning_rate=1e-12)

@@ -300,6 +300,7 @@ class TestProbes:
 
 
 @pytest.mark.parametrize("correlation", [pytest.param(0.0, marks=pytest.mark.slow), 0.95])
+@pytest.mark.slow
 def test_noise_lasts_as_long_as_asked(correlation):
     """By the actions in the buffer, of a policy that stands still."""
     config = dataclasses.replace(SMALL, noise_correlation=correlation, learning_rate=1e-12)

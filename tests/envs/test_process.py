@@ -154,6 +154,7 @@ print(draw().tolist())
 """
 
 
+@pytest.mark.slow
 def test_one_switch_leaves_the_process_alone():
     """Without it all six are changed; environments work, with the same random numbers, in both cases."""
 

@@ -71,7 +71,9 @@ def numbers(tree):
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [n if n == "ppo" else pytest.param(n, marks=pytest.mark.slow) for n in SIZES]
+)
 def test_synchronous_actors_are_one_process_with_the_same_split(name):
     spec = small(name)
     algo, programs = started(spec)

@@ -201,6 +201,7 @@ def test_seeds_are_their_single_runs(tmp_path):
             assert numbers[0] == pytest.approx(numbers[1], rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_ppo_seeds_are_their_single_runs_after_an_iteration():
     spec = Spec("probe-observation", {}, "ppo", TINY, 7, 3)
     algo = spec.build()

@@ -191,6 +191,7 @@ def test_a_task_from_a_file_of_ones_own(tmp_path, capsys):
     assert env.decode(env.solutions(jnp.array([[3, 5, EQUALS]]))[0]) == "3 1 <eos>"
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_never_stopped(tmp_path, monkeypatch):
     """Bit for bit: no prompt is repeated, none is left out."""
     flags = ["--algo", "grpo", "--total-steps", 16 * 4 * 6]

@@ -51,6 +51,7 @@ def matrix(product, like):
 
 
 @pytest.mark.parametrize("policy", [pytest.param(categorical, marks=pytest.mark.slow), normal])
+@pytest.mark.slow
 def test_fisher_vector_product_is_the_hessian_of_the_kl(policy):
     params = init(jax.random.key(1))
     product = ng.fisher_vector_product(mean_kl(policy, params), params, 0.1)

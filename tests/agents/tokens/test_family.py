@@ -315,6 +315,7 @@ class TestCorrectedSampler:
         assert metrics["importance/share_cut"] == 0
         assert metrics["loss/policy"] == plain["loss/policy"]
 
+    @pytest.mark.slow
     def test_weights_are_cut(self):
         _, metrics = self.as_if(-jnp.log(4.0), importance_bound=2.0)
         for name, value in (

@@ -40,8 +40,8 @@ def collected(name="grpo", **changes):
 @pytest.mark.parametrize(
     "name",
     [
-        *("sft", "ppo", "grpo", "dpo"),
-        *slow(*(name for name in ALGORITHMS if name not in ("sft", "ppo", "grpo", "dpo"))),
+        *("sft", "grpo"),
+        *slow(*(name for name in ALGORITHMS if name not in ("sft", "grpo"))),
     ],
 )
 def test_a_bandit_is_solved(name):
@@ -103,8 +103,8 @@ def hand_weights(name, algo, rollout):
 @pytest.mark.parametrize(
     "name",
     [
-        *("reinforce", "rloo", "ppo", "grpo", "dr-grpo", "gspo"),
-        *slow("rejection", "dapo", "cispo", "reinforce++"),
+        *("ppo", "grpo", "dr-grpo", "gspo"),
+        *slow("reinforce", "rloo", "rejection", "dapo", "cispo", "reinforce++"),
     ],
 )
 def test_a_step_is_the_gradient_of_the_paper(name):
@@ -365,6 +365,7 @@ def test_kl_is_taken_off_the_rewards():
 @pytest.mark.parametrize(
     ("target", "beta"), [(1e-9, 8.0), pytest.param(1e9, 0.125, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_ppo_adapts_its_kl_coefficient(target, beta):
     """One gradient step an iteration, and yet there is a KL to follow."""
     changes = {"objective": "kl", "num_minibatches": 1, "warmup": 0.0, "learning_rate": 0.02}
@@ -495,6 +496,7 @@ def test_imitation_lowers_the_experts_surprise():
     assert loss[-1] < 0.75 * loss[0]
 
 
+@pytest.mark.slow
 def test_vmapped_seeds_equal_single_runs():
     algo = learner("grpo")
     keys = jax.random.split(jax.random.key(3), 2)

@@ -116,6 +116,7 @@ def test_the_first_loss_of_dpo_is_log_2_and_its_margin_0():
     assert metrics["frac_pairs"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_set_of_pairs_follows_from_the_key_and_is_ranked_by_the_verifier():
     algo, state = started()
     again = jax.jit(algo.init)(jax.random.key(0))

@@ -47,7 +47,7 @@ def padded(left, right):
     return prompts, jnp.pad(RESPONSES, ((0, 0), (0, right)), constant_values=PAD), LENGTHS
 
 
-@pytest.mark.parametrize("kind", ["bradley-terry", "process"])
+@pytest.mark.parametrize("kind", [pytest.param("bradley-terry", marks=pytest.mark.slow), "process"])
 def test_padding_on_either_side_changes_no_score(kind):
     model, params = drawn(kind)
     score = model.raw_score(params, *padded(0, 0))

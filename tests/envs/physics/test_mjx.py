@@ -35,6 +35,7 @@ def assert_close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
 
 
+@pytest.mark.slow
 def test_activations_and_sensors_as_native(engines):
     rng = np.random.default_rng(0)
     qpos, qvel, ctrl = jnp.asarray(rng.normal(size=(3, 5, 1)), jnp.float32)
