@@ -11,7 +11,7 @@
 CrossQ: Bhatt et al. 2024, https://openreview.net/forum?id=PczQtTsTIX. XQC: Palenicek et al. 2025, https://arxiv.org/abs/2509.25174.
 DroQ: Hiraoka et al. 2022, https://arxiv.org/abs/2110.02034. C51: Bellemare et al. 2017, https://arxiv.org/abs/1707.06887.
 
-With none of them SAC and TD3 are those of their papers, and take no part in this file.
+With none of them SAC and TD3 are those of their papers: `network` and `first` give these, and `squared_loss` fits them.
 """
 
 from __future__ import annotations
@@ -64,6 +64,16 @@ def first(
     make = projected if config.weight_norm else Functional.init_ensemble
     critics = make(critic, key, size)
     return critics, critics if config.target_networks else None
+
+
+def squared_loss(
+    critics: Params, *, target: Float[Array, " B"], sample: replay.Sample, critic: Functional
+) -> tuple[Float[Array, ""], tuple[Float[Array, "E B"], Float[Array, " B"], None]]:
+    """Returns the loss of plain critics, the mean over the sample of (Q_e - target)^2 summed over critics e, and their
+    values and the targets; `None` stands for the statistics that they do not have."""
+    q = critic.ensemble(critics, sample.obs, sample.action)
+    each = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
+    return jnp.mean(jnp.sum(sample.weight * each, axis=0)), (q, target, None)
 
 
 def loss(

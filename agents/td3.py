@@ -290,13 +290,9 @@ def _critic_loss(params, sample, key, networks, config):
             config=config,
         )
     target = targets(params, sample, key, networks, config)
-
-    def loss(critics: Any) -> tuple[Array, tuple[Array, Array, None]]:
-        q = networks.critic.ensemble(critics, sample.obs, sample.action)
-        each = value_losses.squared_error(q, jnp.broadcast_to(target, q.shape))
-        return jnp.mean(jnp.sum(sample.weight * each, axis=0)), (q, target, None)
-
-    return loss
+    return functools.partial(
+        modern.squared_loss, target=target, sample=sample, critic=networks.critic
+    )
 
 
 def targets(

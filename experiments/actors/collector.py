@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How rollouts become batches."""
+    """Rules by which rollouts become batches."""
 
     sync: bool = False
     max_lag: int | None = None  # updates; None: no bound

@@ -30,7 +30,7 @@ Bound = Literal["collect", "transfer", "update", "cores", "all in turn"]
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What one update of a run costs, measured with one actor."""
+    """The costs of one update of a run, measured with one actor."""
 
     collect_s: float  # a: one host collects the whole batch
     update_s: float  # u
@@ -42,7 +42,7 @@ class Costs:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the model says of a number of hosts."""
+    """The model's prediction for a number of hosts."""
 
     hosts: int
     seconds: float  # T, of an update

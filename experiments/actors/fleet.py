@@ -1,4 +1,4 @@
-"""How the learner reaches its actors; and actors within its own process, which are the same program without Ray."""
+"""The learner's way to its actors; and actors within its own process, which are the same program without Ray."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ MAX_LAG = {"ppo": 1, "impala": 4}
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a run is dealt out. `envs`: environments of an actor."""
+    """The division of a run among actors. `envs`: environments of an actor."""
 
     actors: int
     envs: int

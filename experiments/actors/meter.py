@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 @dataclasses.dataclass
 class Counts:
-    """What has happened since the counts began; all of them add up."""
+    """Numbers of events since the counts began; all of them add up."""
 
     updates: int = 0
     steps_acted: int = 0  # environment steps of all rollouts that arrived

@@ -1,4 +1,4 @@
-"""How environments, random numbers and rollouts are dealt out to actors, and put together again."""
+"""Deals out environments, random numbers and rollouts to actors, and puts them together again."""
 
 from __future__ import annotations
 

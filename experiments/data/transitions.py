@@ -20,7 +20,7 @@ _BESIDE = 4 * 6 + 2  # bytes of a transition beside its observations and action:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a run keeps of the dataset that it learns from."""
+    """The facts that a run keeps of the dataset that it learns from."""
 
     id: str
     sha256: str  # of all episodes' content, whatever file they lie in

@@ -28,7 +28,7 @@ REFERENCE_EPISODES = 128  # of random actions, for the lower reference
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What to record."""
+    """The recording that a command line asks for."""
 
     run: Path | None
     env: str | None
@@ -149,7 +149,7 @@ def _behaviour(order: Order, display: Display) -> tuple[Behaviour, list[Episode]
 
 
 def _content(order: Order, behaviour: Behaviour) -> dict[str, Any]:
-    """What decides which episodes are recorded."""
+    """Returns all settings that decide which episodes are recorded."""
     return {
         "env": behaviour.env_name,
         "env_kwargs": behaviour.env_kwargs,

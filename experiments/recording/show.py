@@ -1,4 +1,4 @@
-"""What a dataset holds: returns, lengths, how much of the states and actions it covers, and a picture of that."""
+"""Describes a dataset: returns, lengths, the share of states and actions it covers, and a picture of that."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ _TRAINING = schema.Table(
 
 @dataclasses.dataclass
 class Control:
-    """What a training is stopped by: the signals, and the thread that its programs run in."""
+    """The means to stop a training: the signals, and the thread that its programs run in."""
 
     stop: Stop
     worker: Worker

@@ -89,7 +89,7 @@ def measure_and_ask(learner: Any, state: Any, key: Any, sizes: Sizes) -> dict[st
 def _answers(
     sizes: Sizes, found: Trained, prompts: Any, answers: Any, marks: list[int], at: int
 ) -> list[dict[str, Any]]:
-    """What the policies answered at first, at the peak of gold and in the end, and the right answer, with scores."""
+    """Returns the policies' answers at first, at the peak of gold and in the end, and the right answer, with scores."""
     env = sizes.env()
     right = env.solutions(jnp.asarray(prompts))
     lengths = jnp.full(len(prompts), right.shape[1], jnp.int32)
