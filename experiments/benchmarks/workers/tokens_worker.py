@@ -16,6 +16,8 @@ BENCHMARKS = ("experiments.benchmarks.tokens", "experiments.bench_tokens")
 def main():
     folder, _, learner = sys.argv[1:]
     sys.path.insert(0, folder)
+    # An editable install would lend the checkout the folders that it lacks.
+    sys.meta_path[:] = [x for x in sys.meta_path if not x.__module__.startswith("__editable__")]
     import experiments
 
     if not experiments.__file__.startswith(folder):
