@@ -158,11 +158,11 @@ def of_suite(
             spread(lambda r: r["train_return_last_100"]),
         ),
         ("Gradient steps" if offline else "Environment steps"): (
-            "Of each seed.",
+            "Taken by the run of each seed.",
             {at: _steps(s) for at, s in cells.items()},
         ),
         "Wall clock": (
-            "Of one run, from the first compilation to the last evaluation: median over runs (shortest to longest). "
+            "Time of one run, from the first compilation to the last evaluation: median over runs (shortest to longest). "
             "The seeds of a run train side by side.",
             {at: _wall_clock(seeds) for at, seeds in cells.items()},
         ),

@@ -57,7 +57,7 @@ class Sizes:
     """gradient steps after which they are measured; the last one ends the training"""
     family_responses: int = 192
     """responses of an iteration, for the table of learners"""
-    family_iterations: int = 100
+    family_iterations: int = 300
     """iterations of each learner in the table; of one that draws groups again, as many as have that many tokens"""
     family_prompts: int = 256
     """held-out prompts of the table's evaluation, eight samples each"""
