@@ -162,8 +162,8 @@ def of_suite(
             {at: _steps(s) for at, s in cells.items()},
         ),
         "Wall clock": (
-            "Time of one run, from the first compilation to the last evaluation: median over runs (shortest to longest). "
-            "The seeds of a run train side by side.",
+            "Time of one run, from the first compilation to the last evaluation: median over runs (shortest to "
+            "longest). The seeds of a run train side by side.",
             {at: _wall_clock(seeds) for at, seeds in cells.items()},
         ),
     }
