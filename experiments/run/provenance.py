@@ -56,7 +56,8 @@ def _commit() -> str | None:
 
 
 def commit_of(folder: Path, known: str = ".") -> str | None:
-    """Returns the commit that a folder is checked out at, with "-dirty" where files were changed since.
+    """Returns the commit that a folder is checked out at, with "-dirty" where files were changed since, but for
+    those in `results/`, which a study writes while it runs.
 
     None outside git, and where `known`, a name in the folder, is not under version control.
     """
@@ -72,7 +73,8 @@ def commit_of(folder: Path, known: str = ".") -> str | None:
     if git("ls-files", "--error-unmatch", known) is None:
         return None
     commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    places = (":/", ":(top,exclude)results")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *places)
     return f"{commit}-dirty" if commit and changed else commit
 
 

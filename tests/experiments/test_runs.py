@@ -1,11 +1,12 @@
 import json
 import math
+import subprocess
 
 import numpy as np
 import pytest
 
 from experiments.run import folders
-from experiments.run.provenance import short_commit
+from experiments.run.provenance import commit_of, short_commit
 
 CONFIG = {"env": "e", "env_kwargs": {}, "algo": "a", "config": {}, "seed": 0, "seeds": 1}
 
@@ -72,6 +73,24 @@ def test_a_page_says_that_files_were_changed_since_the_commit():
     assert short_commit("0123456789abcdef0123-dirty") == "0123456789ab-dirty"
     assert short_commit("0123456789abcdef0123") == "0123456789ab"
     assert short_commit(None) == "unknown"
+
+
+def test_results_that_a_study_writes_do_not_make_its_commit_dirty(tmp_path):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True)
+
+    for name in ("results/numbers.json", "agents/code.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("1")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "results/numbers.json").write_text("2")
+    assert len(commit_of(tmp_path / "agents")) == 40
+    (tmp_path / "agents/code.py").write_text("2")
+    assert commit_of(tmp_path / "agents").endswith("-dirty")
+    assert commit_of(tmp_path / "results", "numbers.json").endswith("-dirty")
 
 
 def test_reading_what_is_no_run_is_one_line(tmp_path):
