@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from agents.tokens.generation import Generated
+from agents.tokens.generation import Generated, Stop, is_stop
 
 
 class Pairs(NamedTuple):
@@ -85,7 +85,7 @@ def corrupted(
     responses: Int[Array, "N R"],
     lengths: Int[Array, " N"],
     vocabulary: int,
-    stop: int | None,
+    stop: Stop,
 ) -> tuple[Int[Array, "N R"], Bool[Array, " N"]]:
     """Returns the responses with one token changed, and True where one could be.
 
@@ -94,7 +94,7 @@ def corrupted(
     """
     place_key, token_key = jax.random.split(key)
     places = jnp.arange(responses.shape[1])
-    written = (places < lengths[:, None]) & (responses != (-1 if stop is None else stop))
+    written = (places < lengths[:, None]) & ~is_stop(responses, stop)
     place = jax.random.categorical(place_key, jnp.where(written, 0.0, -jnp.inf), axis=1)
     old = jnp.take_along_axis(responses, place[:, None], axis=1)
     occurs = jnp.zeros(vocabulary, bool).at[responses].max(written)

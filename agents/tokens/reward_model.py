@@ -34,7 +34,7 @@ from agents.core.reward_scores import (
 from agents.settings import Settings, require
 from agents.tokens.pairs import Pairs
 from agents.tokens.preference import weighted_mean
-from agents.tokens.rollout import Params, padded_sequences
+from agents.tokens.rollout import Params, padded_sequences, solution_lengths
 from agents.tokens.transformer import TransformerConfig, scalar_model
 
 MOST = 10.0  # of a standardised score, either way
@@ -308,6 +308,5 @@ def gives_step_credit(env: Any) -> bool:
         return False
     prompts = env.prompts(jax.random.key(0), 1)
     solution = env.solutions(prompts)
-    stop = solution.shape[1] if env.stop is None else jnp.argmax(solution[0] == env.stop) + 1
-    length = jnp.full(1, stop, jnp.int32)
+    length = solution_lengths(solution, env.stop)
     return bool(jnp.sum(env.score(prompts, solution, length)[0] > 0) == length[0])

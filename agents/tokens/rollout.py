@@ -46,11 +46,11 @@ class TokenRollout(NamedTuple):
         return self.batch._replace(mask=self.loss_mask)
 
 
-def solution_lengths(responses: Int[Array, "N R"], stop: int | None) -> Int[Array, " N"]:
+def solution_lengths(responses: Int[Array, "N R"], stop: Stop) -> Int[Array, " N"]:
     """Returns lengths of correct responses: up to the stop token, and with it; all of them where there is none."""
     if stop is None:
         return jnp.full(responses.shape[0], responses.shape[1], jnp.int32)
-    return jnp.argmax(responses == stop, axis=1).astype(jnp.int32) + 1
+    return jnp.argmax(is_stop(responses, stop), axis=1).astype(jnp.int32) + 1
 
 
 def response_batch(

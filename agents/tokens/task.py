@@ -15,7 +15,8 @@ class TokenTask(Protocol):
     prompt_length: int
     response_length: int
     pad: int  # the token that fills prompts on the left and responses on the right
-    stop: int | None  # the token that ends a response; None: all have R tokens
+    # The token that ends a response, or several that do; None: all have R tokens.
+    stop: int | tuple[int, ...] | None
     has_solutions: bool  # True where `solutions` can be called
 
     def prompts(self, key: PRNGKeyArray, n: int) -> Int[Array, "n P"]:

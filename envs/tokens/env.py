@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs.base import Env, static
 from envs.tokens import task as tasks
-from envs.tokens.task import PAD, RewardKind, Split, Task, token_rewards
+from envs.tokens.task import RewardKind, Split, Task, token_rewards
 
 
 class TokenState(NamedTuple):
@@ -64,7 +64,7 @@ class TokenEnv(Env[TokenState]):
     def initial(self, key: PRNGKeyArray) -> TokenState:
         """A random prompt of the split, and no response."""
         prompt = tasks.prompts(self.task, key, 1, self.split)[0]
-        room = jnp.full(self.response_length, PAD, jnp.int32)
+        room = jnp.full(self.response_length, self.pad, jnp.int32)
         return TokenState(jnp.concatenate([prompt, room]), jnp.zeros((), jnp.int32))
 
     def transition(self, state: TokenState, action: Array, key: PRNGKeyArray) -> TokenState:
@@ -112,12 +112,13 @@ class TokenEnv(Env[TokenState]):
     @property
     def pad(self) -> int:
         """The padding token."""
-        return PAD
+        return self.task.pad
 
     @property
-    def stop(self) -> int | None:
-        """The token that ends a response; None: all have full length."""
-        return self.task.stop
+    def stop(self) -> int | tuple[int, ...] | None:
+        """The token that ends a response, or several that do; None: all have full length."""
+        stops = self.task.stops
+        return stops if len(stops) > 1 else next(iter(stops), None)
 
     def prompts(self, key: PRNGKeyArray, n: int) -> Int[Array, "n P"]:
         """`n` random prompts of the environment's split."""
@@ -155,26 +156,28 @@ class TokenEnv(Env[TokenState]):
 
     def encode_prompt(self, text: str) -> Int[np.ndarray, " P"]:
         """The prompt that `text` writes in the task's notation, padded on the left. Raises ValueError in one line."""
-        ids = tasks.encode(self.task, text)
-        if not ids or len(ids) > self.prompt_length or PAD in ids:
+        ids, pad = self.task.read_prompt(text), self.pad
+        # Published models pad with a token that ends turns of a chat.
+        padded = ids[:1] == [pad] or (pad in ids and pad not in self.task.stops)
+        if not ids or len(ids) > self.prompt_length or padded:
             most = self.prompt_length
             raise ValueError(
                 f"a prompt has 1 to {most} tokens, none of them padding; got {len(ids)}: {text!r}"
             )
-        return np.array([PAD] * (self.prompt_length - len(ids)) + ids, np.int32)
+        return np.array([pad] * (self.prompt_length - len(ids)) + ids, np.int32)
 
     def encode_response(self, text: str) -> tuple[Int[np.ndarray, " R"], int]:
         """The response that `text` writes, padded on the right, and its length; the stop token is added where it is
         left out and there is room. Raises ValueError in one line."""
-        ids = tasks.encode(self.task, text)
-        if self.stop is not None and self.stop not in ids and len(ids) < self.response_length:
-            ids.append(self.stop)
-        if not ids or len(ids) > self.response_length or self.stop in ids[:-1]:
+        ids, stops = tasks.encode(self.task, text), self.task.stops
+        if stops and not {*stops} & {*ids} and len(ids) < self.response_length:
+            ids.append(stops[0])
+        if not ids or len(ids) > self.response_length or {*stops} & {*ids[:-1]}:
             most = self.response_length
             raise ValueError(
                 f"a response has 1 to {most} tokens, and nothing follows the stop token; got {len(ids)}: {text!r}"
             )
-        return np.array(ids + [PAD] * (self.response_length - len(ids)), np.int32), len(ids)
+        return np.array(ids + [self.pad] * (self.response_length - len(ids)), np.int32), len(ids)
 
     def _require_share(self) -> None:
         shapes = [
@@ -190,4 +193,4 @@ class TokenEnv(Env[TokenState]):
 
     def _ended(self, state: TokenState) -> Bool[Array, ""]:
         last = state.sequence[self.prompt_length + jnp.maximum(state.length - 1, 0)]
-        return (state.length > 0) & (last == (-1 if self.stop is None else self.stop))
+        return (state.length > 0) & jnp.any(last == jnp.array(self.task.stops, jnp.int32))

@@ -48,6 +48,16 @@ class Task(abc.ABC):
         """The name of each token."""
 
     @property
+    def pad(self) -> int:
+        """The token that fills prompts on the left and responses on the right."""
+        return PAD
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Tokens that end a response: `stop`, unless a subclass has several."""
+        return () if self.stop is None else (self.stop,)
+
+    @property
     @abc.abstractmethod
     def prompt_length(self) -> int:
         """P. Shorter prompts have padding on the left."""
@@ -83,6 +93,10 @@ class Task(abc.ABC):
         """Returns the tokens that a text in the task's notation names. Raises ValueError, in one line, where it names
         none."""
         return words_to_tokens(self.vocabulary, text)
+
+    def read_prompt(self, text: str) -> list[int]:
+        """Returns the tokens of a prompt that somebody types. Raises ValueError as `read` does."""
+        return self.read(text)
 
     @abc.abstractmethod
     def verify(
@@ -165,7 +179,7 @@ def decode(task: Task, tokens: Any, length: int | None = None) -> str:
     behind."""
     ids = [int(t) for t in tokens][:length]
     if length is None:
-        real = [i for i, token in enumerate(ids) if token != PAD]
+        real = [i for i, token in enumerate(ids) if token != task.pad]
         ids = ids[real[0] : real[-1] + 1] if real else []
     return task.spell(ids)
 
@@ -193,9 +207,12 @@ def words_to_tokens(vocabulary: tuple[str, ...], text: str) -> list[int]:
     return [known[word] for word in words]
 
 
-def is_finished(response: Int[Array, " R"], length: Int[Array, ""]) -> Bool[Array, ""]:
-    """True if the last of `length` tokens is the one that ends a response."""
-    return (length > 0) & (response[jnp.maximum(length - 1, 0)] == EOS)
+def is_finished(
+    response: Int[Array, " R"], length: Int[Array, ""], stops: tuple[int, ...] = (EOS,)
+) -> Bool[Array, ""]:
+    """True if the last of `length` tokens is one that ends a response."""
+    last = response[jnp.maximum(length - 1, 0)]
+    return (length > 0) & jnp.any(last == jnp.array(stops, jnp.int32))
 
 
 def judge_exact(
@@ -223,8 +240,9 @@ def judge_outcome(
 
 def _hash(prompt: Int[Array, "*batch C"]) -> Array:
     """FNV-1a over the tokens, and a last mixing, for its low bits are weak. http://www.isthe.com/chongo/tech/comp/fnv"""
+    columns = jnp.moveaxis(prompt.astype(jnp.uint32), -1, 0)
     h = jnp.full(prompt.shape[:-1], 2166136261, jnp.uint32)
-    for i in range(prompt.shape[-1]):
-        h = (h ^ prompt[..., i].astype(jnp.uint32)) * jnp.uint32(16777619)
+    # A loop, not a chain of operations: hundreds of them take long to compile.
+    h, _ = jax.lax.scan(lambda h, x: ((h ^ x) * jnp.uint32(16777619), None), h, columns)
     h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
     return h ^ (h >> 13)

@@ -11,8 +11,9 @@
         def solve(self, question):                # optional: what is imitated
             return question.split()[0][::-1]
 
-A bank of questions is drawn once; questions that lie in a file, `texts` reads in place of `question`. Prompts are the
-questions' bytes, unless the task has another tokenizer; `check` is Python's, called once for a batch of answers.
+A bank of questions is drawn once; questions that lie in a file, `texts` reads in place of `question`. Tokens are bytes,
+or those of a published model, whose chat template then writes the prompts; `check` sees neither. All answers of an
+iteration are decoded and checked in one call of the host.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,46 +31,11 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from envs.callback import HostError, host_call, one_line
-from envs.tokens.task import EOS, FIRST, PAD, SPECIAL, Task, Verdict, is_finished, judge_outcome
+from envs.tokens import published_tokenizer
+from envs.tokens.task import Task, Verdict, is_finished, judge_outcome
+from envs.tokens.tokenizer import BYTES, Tokenizer
 
 _TRIES = 20  # draws for each question of the bank, for questions repeat
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Text to tokens and back. Token 0 is padding, and token 1 ends a response."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all tokens."""
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text, without the end."""
-
-    def decode(self, tokens: list[int]) -> str:
-        """Returns the text of tokens; those that are no text are left out."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ByteTokenizer:
-    """Each byte of the text's UTF-8 form is a token: nothing to learn, nothing unknown, 258 tokens."""
-
-    @functools.cached_property
-    def names(self) -> tuple[str, ...]:
-        """The bytes' names: the characters of ASCII, other bytes as <0x0A>."""
-        return (*SPECIAL, *(chr(i) if 32 < i < 127 else f"<0x{i:02X}>" for i in range(256)))
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text, without the end."""
-        return [FIRST + byte for byte in text.encode()]
-
-    def decode(self, tokens: list[int]) -> str:
-        """Returns the text of tokens; padding, the end and bytes that are no UTF-8 are left out."""
-        content = bytes(token - FIRST for token in tokens if FIRST <= token < FIRST + 256)
-        return content.decode(errors="ignore")
-
-
-BYTES = ByteTokenizer()
 
 
 class Bank(NamedTuple):
@@ -76,6 +43,8 @@ class Bank(NamedTuple):
 
     questions: tuple[str, ...]
     prompts: np.ndarray  # int32 [B, P], padding on the left
+    # The question that tokens ask, prompts of the bank and those that people type: a chat template need not be undone.
+    asked: dict[tuple[int, ...], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +62,12 @@ class TextTask(Task):
     """most tokens of a question; 0: as many as the longest of the bank has"""
     response_tokens: int = 16
     """most tokens of an answer, its end included"""
+    tokenizer: str = ""
+    """folder of a published model whose tokenizer is used (tokenizer.json); empty: bytes"""
+    chat: bool = True
+    """write prompts by the chat template of that folder, where it has one"""
+    system: str = ""
+    """the system's text in the chat template; empty: the template's own"""
 
     def question(self, rng: np.random.Generator) -> str:
         """Draws a question."""
@@ -117,15 +92,34 @@ class TextTask(Task):
         """Returns a right answer. Needed only where something imitates."""
         raise NotImplementedError(f"{type(self).__name__} has no solution")
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Text to tokens: bytes, unless a subclass says otherwise."""
+    @functools.cached_property
+    def codec(self) -> Tokenizer:
+        """Text to tokens: those of `tokenizer`. A subclass may have one of its own.
+
+        Raises ValueError, in one line, where the folder has no usable one.
+        """
+        if self.tokenizer:
+            return published_tokenizer.load(Path(self.tokenizer), self.chat, self.system)
+        if self.system:
+            raise ValueError(
+                "--system is part of a chat template, and bytes have none: give --model or --tokenizer"
+            )
         return BYTES
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """The name of each token."""
-        return self.tokenizer.names
+        return self.codec.names
+
+    @property
+    def pad(self) -> int:
+        """The padding token."""
+        return self.codec.pad
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Tokens that end a response."""
+        return self.codec.stops
 
     @property
     def prompt_length(self) -> int:
@@ -145,17 +139,25 @@ class TextTask(Task):
     @functools.cached_property
     def questions(self) -> Bank:
         """The bank of questions, and their prompts."""
-        found = {text: self.tokenizer.encode(text) for text in self.texts()}
+        found = {text: self.codec.prompt(text) for text in self.texts()}
         if not found:
             raise ValueError(f"{type(self).__name__} has no questions")
         size = self.prompt_tokens or max(map(len, found.values()))
         for text, ids in found.items():
             if not 1 <= len(ids) <= size:
-                raise ValueError(
-                    f"the question {text[:40]!r} has {len(ids)} tokens, and prompt_tokens is {size}"
+                more = (
+                    " in the chat template: 0 is as many as the longest" if self.tokenizer else ""
                 )
-        rows = [[PAD] * (size - len(ids)) + ids for ids in found.values()]
-        return Bank(tuple(found), np.array(rows, np.int32))
+                raise ValueError(
+                    f"the question {text[:40]!r} has {len(ids)} tokens, and prompt_tokens is {size}{more}"
+                )
+            if ids[0] == self.pad:
+                raise ValueError(
+                    f"the question {text[:40]!r} begins with the padding token, {self.vocabulary[self.pad]}"
+                )
+        rows = [[self.pad] * (size - len(ids)) + ids for ids in found.values()]
+        asked = {tuple(ids): text for text, ids in found.items()}
+        return Bank(tuple(found), np.array(rows, np.int32), asked)
 
     def sample(self, key: PRNGKeyArray) -> Int[Array, " P"]:
         """Draws a prompt of the bank."""
@@ -182,7 +184,7 @@ class TextTask(Task):
         """Judges an answer by `check`. An answer without its end is wrong; its form is valid where it ends in time."""
         shape = jax.ShapeDtypeStruct((), jnp.float32)
         score = host_call(self._scores, shape, prompt, response, length)
-        finished = is_finished(response, length)
+        finished = is_finished(response, length, self.stops)
         correct = finished & (score >= 1)
         verdict = judge_outcome(correct, finished, length, self.response_tokens)
         # What a score between is worth, learners on "process" see.
@@ -190,40 +192,59 @@ class TextTask(Task):
         return verdict._replace(credit=jnp.where(last & finished, score, 0.0))
 
     def spell(self, tokens: list[int]) -> str:
-        """Returns the text of tokens, <pad> and <eos> for those that are none."""
+        """Returns the text of tokens, and the names of those that pad and end."""
         parts, run = [], list[int]()
-        for token in [*tokens, PAD]:
-            if token in (PAD, EOS):
-                parts += [self.tokenizer.decode(run), SPECIAL[token]]
+        special = {self.pad, *self.stops}
+        for token in [*tokens, self.pad]:
+            if token in special:
+                parts += [self.codec.decode(run), self.vocabulary[token]]
                 run = []
             else:
                 run.append(token)
         return "".join(parts[:-1])
 
     def read(self, text: str) -> list[int]:
-        """Returns the tokens of a text, of an <eos> at its end too."""
-        ended = text.endswith(SPECIAL[EOS])
-        ids = self.tokenizer.encode(text.removesuffix(SPECIAL[EOS]))
-        return [*ids, EOS] if ended else ids
+        """Returns the tokens of an answer, of the name of an end behind it too."""
+        for stop in self.stops:
+            if text.endswith(self.vocabulary[stop]):
+                return [*self.codec.encode(text.removesuffix(self.vocabulary[stop])), stop]
+        return self.codec.encode(text)
+
+    def read_prompt(self, text: str) -> list[int]:
+        """Returns the tokens that ask a question."""
+        ids = self.codec.prompt(text)
+        self.questions.asked[tuple(ids)] = text
+        return ids
 
     def text(self, tokens: Any) -> str:
-        """Returns the text of tokens, up to the end of a response."""
-        ids = [int(token) for token in tokens if int(token) != PAD]
-        return self.tokenizer.decode(ids[: ids.index(EOS)] if EOS in ids else ids)
+        """Returns the question of a prompt, or the text of a response up to its end."""
+        ids = self._without_padding(tokens)
+        asked = self.questions.asked.get(tuple(ids))
+        return self.codec.decode(self._until_end(ids)) if asked is None else asked
 
     # On the host: numpy alone.
 
     def _scores(self, prompts: Any, responses: Any, lengths: Any) -> np.ndarray:
         prompts, responses, lengths = map(np.asarray, (prompts, responses, lengths))
         shape = lengths.shape
-        rows = zip(
-            prompts.reshape(-1, self.prompt_length),
-            responses.reshape(-1, self.response_tokens),
-            lengths.reshape(-1),
-            strict=True,
-        )
-        scores = [self._score(self.text(p), self.text(r[:n])) for p, r, n in rows]
+        prompts = prompts.reshape(-1, self.prompt_length)
+        rows = zip(responses.reshape(-1, self.response_tokens), lengths.reshape(-1), strict=True)
+        answers = self.codec.decode_batch([self._until_end(r[:n].tolist()) for r, n in rows])
+        scores = [
+            self._score(self.text(p), answer) for p, answer in zip(prompts, answers, strict=True)
+        ]
         return np.array(scores, np.float32).reshape(shape)
+
+    def _without_padding(self, tokens: Any) -> list[int]:
+        """The tokens of a prompt, without padding on its left."""
+        ids = np.asarray(tokens)
+        real = np.flatnonzero(ids != self.pad)
+        return ids[real[0] :].tolist() if real.size else []
+
+    def _until_end(self, ids: Sequence[int]) -> list[int]:
+        """The tokens before the first one that ends a response."""
+        end = next((i for i, token in enumerate(ids) if token in self.stops), len(ids))
+        return list(ids[:end])
 
     def _score(self, question: str, answer: str) -> float:
         try:
@@ -241,10 +262,10 @@ class TextTask(Task):
 
     def _solution(self, prompt: np.ndarray) -> list[int]:
         answer = self.solve(self.text(prompt))
-        ids = [*self.tokenizer.encode(answer), EOS]
+        ids = [*self.codec.encode(answer), self.stops[0]]
         if len(ids) > self.response_tokens:
             raise HostError(
                 f"the solution {answer[:40]!r} has {len(ids)} tokens with its end, and response_tokens is "
                 f"{self.response_tokens}"
             )
-        return ids + [PAD] * (self.response_tokens - len(ids))
+        return ids + [self.pad] * (self.response_tokens - len(ids))

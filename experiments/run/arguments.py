@@ -167,6 +167,8 @@ def parse(
     if model is not None:
         config = models.with_sizes(config, Path(model))
     kept = stored.env_kwargs if stored else dict(recorded or {})
+    if model is not None and not stored:
+        kept |= models.task_options(env_factory(env, domain), Path(model))
     taken = {"env", "task"} | {
         f.name for kind in (type(run), config_type) for f in dataclasses.fields(kind)
     }

@@ -8,15 +8,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from agents.tokens.published_config import Storage, family_of
-from envs.tokens import TextTask
+from envs.tokens import Task, TextTask, published_tokenizer
+from envs.tokens.published_tokenizer import PublishedTokenizer
+from envs.tokens.tokenizer import BYTES
 from experiments.console.display import Display
 from experiments.console.flags import parse_flags
 from experiments.run.spec import load_state, open_run
 from experiments.weights import folder as weights
+from experiments.weights import tokenizer_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +64,20 @@ def command(argv: Sequence[str]) -> int:
         flags.export,
         config,
         policy,
-        stops=() if env.stop is None else (env.stop,),
+        stops=env.task.stops,
         pad=env.pad,
         storage=flags.storage,
-        # The tokenizer of a text is no list of words.
-        vocabulary=None if isinstance(env.task, TextTask) else env.task.vocabulary,
+        tokenizer=_tokenizer(env.task),
     )
     display.say(f"wrote the policy of env step {steps} to {flags.export}: {family_of(config)}")
     return 0
+
+
+def _tokenizer(task: Task) -> list[Path] | dict[str, Any]:
+    """The files of a published tokenizer, or the content of tokenizer.json."""
+    if not isinstance(task, TextTask):
+        return tokenizer_files.of_words(task.vocabulary)
+    codec = task.codec
+    if isinstance(codec, PublishedTokenizer):
+        return published_tokenizer.files(codec.folder)
+    return tokenizer_files.of_bytes() if codec == BYTES else []

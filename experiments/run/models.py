@@ -1,16 +1,19 @@
 """The flag `--model DIR` of token runs: published weights that the policy starts from.
 
-Layers, width and the other sizes are the model's; a flag that says otherwise is refused. Its vocabulary must be the
-task's.
+Layers, width and the other sizes are the model's; a flag that says otherwise is refused. A task in text takes the
+folder's tokenizer; any other must have the model's vocabulary.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from envs.tokens import Task, TextTask, TokenFactory
+from envs.tokens.published_tokenizer import unused_name
 from experiments.console.flags import dashed
 from experiments.weights import folder as weights
 
@@ -58,25 +61,43 @@ def refuse_other_sizes(config: Any, folder: Path) -> None:
             raise ValueError(f"{flag} contradicts the model in {folder}, which has {has}")
 
 
+def task_options(factory: Any, folder: Path) -> dict[str, Any]:
+    """Returns the options that a task in text takes from a folder's model: its tokenizer, where there is one."""
+    takes = (
+        isinstance(factory, TokenFactory) and "tokenizer" in inspect.signature(factory).parameters
+    )
+    has = (folder / weights.TOKENIZER).is_file()
+    return {"tokenizer": str(folder)} if takes and has else {}
+
+
 def begin(algo: Any, folder: Path) -> Any:
     """Returns a learner whose policy starts from a folder's model.
 
     Raises ValueError, in one line, where the folder holds none, its tokens are not the task's, or its context is too
     short.
     """
-    names = weights.tokenizer_names(folder)
-    words = algo.env.task.vocabulary
-    if names is not None and names != dict(enumerate(words)):
-        differ = sorted(
-            i for i in {*names, *range(len(words))} if names.get(i) != dict(enumerate(words)).get(i)
-        )
-        theirs = repr(names[differ[0]]) if differ[0] in names else "absent"
-        ours = repr(words[differ[0]]) if differ[0] < len(words) else "absent"
-        raise ValueError(
-            f"{folder} has another vocabulary than the task: token {differ[0]} is {theirs} there and {ours} here"
-        )
+    _require_vocabulary(algo.env.task, folder)
     given = weights.load(folder)
     try:
         return algo.starting_from(given.published.transformer, given.params)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def _require_vocabulary(task: Task, folder: Path) -> None:
+    """Raises ValueError, in one line, where the tokens of a task are not those of a folder's model."""
+    names, words = weights.tokenizer_names(folder), task.vocabulary
+    size = weights.load_config(folder).transformer.vocabulary
+    if names is None:
+        if isinstance(task, TextTask) and len(words) != size:
+            raise ValueError(
+                f"{folder} has no {weights.TOKENIZER}, and its vocabulary of {size} is not the task's, of {len(words)}"
+            )
+        return
+    ours = {i: word for i, word in enumerate(words) if word != unused_name(i)}
+    differ = sorted(i for i in names.keys() | ours.keys() if names.get(i) != ours.get(i))
+    if differ:
+        theirs, own = (repr(x[differ[0]]) if differ[0] in x else "absent" for x in (names, ours))
+        raise ValueError(
+            f"{folder} has another vocabulary than the task: token {differ[0]} is {theirs} there and {own} here"
+        )

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.tokens import Task, TokenEnv
+from envs.tokens import Task, TextTask, TokenEnv
 from envs.tokens.task import FIRST, PAD, SPECIAL, Verdict, require_splits, token_rewards
+from envs.tokens.tokenizer import BYTES
 from experiments.user_envs.check_tools import Note, Problem, key_of, shape_of, untraced
 
 SAMPLES = 256  # prompts, and responses to them, that are looked at
@@ -38,6 +39,8 @@ def _sizes(env: TokenEnv) -> None:
         value = getattr(task, name)
         if type(value) is not int or value < 1:
             raise Problem(f"{name} is {value!r}: it must be a whole number of at least 1")
+    if isinstance(task, TextTask) and task.codec != BYTES:
+        return  # whose tokens are somebody else's
     if task.stop is not None and (type(task.stop) is not int or not 0 <= task.stop < len(words)):
         raise Problem(
             f"stop is {task.stop!r}: it must be a token, 0 to {len(words) - 1}, or None where all responses have full "
@@ -68,7 +71,7 @@ def _sample(env: TokenEnv) -> None:
 def _prompts(env: TokenEnv) -> None:
     prompts = drawn(env.task)
     _require_words(env.task, prompts, "prompts have")
-    for prompt in prompts:
+    for prompt in prompts if env.task.pad == PAD else ():
         real = np.flatnonzero(prompt != PAD)
         if len(real) and (prompt[real[0] :] == PAD).any():
             raise Problem(
@@ -133,9 +136,9 @@ def _expert(env: TokenEnv) -> None:
     responses = solved(task)
     _require_words(task, responses, "the expert's responses have")
     behind = np.arange(env.response_length) >= lengths(task, responses)[:, None]
-    padding = responses == PAD
+    padding = (responses == task.pad) & ~np.isin(responses, task.stops)
     # The finding on responses without an end covers padding at their end.
-    trailing = np.cumprod(padding[:, ::-1], axis=1)[:, ::-1].astype(bool) & (task.stop is not None)
+    trailing = np.cumprod(padding[:, ::-1], axis=1)[:, ::-1].astype(bool) & bool(task.stops)
     among = (padding & ~behind & ~trailing).any(axis=1)
     if among.any():
         i = int(np.argmax(among))
@@ -151,7 +154,8 @@ def _expert_is_right(env: TokenEnv) -> None:
         return
     prompts, responses = drawn(task), solved(task)
     verdict = judged(task, prompts, responses, lengths(task, responses))
-    endless = task.stop is not None and not (responses == task.stop).any(axis=1).all()
+    ended = np.isin(responses, task.stops).any(axis=1)
+    endless = bool(task.stops) and not ended.all()
     wrong = ~verdict.correct
     if wrong.any():
         i = int(np.argmax(wrong))
@@ -161,7 +165,7 @@ def _expert_is_right(env: TokenEnv) -> None:
             + (f", without an end: {_end(task)}" if endless else "")
         )
     if endless:
-        i = int(np.argmin((responses == task.stop).any(axis=1)))
+        i = int(np.argmin(ended))
         raise Problem(
             f"the expert's response to {_shown(task, prompts[i])}, {_shown(task, responses[i])}, has no end, though "
             f"verify calls it right: {_end(task)}; or set stop = None, where all responses have full length"
@@ -194,7 +198,7 @@ def _random(env: TokenEnv) -> None:
         0, env.vocabulary_size, (len(prompts), env.response_length), np.int32
     )
     length = lengths(task, responses)
-    responses = np.where(np.arange(env.response_length) < length[:, None], responses, PAD)
+    responses = np.where(np.arange(env.response_length) < length[:, None], responses, task.pad)
     verdict = judged(task, prompts, responses, length)
     inside = np.arange(env.response_length) < length[:, None]
     broken = (inside & ~np.isfinite(verdict.credit)).any(axis=1)
@@ -250,18 +254,18 @@ def _verifier(task: Task) -> Any:
 def lengths(task: Task, responses: np.ndarray) -> np.ndarray:
     """Tokens up to and with the one that ends a response; all, where there is none."""
     full = np.full(len(responses), responses.shape[1], np.int32)
-    if task.stop is None:
+    if not task.stops:
         return full
-    ended = responses == task.stop
+    ended = np.isin(responses, task.stops)
     return np.where(ended.any(axis=1), np.argmax(ended, axis=1) + 1, full).astype(np.int32)
 
 
 def _end(task: Task) -> str:
-    return f"token {task.stop} ({task.vocabulary[task.stop or 0]}) ends one"
+    return " or ".join(f"token {i} ({task.vocabulary[i]})" for i in task.stops) + " ends one"
 
 
 def _shown(task: Task, tokens: np.ndarray) -> str:
-    kept = tokens[: int(np.max(np.flatnonzero(tokens != PAD), initial=0)) + 1]
+    kept = tokens[: int(np.max(np.flatnonzero(tokens != task.pad), initial=0)) + 1]
     return "'" + " ".join(task.vocabulary[int(t)] for t in kept) + "'"
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ def export(
     stops: Sequence[int] = (),
     pad: int | None = None,
     storage: Storage = "float32",
-    vocabulary: Sequence[str] | None = None,
+    tokenizer: Sequence[Path] | Mapping[str, Any] = (),
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes a transformer into a new folder that `load` reads, and Hugging Face's library, too.
@@ -134,7 +135,7 @@ def export(
       params: of a `Transformer`.
       stops: tokens that end a response.
       pad: the padding token.
-      vocabulary: the names of the tokens, which become a tokenizer of words with blanks between.
+      tokenizer: files to be copied, or the content of tokenizer.json; see `experiments.weights.tokenizer_files`.
       shard_bytes: most bytes of a file of tensors.
 
     Raises OSError where the folder is there already or cannot be written, and ValueError, in one line, where no
@@ -144,8 +145,11 @@ def export(
     tensors = to_tensors(config, params)
     folder.mkdir(parents=True)
     write_tensors(folder, tensors, storage, shard_bytes)
-    if vocabulary is not None:
-        _write(folder / TOKENIZER, _word_tokenizer(vocabulary))
+    if isinstance(tokenizer, Mapping):
+        _write(folder / TOKENIZER, tokenizer)
+    else:
+        for file in tokenizer:
+            shutil.copyfile(file, folder / file.name)
     _write(folder / CONFIG, fields)
 
 
@@ -162,24 +166,5 @@ def _require_tied(published: Published, stored: dict[str, Stored], names: dict[s
         )
 
 
-def _word_tokenizer(vocabulary: Sequence[str]) -> dict[str, Any]:
-    """A tokenizer.json of words with blanks between."""
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {
-            "type": "WordLevel",
-            "vocab": {name: i for i, name in enumerate(vocabulary)},
-            "unk_token": vocabulary[0],
-        },
-    }
-
-
-def _write(file: Path, fields: dict[str, Any]) -> None:
+def _write(file: Path, fields: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

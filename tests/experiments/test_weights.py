@@ -20,6 +20,7 @@ from agents.tokens.rotary import slower_frequencies
 from agents.tokens.transformer import TransformerConfig, num_parameters, policy_model
 from agents.tokens.transformer_config import RopeScaling
 from experiments.weights import folder as weights
+from experiments.weights import tokenizer_files
 from experiments.weights.tensors import INDEX, read_tensor, stored_tensors
 
 pytest.importorskip("safetensors")
@@ -133,8 +134,9 @@ def test_our_own_model_is_a_llama(tmp_path, tied):
     config = TransformerConfig(7, layers=1, width=8, heads=2, kv_heads=1, mlp_width=12, tied=tied)
     params = jax.jit(policy_model(config).init)(jax.random.key(0))
     words = ["<pad>", "<eos>", *"01234"]
+    tokenizer = tokenizer_files.of_words(words)
     weights.export(
-        tmp_path / "new", config, params, stops=(1,), pad=0, vocabulary=words, shard_bytes=400
+        tmp_path / "new", config, params, stops=(1,), pad=0, tokenizer=tokenizer, shard_bytes=400
     )
     assert (tmp_path / "new" / INDEX).is_file()
     again = weights.load(tmp_path / "new")

@@ -16,6 +16,7 @@ from experiments.run import command as cli
 from experiments.run import export, records
 from experiments.run.spec import Spec
 from experiments.weights import folder as weights
+from experiments.weights import tokenizer_files
 
 pytest.importorskip("safetensors")
 
@@ -33,7 +34,8 @@ RUN = [
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "model"
     params = jax.jit(policy_model(CONFIG).init)(jax.random.key(0))
-    weights.export(folder, CONFIG, params, stops=(1,), pad=0, vocabulary=ENV.task.vocabulary)
+    words = tokenizer_files.of_words(ENV.task.vocabulary)
+    weights.export(folder, CONFIG, params, stops=(1,), pad=0, tokenizer=words)
     return folder
 
 
