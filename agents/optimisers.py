@@ -50,9 +50,13 @@ def descend(
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
 ) -> tuple[Params, Any]:
-    """Returns parameters and optimiser state after one gradient step."""
+    """Returns parameters and optimiser state after one gradient step. A parameter whose update is None stays."""
     updates, opt_state = optimizer.update(grads, opt_state, params)
-    return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), opt_state
+
+    def moved(p: Array, u: Array | None) -> Array:
+        return p if u is None else p - learning_rate * u
+
+    return jax.tree.map(moved, params, updates), opt_state
 
 
 def apply_gradients(

@@ -31,7 +31,8 @@ from agents.offline.policies import as_inputs
 from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element
-from agents.tokens.transformer import Block, DrawnInOneLoop, linear_layer, norm_layer
+from agents.tokens.layers import linear_layer, norm_layer
+from agents.tokens.transformer import Block, DrawnInOneLoop
 from agents.tokens.transformer_config import TransformerConfig
 from envs.base import Env
 

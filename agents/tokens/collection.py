@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from agents.batch import Batch
 from agents.core import across, kl, returns, surrogates
 from agents.core.reward_scores import soft_overlong_penalty
+from agents.tokens import lora
 from agents.tokens.generation import Generated
 from agents.tokens.reward import training_rewards
 from agents.tokens.rollout import (
@@ -194,14 +195,15 @@ def view(
         )
         metrics |= {f"importance/{name}": x for name, x in importance._asdict().items()}
     penalty, reference = jnp.zeros(batch.mask.shape), None
+    of_reference = lora.reference(learner.model_config, state.params, state.reference)
     if learner.collection.reference or learner.shaping.kl_in_reward or config.measure_kl:
         reference = learner.reference_logp(
-            state.reference, batch.obs, batch.action, repeats=learner.group_size
+            of_reference, batch.obs, batch.action, repeats=learner.group_size
         )
         penalty = jnp.where(batch.mask, kl.k1(logp, reference), 0.0)
         metrics["kl_reference"] = returns.masked_mean(kl.k3(logp, reference), batch.mask)
     if config.measure_kl:
-        exact = learner.exact_kl(state.params, state.reference, batch.obs, batch.action)
+        exact = learner.exact_kl(state.params, of_reference, batch.obs, batch.action)
         metrics["kl_exact"] = returns.masked_mean(exact, batch.mask)
     batch = batch._replace(
         logp=old_logp,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from agents.settings import Settings, require
 from agents.tokens.transformer import Transformer, empty_cache
 
-# Logits beyond this many numbers are computed in parts, and again in the backward pass.
-_MOST_LOGITS = 2**26
+# Logits beyond this many numbers are computed in parts of so many, and again in the backward pass.
+_MOST_LOGITS, _LOGITS_OF_PART = 2**26, 2**24
 Stop = (
     int | tuple[int, ...] | None
 )  # the token or the tokens that end a response; None: all have full length
@@ -102,7 +102,7 @@ def chosen_log_probs(
 ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
     """Returns log-probs of chosen tokens, and the entropy of the next token, at hidden states of a model.
 
-    Above 2^26 logits sequences are computed one after another: the logits of all are never in memory together.
+    Above 2^26 logits tokens are computed part after part: the logits of all are never in memory together.
     `allowed` as of `log_probs`.
     """
 
@@ -112,9 +112,32 @@ def chosen_log_probs(
         entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
         return jnp.take_along_axis(logp, chosen[..., None], axis=-1)[..., 0], entropy
 
-    if chosen.size * model.config.vocabulary > _MOST_LOGITS:
-        return jax.lax.map(jax.checkpoint(of_tokens), (hidden, chosen, allowed))
-    return of_tokens((hidden, chosen, allowed))
+    return in_parts(of_tokens, (hidden, chosen, allowed), model.config.vocabulary)
+
+
+def in_parts(of_tokens: Callable[[Any], Any], rows: Any, vocabulary: int) -> Any:
+    """Returns `of_tokens(rows)`, leaves [N, T]; of many tokens in a loop over parts, whose logits are computed again in
+    the backward pass.
+
+    Args:
+      of_tokens: a function of each token by itself; leaves [..., numbers] to leaves [...].
+      rows: leaves [N, T, ...].
+    """
+    n, length = jax.tree.leaves(rows)[0].shape[:2]
+    total = n * length
+    if total * vocabulary <= _MOST_LOGITS:
+        return of_tokens(rows)
+    size = min(total, max(1, _LOGITS_OF_PART // vocabulary))
+    parts = -(-total // size)
+
+    def divided(x: Array) -> Array:
+        flat = x.reshape(total, *x.shape[2:])
+        # The last part is filled up, and what fills it is dropped.
+        filled = jnp.pad(flat, [(0, parts * size - total)] + [(0, 0)] * (flat.ndim - 1))
+        return filled.reshape(parts, size, *flat.shape[1:])
+
+    out = jax.lax.map(jax.checkpoint(of_tokens), jax.tree.map(divided, rows))
+    return jax.tree.map(lambda x: x.reshape(-1)[:total].reshape(n, length), out)
 
 
 def exact_kl(
@@ -126,7 +149,7 @@ def exact_kl(
 ) -> Float[Array, "N T"]:
     """Returns KL(policy || reference) of the next token, by the sum over the vocabulary.
 
-    The reference is not truncated. Above 2^26 logits sequences are computed one after another.
+    The reference is not truncated. Above 2^26 logits tokens are computed part after part.
 
     Args:
       models, hidden: of the policy and of the reference.
@@ -140,9 +163,7 @@ def exact_kl(
         # What may not be drawn has probability 0, and the limit of p log p is 0.
         return jnp.sum(jnp.exp(logp) * jnp.where(logp > _NEVER / 2, logp - reference, 0.0), axis=-1)
 
-    if chosen.size * models[0].config.vocabulary > _MOST_LOGITS:
-        return jax.lax.map(of_tokens, (hidden, chosen, allowed))
-    return of_tokens((hidden, chosen, allowed))
+    return in_parts(of_tokens, (tuple(hidden), chosen, allowed), models[0].config.vocabulary)
 
 
 def generate(

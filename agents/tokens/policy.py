@@ -9,13 +9,14 @@ A state is a prompt and the tokens so far, an action the next token, an episode 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -23,6 +24,7 @@ from agents import reinforce, schedules
 from agents.batch import Batch, Evaluation, Targets
 from agents.core import across, kl
 from agents.settings import require
+from agents.tokens import lora
 from agents.tokens.collection import (
     EVERYTHING_KEPT,
     Collection,
@@ -32,7 +34,7 @@ from agents.tokens.collection import (
     view,
 )
 from agents.tokens.generation import Generated, Sampling, chosen_log_probs, exact_kl, generate
-from agents.tokens.pretrained import pretrained_model
+from agents.tokens.pretrained import start_from
 from agents.tokens.reward import Reward, without_nonfinite
 from agents.tokens.rollout import (
     Params,
@@ -110,26 +112,26 @@ class TokenPolicy:
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
             optax.scale_by_adam(b2=0.99),
         )
+        if self.model_config.lora:
+            self.network = lora.adapted(self.network)
+            self.optimizer = lora.of_adapters(self.optimizer)
 
-    def starting_from(self, model: TransformerConfig, params: Params) -> TokenPolicy:
+    def starting_from(
+        self,
+        model: TransformerConfig,
+        params: Params,
+        adapter: Mapping[str, np.ndarray] | None = None,
+    ) -> TokenPolicy:
         """Returns the same learner with another transformer, whose first parameters are given; a critic begins with
-        its layers. Activations have the learner's own dtype.
+        its layers. Activations have the learner's own dtype; low-rank adapters are those of its settings.
 
         Args:
           params: of a `Transformer`, numpy arrays.
+          adapter: first leaves of the adapters by their paths; None: adapters that change nothing.
 
-        Raises ValueError, in one line, for a model of another vocabulary or too short a context.
+        Raises ValueError, in one line, for a model of another vocabulary, too short a context, another's adapter.
         """
-        env = self.env
-        require(
-            model.vocabulary == env.vocabulary_size,
-            f"the model has a vocabulary of {model.vocabulary} tokens, and the task one of {env.vocabulary_size}",
-        )
-        model.require_context(env.prompt_length, env.response_length)
-        other = copy.copy(self)
-        other.model_config = dataclasses.replace(model, dtype=self.config.dtype)
-        other.network = pretrained_model(other.model_config, params, critic=self.critic)
-        return other
+        return start_from(self, model, params, adapter)
 
     def learned(self, state: TokenState) -> Params:
         """Returns the parameters of policy and critic."""
@@ -150,8 +152,7 @@ class TokenPolicy:
         return {
             "params": params,
             "opt_state": self.optimizer.init(params),
-            # A copy: the driver donates the state's buffers, and none may be there twice.
-            "reference": jax.tree.map(jnp.copy, params),
+            "reference": lora.kept_reference(self.model_config, params),
             "kl_in_reward": jnp.asarray(self.shaping.kl_in_reward, jnp.float32),
             "key": key,
             "env_steps": jnp.zeros((), jnp.int32),

@@ -3,9 +3,7 @@
 Offline: the reference policy writes the pairs, or a file has them; epochs pass over them in new random orders. A pair's
 log-probabilities by the reference are computed once.
 
-    class DPO(PreferencePolicy):                   # a learner is a loss: PairLogps to [N]
-        def __init__(self, config, env, ...):
-            super().__init__(config, env, partial(loss, config=config), ...)
+    class DPO(PreferencePolicy):      # a learner is a loss, PairLogps to [N]: super().__init__(config, env, loss)
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from agents import optimisers
 from agents.batch import random_order
 from agents.core.preference_losses import preference_metrics, sequence_logp
 from agents.settings import require
+from agents.tokens import lora
 from agents.tokens.generation import Generated
 from agents.tokens.pairs import Pairs, corrupted, map_parts, ranked_pairs
 from agents.tokens.policy import TokenPolicy
@@ -179,13 +178,13 @@ class PreferencePolicy(TokenPolicy):
         start = self.start(key)
         pairs_key, start["key"] = jax.random.split(start["key"])
         given = self.given_pairs
-        pairs = self.make_pairs(start["reference"], pairs_key) if given is None else given
+        reference = start["params"]  # as yet they are the same
+        pairs = self.make_pairs(reference, pairs_key) if given is None else given
         if self.config.pairs == "samples":
             start["tokens"] = jnp.sum(pairs.lengths, dtype=jnp.int32)
-        # A copy: the driver donates the state's buffers.
-        pairs = jax.tree.map(jnp.copy, pairs)
+        pairs = jax.tree.map(jnp.copy, pairs)  # for the driver donates the state's buffers
         logps = map_parts(
-            lambda part: jnp.stack(self.sequence_logps(start["reference"], part), axis=1),
+            lambda part: jnp.stack(self.sequence_logps(reference, part), axis=1),
             pairs,
             self.step_pairs,
         )
@@ -346,5 +345,6 @@ def _mismatched_ratio(
         chosen=jnp.roll(pairs.chosen, -1, axis=0), chosen_length=jnp.roll(pairs.chosen_length, -1)
     )
     policy, _ = learner.sequence_logps(state.params, shifted)
-    reference, _ = learner.sequence_logps(state.reference, shifted)
+    kept = lora.reference(learner.model_config, state.params, state.reference)
+    reference, _ = learner.sequence_logps(kept, shifted)
     return policy - reference

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from agents.settings import require
 from agents.tokens.generation import Sampling
+from agents.tokens.lora_config import TARGETS, Lora, LoraTarget
 from agents.tokens.task import TokenTask
 from agents.tokens.transformer import TransformerConfig
 
@@ -63,6 +64,17 @@ class TokenConfig(Sampling):
     """tie the output layer to the transposed embedding"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of activations; parameters are float32"""
+    lora: int = 0
+    """rank of low-rank adapters, which are trained while all other parameters stay; 0: all parameters are trained"""
+    lora_alpha: float = 32.0
+    """adapters are multiplied by lora_alpha / lora (LoRA)"""
+    lora_targets: tuple[LoraTarget, ...] = TARGETS
+    """matrices that have an adapter (LoRA)"""
+    remat: bool = False
+    """compute each layer again in the backward pass: less memory, about a third more time"""
+    eval_prompts: int | None = None
+    """held-out prompts of each evaluation, eight samples each; the first and the last have four times as many; None:
+    128"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,7 +82,14 @@ class TokenConfig(Sampling):
         self.require_not_negative("imitation_steps")
         self.require_share("warmup")
         self.require_positive("learning_rate", "max_grad_norm", "imitation_learning_rate")
+        self.require_not_negative("lora")
+        self.require_positive("eval_prompts")
         self.transformer(1)
+
+    @property
+    def adapters(self) -> Lora | None:
+        """Returns the low-rank adapters that these settings ask for."""
+        return Lora(self.lora, self.lora_alpha, self.lora_targets) if self.lora else None
 
     @property
     def shaping(self) -> RewardShaping:
@@ -89,6 +108,8 @@ class TokenConfig(Sampling):
             rope_base=self.rope_base,
             tied=self.tied,
             dtype=self.dtype,
+            lora=self.adapters,
+            remat=self.remat,
         )
 
 

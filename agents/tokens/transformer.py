@@ -12,6 +12,7 @@ where a token is, so padding may stand anywhere and changes nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,13 +24,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
+from agents.tokens.layers import DTYPES, linear_layer, norm_layer, rms_norm
 from agents.tokens.rotary import rotated, rotation
 from agents.tokens.transformer_config import TransformerConfig
 
 _DRAWN = 4096  # random numbers in a round of the loop
 _LEARNED_SPREAD = 0.02  # of positions, at first
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @flax.struct.dataclass
@@ -57,12 +57,14 @@ class _Attention(nnx.Module):
         self.config = config
         width, head = config.width, config.head_width
         linear = partial(linear_layer, config, width, rngs=rngs, bias=config.bias_qkv)
-        self.query = linear(config.heads * head)
-        self.key = linear(config.kv_heads * head)
-        self.value = linear(config.kv_heads * head)
-        self.out = linear_layer(config, config.heads * head, width, rngs, bias=config.bias_out)
-        self.norm_query = _rms_norm(config, head, rngs) if config.qk_norm else None
-        self.norm_key = _rms_norm(config, head, rngs) if config.qk_norm else None
+        self.query = linear(config.heads * head, name="q_proj")
+        self.key = linear(config.kv_heads * head, name="k_proj")
+        self.value = linear(config.kv_heads * head, name="v_proj")
+        self.out = linear_layer(
+            config, config.heads * head, width, rngs, bias=config.bias_out, name="o_proj"
+        )
+        self.norm_query = rms_norm(config, head, rngs) if config.qk_norm else None
+        self.norm_key = rms_norm(config, head, rngs) if config.qk_norm else None
 
     def project(self, x, positions, start):
         """Queries [N, L - start, heads, head], keys and values [N, L, kv_heads, head]."""
@@ -101,9 +103,10 @@ class Block(nnx.Module):
         self.norm_attention = norm_layer(config, rngs)
         self.attention = _Attention(config, rngs)
         self.norm_mlp = norm_layer(config, rngs)
-        self.gate = linear(width, units) if config.mlp == "swiglu" else None
-        self.up = linear(width, units)
-        self.down = linear(units, width)
+        gated = config.mlp == "swiglu"
+        self.gate = linear(width, units, name="gate_proj") if gated else None
+        self.up = linear(width, units, name="up_proj")
+        self.down = linear(units, width, name="down_proj")
 
     def mlp(self, x):
         """Returns the feed-forward part of x."""
@@ -167,11 +170,15 @@ class Transformer(nnx.Module):
             return self._after_shared_prompts(tokens, positions, start, repeats)
         x = self.embed(tokens, positions)
         for block, begin in self._blocks_with_start(start):
-            attention = block.attention
-            query, key, value = attention.project(block.norm_attention(x), positions, begin)
-            seen = attention.attend(query, key, value, positions[:, begin:], positions)
-            x = x[:, begin:] + seen
-            x = x + block.mlp(x)
+
+            def layer(x: Array, block: Block = block, begin: int = begin) -> Array:
+                attention = block.attention
+                query, key, value = attention.project(block.norm_attention(x), positions, begin)
+                seen = attention.attend(query, key, value, positions[:, begin:], positions)
+                x = x[:, begin:] + seen
+                return x + block.mlp(x)
+
+            x = self._stored_or_not(layer)(x)
         return self.norm(x)
 
     def extend(
@@ -194,12 +201,18 @@ class Transformer(nnx.Module):
         x = self.embed(tokens, positions)
         keys, values = list(cache.keys), list(cache.values)
         for i, (block, begin) in enumerate(self._blocks_with_start(start)):
-            attention = block.attention
-            query, key, value = attention.project(block.norm_attention(x), positions, begin)
-            keys[i], values[i] = written(keys[i], key), written(values[i], value)
-            seen = attention.attend(query, keys[i], values[i], positions[:, begin:], key_positions)
-            x = x[:, begin:] + seen
-            x = x + block.mlp(x)
+
+            def layer(
+                x: Array, keys: Array, values: Array, block: Block = block, begin: int = begin
+            ) -> tuple[Array, Array, Array]:
+                attention = block.attention
+                query, key, value = attention.project(block.norm_attention(x), positions, begin)
+                keys, values = written(keys, key), written(values, value)
+                seen = attention.attend(query, keys, values, positions[:, begin:], key_positions)
+                x = x[:, begin:] + seen
+                return x + block.mlp(x), keys, values
+
+            x, keys[i], values[i] = self._stored_or_not(layer)(x, keys[i], values[i])
         return Cache(tuple(keys), tuple(values), key_positions), self.norm(x)
 
     def _after_shared_prompts(self, tokens, positions, start, repeats):
@@ -213,6 +226,10 @@ class Transformer(nnx.Module):
         rest = tokens[:, start + 1 :], positions[:, start + 1 :]
         _, following = self.extend(cache.repeated(repeats), *rest, start + 1)
         return jnp.concatenate([hidden, following], axis=1)
+
+    def _stored_or_not(self, layer: Callable[..., Any]) -> Callable[..., Any]:
+        """The layer, of which the backward pass keeps the inputs alone where the settings say so."""
+        return jax.checkpoint(layer) if self.config.remat else layer
 
     def _blocks_with_start(self, start: int) -> list[tuple[Block, int]]:
         """The layers, each with the place from which on its output is needed."""
@@ -263,14 +280,19 @@ class DrawnInOneLoop(Functional):
         sizes = [
             0 if x.ndim == 1 else x.size for x in spreads
         ]  # scales of the norms stay 1, biases 0
-        keys = jax.random.split(key, -(-sum(sizes) // _DRAWN))
-        normal = jax.lax.map(lambda k: jax.random.normal(k, (_DRAWN,)), keys).reshape(-1)
+        normal = draw_normal(key, sum(sizes))
         starts = np.cumsum([0, *sizes])
         drawn = [
             x * normal[start : start + size].reshape(x.shape) if size else x
             for x, start, size in zip(spreads, starts, sizes, strict=False)
         ]
         return jax.tree.unflatten(tree, drawn)
+
+
+def draw_normal(key: PRNGKeyArray, size: int) -> Float[Array, " numbers"]:
+    """Returns `size` normal numbers or a few more, drawn in a loop."""
+    keys = jax.random.split(key, -(-size // _DRAWN))
+    return jax.lax.map(lambda k: jax.random.normal(k, (_DRAWN,)), keys).reshape(-1)
 
 
 def token_model(config: TransformerConfig, *, critic: bool = False) -> Functional:
@@ -297,47 +319,3 @@ def parameter_paths(params: Any) -> list[str]:
 def num_parameters(params: Any) -> int:
     """Returns the number of parameters."""
     return sum(x.size for x in jax.tree.leaves(params))
-
-
-class _Linear(nnx.Linear):
-    """Rows [..., inputs] to [..., outputs], in two dimensions.
-
-    The barriers keep XLA's CPU compiler from writing a transposed copy of the activations, element by element, for
-    each gradient of a kernel: with them an iteration of PPO or GRPO takes a fifth less time.
-    """
-
-    def __call__(self, x):
-        rows = jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
-        return jax.lax.optimization_barrier(super().__call__(rows)).reshape(*x.shape[:-1], -1)
-
-
-def linear_layer(
-    config: TransformerConfig,
-    inputs: int,
-    outputs: int,
-    rngs: nnx.Rngs,
-    gain: float = 1.0,
-    bias: bool = False,
-) -> _Linear:
-    """Returns a layer whose matrix is filled with its standard deviation."""
-    spread = nnx.initializers.constant(gain * inputs**-0.5)
-    dtype = DTYPES[config.dtype]
-    return _Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=spread, rngs=rngs)
-
-
-def _rms_norm(config: TransformerConfig, size: int, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    return nnx.RMSNorm(size, epsilon=config.norm_epsilon, dtype=DTYPES[config.dtype], rngs=rngs)
-
-
-def norm_layer(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
-    """Returns the normalisation of the settings."""
-    if config.norm == "rms":
-        return _rms_norm(config, config.width, rngs)
-    # E[x^2] - E[x]^2, the fast variance, loses digits where the mean is large, as in GPT-2.
-    return nnx.LayerNorm(
-        config.width,
-        epsilon=config.norm_epsilon,
-        dtype=DTYPES[config.dtype],
-        use_fast_variance=False,
-        rngs=rngs,
-    )

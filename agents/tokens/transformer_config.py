@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from agents.settings import MOST_LAYERS, Settings, require
+from agents.tokens.lora_config import Lora
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,10 @@ class TransformerConfig(Settings):
     positions: Literal["rotary", "learned"] = "rotary"
     context: int | None = None  # most tokens of a sequence; None: no limit
     rope_scaling: RopeScaling | None = None
+    lora: Lora | None = None  # low-rank adapters
+    remat: bool = (
+        False  # the backward pass computes each layer again, in place of keeping what is inside it
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,7 +96,8 @@ class TransformerConfig(Settings):
 
     @property
     def parameters(self) -> int:
-        """Returns the number of parameters of a `Transformer` without further outputs, which need not be built."""
+        """Returns the number of parameters of a `Transformer` without further outputs and adapters, which need not be
+        built."""
         width, units = self.width, self.mlp_width
         queries, keys = self.heads * self.head_width, self.kv_heads * self.head_width
         norm = width * (2 if self.norm == "layer" else 1)

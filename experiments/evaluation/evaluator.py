@@ -74,7 +74,7 @@ _CONTROL = Evaluator(
 )
 _TOKENS = Evaluator(
     at_start=True,  # what imitation alone can do
-    episodes=lambda total_steps, algo: tokens.PROMPTS,
+    episodes=lambda total_steps, algo: tokens.prompts_of(algo),
     final_batches=lambda algo, episodes: FINAL_BATCHES,
     run=tokens.sample,
     concatenate=tokens.concatenate,

@@ -16,14 +16,15 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from agents.core import kl
+from agents.tokens import lora
 from agents.tokens.generation import Sampling
 from agents.tokens.rollout import align_to_steps
 
 SAMPLES = 8  # of each prompt
 SAMPLING = Sampling()
-PROMPTS = 128  # at each mark
+PROMPTS = 128  # at each mark, unless a learner's settings say otherwise
 FINAL_PROMPTS = 512  # of the best of n
-SHOWN = 4  # of PROMPTS, those whose first sample goes into samples.jsonl
+SHOWN = 4  # of a mark's prompts, those whose first sample goes into samples.jsonl
 
 
 class Samples(NamedTuple):
@@ -41,6 +42,11 @@ class Samples(NamedTuple):
     )
 
 
+def prompts_of(algo: Any) -> int:
+    """Returns the number of prompts at each mark."""
+    return algo.config.eval_prompts or PROMPTS
+
+
 def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
     """Samples responses to as many prompts as there are keys. A pure function of the keys and the parameters."""
     n = keys.shape[0]
@@ -50,7 +56,8 @@ def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
     responses = algo.respond(state.params, prompts, sample_key, SAMPLING, SAMPLES)
     rewards, correct, broken = algo.verify(repeated, responses)
     batch = algo.batch(repeated, responses.tokens, responses.length, rewards)
-    reference = algo.reference_logp(state.reference, batch.obs, batch.action, SAMPLING, SAMPLES)
+    of_reference = lora.reference(algo.model_config, state.params, state.reference)
+    reference = algo.reference_logp(of_reference, batch.obs, batch.action, SAMPLING, SAMPLES)
     proxy = None
     if algo.reward is not None:
         rewards_of_tokens = algo.reward.of_tokens(repeated, responses.tokens, responses.length)
@@ -144,9 +151,9 @@ def trouble(algo: Any, samples: Samples) -> str | None:
 
 
 def transcripts(algo: Any, samples: Samples) -> list[dict[str, Any]]:
-    """Returns prompts and responses as text, SHOWN of each PROMPTS. A response is shown to its end, with the padding
+    """Returns prompts and responses as text, SHOWN of each mark's. A response is shown to its end, with the padding
     that the policy wrote inside it."""
-    n = SHOWN * max(1, len(samples.correct) // PROMPTS)
+    n = SHOWN * max(1, len(samples.correct) // prompts_of(algo))
     shown = zip(
         samples.prompts[:n],
         samples.responses[:n],

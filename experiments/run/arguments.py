@@ -155,20 +155,20 @@ def parse(
 
     Raises ValueError for bad input.
     """
-    reward = model = None
+    reward, given = None, models.Folders()
     if domain == "tokens":
         argv, reward = rewards.split_flag(argv)
-        argv, model = models.split_flag(argv)
-        model = stored.model if stored and model is None else model
+        argv, given = models.split_flags(argv)
+        given = models.of_resumed(given, stored, run.resume) if stored else given
     algo = run.algo
     config_type = algorithm(algo, domain).Config
     quick = first_flags(argv).quick
     config = stored.config if stored else preset(env, algo, config_type, quick)
-    if model is not None:
-        config = models.with_sizes(config, Path(model))
+    if given.model or given.adapter:
+        config = models.with_sizes(config, given)
     kept = stored.env_kwargs if stored else dict(recorded or {})
-    if model is not None and not stored:
-        kept |= models.task_options(env_factory(env, domain), Path(model))
+    if given.model is not None and not stored:
+        kept |= models.task_options(env_factory(env, domain), Path(given.model))
     taken = {"env", "task"} | {
         f.name for kind in (type(run), config_type) for f in dataclasses.fields(kind)
     }
@@ -185,8 +185,8 @@ def parse(
     run, env_flags, config = (getattr(parsed, name) for name, _ in parts[-3:])
     _check(run)
     config = inputs.with_absolute_paths(config)
-    if model is not None:
-        models.refuse_other_sizes(config, Path(model))
+    if domain == "tokens":
+        models.refuse_other_sizes(config, given)
     imports = tuple(map(load.absolute, run.imports))
     run = dataclasses.replace(run, imports=imports)
     if stored:
@@ -198,11 +198,6 @@ def parse(
                 f"--reward {reward} contradicts the run in {run.resume}, which has {stored.reward}"
             )
         reward = stored.reward
-        if model != stored.model:
-            has = stored.model or "none"
-            raise ValueError(
-                f"--model {model} contradicts the run in {run.resume}, which has {has}"
-            )
     samples = _best_of(run, reward)
     kwargs = {**kept, **of_env.kwargs(env_flags)}
     clash = "; ".join(
@@ -210,10 +205,11 @@ def parse(
         for field, name in of_env.renamed.items()
     )
     layout = {name: getattr(run, name) for name in LAYOUT}
-    parts_of = env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, model
+    parts_of = env, kwargs, algo, config, run.seed, run.seeds, domain, imports, reward, given.model
     spec = Spec(*parts_of, samples, **layout)
     start = str(Path(run.start).absolute()) if run.start is not None else None
-    spec = dataclasses.replace(spec, start=start, dataset=stored.dataset if stored else None)
+    facts = stored.dataset if stored else None
+    spec = dataclasses.replace(spec, start=start, dataset=facts, adapter=given.adapter)
     return run, spec, clash or None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from agents.tokens import lora
 from agents.tokens.published_config import Storage, family_of
 from envs.tokens import Task, TextTask, published_tokenizer
 from envs.tokens.published_tokenizer import PublishedTokenizer
@@ -19,8 +20,8 @@ from envs.tokens.tokenizer import BYTES
 from experiments.console.display import Display
 from experiments.console.flags import parse_flags
 from experiments.run.spec import load_state, open_run
+from experiments.weights import adapter, tokenizer_files
 from experiments.weights import folder as weights
-from experiments.weights import tokenizer_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class ExportFlags:
     """folder of the run whose policy is exported"""
     storage: Storage = "float32"
     """type of the numbers in the file"""
+    adapter: bool = False
+    """write the low-rank adapters alone, in PEFT's format, not the model that they are merged into"""
     seed_index: int = 0
     """index of the seed among the run's seeds, from 0"""
     trust: bool = False
@@ -60,6 +63,11 @@ def command(argv: Sequence[str]) -> int:
     states, _, steps = load_state(flags.run, stored, algo, display.warn)
     policy = jax.tree.map(lambda x: x[flags.seed_index], states.params["policy"])
     env, config = algo.env, algo.model_config
+    if flags.adapter:
+        adapter.write(flags.export, config, policy, stored.model, flags.storage)
+        display.say(f"wrote the adapters of env step {steps} to {flags.export}")
+        return 0
+    config, policy = lora.merged(config, policy)
     weights.export(
         flags.export,
         config,

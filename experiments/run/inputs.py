@@ -14,6 +14,7 @@ from typing import Any
 from envs.tokens import published_tokenizer
 from experiments.run import reward_models, rewards
 from experiments.run.pair_files import read_pairs
+from experiments.weights import adapter
 from experiments.weights.folder import digest
 
 
@@ -46,6 +47,7 @@ def record(spec: Any) -> dict[str, Any]:
     """Returns what config.json keeps besides: the hash of each file and each reward model that is read."""
     paths = [*_files(spec.config).values(), *rewards.model_folders(spec.reward)]
     paths += [] if spec.model is None else [Path(spec.model)]
+    paths += [] if spec.adapter is None else adapter.files(Path(spec.adapter))
     tokenizer = spec.env_kwargs.get("tokenizer")
     paths += published_tokenizer.files(Path(tokenizer)) if tokenizer else []
     found = hashes(paths)

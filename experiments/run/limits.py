@@ -80,8 +80,11 @@ def _replay_buffer(spec: Spec, algo: Any, programs: Programs) -> int:
 
 def _model(spec: Spec, algo: Any, programs: Programs) -> int:
     """Estimates parameters, their two moments and the reference, in single precision, before a deep model is even
-    traced."""
-    return 16 * spec.seeds * algo.model_config.parameters if spec.domain == "tokens" else 0
+    traced. Beside adapters the parameters are alone."""
+    if spec.domain != "tokens":
+        return 0
+    copies = 1 if spec.config.lora else 4
+    return 4 * copies * spec.seeds * algo.model_config.parameters
 
 
 def _beginning(spec: Spec, algo: Any, programs: Programs) -> int:

@@ -1,4 +1,4 @@
-"""The flag `--model DIR` of token runs: published weights that the policy starts from.
+"""The flags `--model DIR` and `--adapter DIR` of token runs: published weights that the policy starts from.
 
 Layers, width and the other sizes are the model's; a flag that says otherwise is refused. A task in text takes the
 folder's tokenizer; any other must have the model's vocabulary.
@@ -10,55 +10,95 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from envs.tokens import Task, TextTask, TokenFactory
 from envs.tokens.published_tokenizer import unused_name
 from experiments.console.flags import dashed
+from experiments.weights import adapter
 from experiments.weights import folder as weights
 
-HELP = "--model DIR starts from published weights (a folder with config.json and model.safetensors), of whatever size."
+HELP = (
+    "--model DIR starts from published weights (a folder with config.json and model.safetensors), of whatever size; "
+    "--adapter DIR from low-rank adapters for them (adapter_config.json), which are trained on."
+)
+FLAGS = ("model", "adapter")
 _SIZES = ("layers", "width", "heads", "kv_heads", "mlp_width", "rope_base", "tied")
+_OF_ADAPTER = ("lora", "lora_alpha", "lora_targets")
 
 
-def split_flag(argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """Returns a command line without `--model DIR`, and that folder's absolute path or None. Raises ValueError where
-    the flag has no value."""
+class Folders(NamedTuple):
+    """The folders that a policy starts from, absolute paths."""
+
+    model: str | None = None
+    adapter: str | None = None
+
+
+def split_flags(argv: Sequence[str]) -> tuple[list[str], Folders]:
+    """Returns a command line without `--model DIR` and `--adapter DIR`, and these folders. Raises ValueError where a
+    flag has no value."""
     rest: list[str] = []
-    model = None
+    found = Folders()
     words = iter(argv)
     for word in words:
         name, given, value = word.partition("=")
-        if name != "--model":
+        flag = name.removeprefix("--")
+        if name == flag or flag not in FLAGS:
             rest.append(word)
             continue
         value = value if given else next(words, "")
         if not value or value.startswith("--"):
-            raise ValueError("--model needs the folder of a published model")
-        model = str(Path(value).absolute())
-    return rest, model
+            what = "published model" if flag == "model" else "low-rank adapter"
+            raise ValueError(f"{name} needs the folder of a {what}")
+        found = found._replace(**{flag: str(Path(value).absolute())})
+    return rest, found
 
 
-def with_sizes(config: Any, folder: Path) -> Any:
-    """Returns a learner's settings with the sizes of a folder's model. Raises ValueError, in one line, where it holds
-    none."""
-    transformer = weights.load_config(folder).transformer
-    sizes = {name: getattr(transformer, name) for name in _SIZES}
+def of_resumed(given: Folders, stored: Any, run: str | None) -> Folders:
+    """Returns the folders of a run that is resumed. Raises ValueError where flags name others.
+
+    Args:
+      stored: its `Spec`.
+      run: its folder.
+    """
+    own = Folders(stored.model, stored.adapter)
+    for flag, new, old in zip(FLAGS, given, own, strict=True):
+        if new not in (None, old):
+            has = old or "none"
+            raise ValueError(f"--{flag} {new} contradicts the run in {run}, which has {has}")
+    return own
+
+
+def with_sizes(config: Any, folders: Folders) -> Any:
+    """Returns a learner's settings with the sizes of a model, and those of its adapters. Raises ValueError, in one
+    line, where a folder holds none."""
+    _require_model(folders)
     try:
-        return dataclasses.replace(config, **sizes)
+        return dataclasses.replace(config, **dict(_sizes(folders)))
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise ValueError(f"{folders.model}: {error}") from None
 
 
-def refuse_other_sizes(config: Any, folder: Path) -> None:
-    """Raises ValueError, in one line, where settings have other sizes than a folder's model."""
-    transformer = weights.load_config(folder).transformer
-    for name in _SIZES:
-        wanted, has = getattr(config, name), getattr(transformer, name)
-        if wanted != has:
-            shown = {True: f"--{dashed(name)}", False: f"--no-{dashed(name)}"}
-            flag = shown[wanted] if name == "tied" else f"--{dashed(name)} {wanted}"
-            raise ValueError(f"{flag} contradicts the model in {folder}, which has {has}")
+def refuse_other_sizes(config: Any, folders: Folders) -> None:
+    """Raises ValueError, in one line, where settings have other sizes than the model and its adapters, and for adapters
+    without a model: beside random matrices they would learn nothing."""
+    if folders.model is None:
+        if config.lora:
+            raise ValueError(
+                f"--lora {config.lora} adapts published weights: give --model DIR, too"
+            )
+        return
+    for name, has in _sizes(folders):
+        wanted = getattr(config, name)
+        if wanted == has:
+            continue
+        shown = {True: f"--{dashed(name)}", False: f"--no-{dashed(name)}"}
+        words = " ".join(wanted) if isinstance(wanted, tuple) else wanted
+        flag = shown[wanted] if name == "tied" else f"--{dashed(name)} {words}"
+        where = (
+            f"adapter in {folders.adapter}" if name in _OF_ADAPTER else f"model in {folders.model}"
+        )
+        raise ValueError(f"{flag} contradicts the {where}, which has {has}")
 
 
 def task_options(factory: Any, folder: Path) -> dict[str, Any]:
@@ -70,18 +110,41 @@ def task_options(factory: Any, folder: Path) -> dict[str, Any]:
     return {"tokenizer": str(folder)} if takes and has else {}
 
 
-def begin(algo: Any, folder: Path) -> Any:
-    """Returns a learner whose policy starts from a folder's model.
+def begin(algo: Any, folders: Folders) -> Any:
+    """Returns a learner whose policy starts from a folder's model, and from adapters for it.
 
-    Raises ValueError, in one line, where the folder holds none, its tokens are not the task's, or its context is too
-    short.
+    Raises ValueError, in one line, where a folder holds none, the model's tokens are not the task's, its context is too
+    short, or the adapters do not fit.
     """
+    _require_model(folders)
+    if folders.model is None:
+        return algo
+    folder = Path(folders.model)
     _require_vocabulary(algo.env.task, folder)
     given = weights.load(folder)
+    config, leaves = given.published.transformer, None
+    if folders.adapter is not None:
+        leaves = adapter.read(Path(folders.adapter), config).leaves
     try:
-        return algo.starting_from(given.published.transformer, given.params)
+        return algo.starting_from(config, given.params, leaves)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def _require_model(folders: Folders) -> None:
+    if folders.adapter is not None and folders.model is None:
+        raise ValueError(f"--adapter {folders.adapter} changes a model: give --model DIR, too")
+
+
+def _sizes(folders: Folders) -> list[tuple[str, Any]]:
+    """The settings that a model and its adapters determine."""
+    assert folders.model is not None
+    transformer = weights.load_config(Path(folders.model)).transformer
+    found = [(name, getattr(transformer, name)) for name in _SIZES]
+    if folders.adapter is not None:
+        lora = adapter.read_settings(Path(folders.adapter))
+        found += zip(_OF_ADAPTER, (lora.rank, lora.alpha, lora.targets), strict=True)
+    return found
 
 
 def _require_vocabulary(task: Task, folder: Path) -> None:

@@ -187,7 +187,7 @@ def changed_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def _given(config: dict[str, Any]) -> dict[str, Any]:
     """The reward that is learnt from, where it is not the task's own, and the weights that the policy starts from."""
-    return {name: config[name] for name in ("reward", "model") if config.get(name)}
+    return {name: config[name] for name in ("reward", "model", "adapter") if config.get(name)}
 
 
 def learned_from(config: dict[str, Any]) -> dict[str, Any]:

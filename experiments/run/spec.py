@@ -36,6 +36,7 @@ LAYOUT: dict[str, Any] = {
     "actors": 0,
     "sync": False,
 }  # fields about who computes, and their defaults
+RARE: dict[str, Any] = {**LAYOUT, "adapter": None}  # not written where they have their defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Spec:
     sync: bool = False  # actors wait for the learner, and it for them
     dataset: Facts | None = None  # learnt from, or begun with
     start: str | None = None  # folder of a run whose networks this one begins with
+    adapter: str | None = None  # folder of low-rank adapters for `model`
 
     def build(self) -> Any:
         """Returns the algorithm on its environment. Raises ValueError with one line on impossible settings."""
@@ -72,7 +74,7 @@ class Spec:
     def to_json(self) -> dict[str, Any]:
         """Returns the spec in JSON's types, for config.json."""
         # A run as it always was has the config.json that it always had.
-        whole = {n: v for n, v in vars(self).items() if n not in LAYOUT or v != LAYOUT[n]}
+        whole = {n: v for n, v in vars(self).items() if n not in RARE or v != RARE[n]}
         facts = None if self.dataset is None else dataclasses.asdict(self.dataset)
         return {**whole, "config": dataclasses.asdict(self.config), "dataset": facts}
 
@@ -113,7 +115,7 @@ def learner(spec: Spec, env: Env) -> Any:
     """
     kind = algorithm(spec.algo, spec.domain)
     algo = kind(spec.config, env, **inputs.given(spec, env, kind))
-    return algo if spec.model is None else models.begin(algo, Path(spec.model))
+    return models.begin(algo, models.Folders(spec.model, spec.adapter))
 
 
 def algorithm(name: str, domain: Domain = "control") -> Any:

@@ -34,14 +34,21 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     for file in tensor_files(folder):
-        with _opened(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118  it is no mapping
-                part = tensors.get_slice(name)
-                if part.get_dtype() not in _FLOATS:
-                    raise ValueError(
-                        f"{file}: {name} holds numbers of type {part.get_dtype()}, not floats"
-                    )
-                found[name] = Stored(file, tuple(part.get_shape()))
+        found |= tensors_in(file)
+    return found
+
+
+def tensors_in(file: Path) -> dict[str, Stored]:
+    """Returns the tensors of a file by name. Raises ValueError as `stored_tensors` does."""
+    found: dict[str, Stored] = {}
+    with _opened(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118  it is no mapping
+            part = tensors.get_slice(name)
+            if part.get_dtype() not in _FLOATS:
+                raise ValueError(
+                    f"{file}: {name} holds numbers of type {part.get_dtype()}, not floats"
+                )
+            found[name] = Stored(file, tuple(part.get_shape()))
     return found
 
 
@@ -64,10 +71,7 @@ def write_tensors(
 
     Raises OSError where that fails, and ValueError where the package safetensors is missing.
     """
-    from_numpy = _package("numpy")
-    arrays = {
-        name: np.ascontiguousarray(x.astype(_STORAGE[storage])) for name, x in tensors.items()
-    }
+    arrays = _stored_as(tensors, storage)
     shards: list[dict[str, np.ndarray]] = [{}]
     room = shard_bytes
     for name, x in arrays.items():
@@ -81,11 +85,16 @@ def write_tensors(
     for i, shard in enumerate(shards, 1):
         sharded = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         file = sharded if len(shards) > 1 else WHOLE
-        from_numpy.save_file(shard, folder / file, metadata={"format": "pt"})
+        _save(folder / file, shard)
         places |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": places}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_file(file: Path, tensors: Mapping[str, np.ndarray], storage: str) -> None:
+    """Writes tensors into one file. Raises OSError and ValueError as `write_tensors` does."""
+    _save(file, _stored_as(tensors, storage))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -118,6 +127,14 @@ def tensor_files(folder: Path) -> list[Path]:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} lacks {name}, which {INDEX} names")
     return [folder / name for name in sorted(names)]
+
+
+def _stored_as(tensors: Mapping[str, np.ndarray], storage: str) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(x.astype(_STORAGE[storage])) for name, x in tensors.items()}
+
+
+def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:
+    _package("numpy").save_file(tensors, file, metadata={"format": "pt"})
 
 
 @contextlib.contextmanager

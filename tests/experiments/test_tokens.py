@@ -133,7 +133,7 @@ def test_what_is_shown_of_samples_is_one_prompts(tmp_path):
     zeros, lengths = np.zeros((n, 8)), np.full((n, 8), 3)
     whole = Samples(correct, zeros, lengths, zeros, zeros > 0, prompts, responses)
     halves = [Samples(*(np.split(x, 2)[i] for x in whole if x is not None)) for i in (0, 1)]
-    algo = types.SimpleNamespace(env=env)
+    algo = types.SimpleNamespace(env=env, config=types.SimpleNamespace(eval_prompts=None))
     shown = tokens.transcripts(algo, tokens.concatenate(halves))
     assert len(shown) == 2 * tokens.SHOWN
     assert shown[0]["response"] == "<pad> <pad> <eos>"
