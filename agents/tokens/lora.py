@@ -132,8 +132,10 @@ def merged(config: TransformerConfig, params: Params) -> tuple[TransformerConfig
     for path in parameter_paths(template):
         module, _, name = path.rpartition(".")
         a, b = (found.get(f"{module}.{leaf}") for leaf in ADAPTERS)
-        adapted_here = name == "kernel" and a is not None and b is not None
-        leaves.append(found[path] + config.lora.scale * (a @ b) if adapted_here else found[path])
+        x = found[path]
+        if name == "kernel" and a is not None and b is not None:
+            x = x + config.lora.scale * (a @ b)
+        leaves.append(x)
     return plain, jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 

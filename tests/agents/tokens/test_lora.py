@@ -16,7 +16,7 @@ from envs.tokens import make_tokens
 from tests.agents.tokens.small import SMALL
 
 ENV = make_tokens("sort-3", "process")
-SIZES = {"layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "mlp_width": 24}
+SIZES = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "mlp_width": 24}
 MODEL = TransformerConfig(ENV.vocabulary_size, **SIZES)
 LORA = Lora(2, 8.0, ("q_proj", "o_proj", "down_proj"))
 SETTINGS = SMALL | {"imitation_steps": 0, "lora": 2, "lora_alpha": 8.0, "learning_rate": 0.05}
@@ -134,7 +134,7 @@ def test_a_critic_has_adapters_and_a_head(base):
     names = parameter_paths(state.params)
     own = lora.adapters(state.params)
     assert "critic.blocks.0.up.lora_a" in names
-    assert len(own) == 2 * 2 * 2 * 7 + 1
+    assert len(own) == 2 * 2 * 7 + 1  # of two transformers, A and B of seven matrices, and the head
 
 
 def test_layers_computed_again(base):
