@@ -1,0 +1,90 @@
+"""Ends what Ray leaves behind when a run's process is killed, and so cannot end it itself.
+
+Ray's servers die with the process that started them. Processes that these servers started wait another minute, one
+that is stopped waits forever, and temporary files stay. A guardian is a process that needs neither Ray nor JAX. It
+waits for the end of its standard input, which comes when the run's process ends, in whatever way:
+
+    python guardian.py FOLDER < PIPE
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PROCESSES = Path("/proc")  # not on macOS and Windows, where only the folder is removed
+_SECONDS = 5.0  # until processes that were killed are gone
+_AGAIN_SECONDS = 1.0  # until processes that were just being started have opened their files
+_IGNORED = ("SIGINT", "SIGTERM", "SIGHUP")  # of a terminal, which are meant for the run
+
+
+def begin(folder: Path) -> subprocess.Popen:
+    """Starts the guardian of a folder of Ray's; it acts when its `stdin` is closed."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def processes_of(folder: Path, title: str = "") -> list[int]:
+    """Returns the ids of the processes that have a file in the folder open for writing, as all of Ray's have, and whose
+    command line begins with `title`."""
+    prefix = f"{folder}{os.sep}"
+    found = []
+    for process in _PROCESSES.glob("[0-9]*"):
+        # Processes end meanwhile, and those of others cannot be read.
+        with contextlib.suppress(OSError):
+            line = (process / "cmdline").read_bytes().decode(errors="replace")
+            files = [fd for fd in (process / "fd").iterdir() if os.readlink(fd).startswith(prefix)]
+            written = any(_is_written(process / "fdinfo" / fd.name) for fd in files)
+            if written and line.startswith(title):
+                found.append(int(process.name))
+    return found
+
+
+def remove(folder: Path) -> None:
+    """Kills the processes of a folder of Ray's, and removes it."""
+    end = time.monotonic() + _SECONDS
+    while left := processes_of(folder):
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_written(described: Path) -> bool:
+    """Tells from a file's description in /proc that it is open for writing."""
+    for line in described.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "flags":
+            return int(value, 8) & os.O_ACCMODE != os.O_RDONLY
+    return False
+
+
+def main(folder: Path) -> None:
+    """Waits for the end of standard input, then ends what is left."""
+    for name in _IGNORED:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    while sys.stdin.buffer.read(4096):
+        pass
+    while processes_of(folder):
+        remove(folder)
+        time.sleep(_AGAIN_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
