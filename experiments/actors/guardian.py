@@ -4,7 +4,9 @@ Ray's servers die with the process that started them. Processes that these serve
 that is stopped waits forever, and temporary files stay. A guardian is a process that needs neither Ray nor JAX. It
 waits for the end of its standard input, which comes when the run's process ends, in whatever way:
 
-    python guardian.py FOLDER < PIPE
+    python guardian.py FOLDER PID < PIPE
+
+where PID is the run's, which has files there as well, and may only be at the end of its actors.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _IGNORED = ("SIGINT", "SIGTERM", "SIGHUP")  # of a terminal, which are meant for
 def begin(folder: Path) -> subprocess.Popen:
     """Starts the guardian of a folder of Ray's; it acts when its `stdin` is closed."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, str(folder)],
+        [sys.executable, "-I", "-S", __file__, str(folder), str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -36,25 +38,25 @@ def begin(folder: Path) -> subprocess.Popen:
 
 
 def processes_of(folder: Path, title: str = "") -> list[int]:
-    """Returns the ids of the processes that have a file in the folder open for writing, as all of Ray's have, and whose
-    command line begins with `title`."""
+    """Returns the ids of other processes that have a file in the folder open for writing, as all of Ray's have, and
+    whose command line begins with `title`."""
     prefix = f"{folder}{os.sep}"
     found = []
     for process in _PROCESSES.glob("[0-9]*"):
         # Processes end meanwhile, and those of others cannot be read.
         with contextlib.suppress(OSError):
             line = (process / "cmdline").read_bytes().decode(errors="replace")
-            files = [fd for fd in (process / "fd").iterdir() if os.readlink(fd).startswith(prefix)]
-            written = any(_is_written(process / "fdinfo" / fd.name) for fd in files)
-            if written and line.startswith(title):
+            written = any(_is_written(fd, prefix) for fd in (process / "fd").iterdir())
+            if written and line.startswith(title) and int(process.name) != os.getpid():
                 found.append(int(process.name))
     return found
 
 
-def remove(folder: Path) -> None:
-    """Kills the processes of a folder of Ray's, and removes it."""
-    end = time.monotonic() + _SECONDS
-    while left := processes_of(folder):
+def remove(folder: Path, spared: int | None = None) -> bool:
+    """Kills the processes of a folder of Ray's but one, and removes it. Returns True where there were some."""
+    end, any_left = time.monotonic() + _SECONDS, False
+    while left := [pid for pid in processes_of(folder) if pid != spared]:
+        any_left = True
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -62,29 +64,30 @@ def remove(folder: Path) -> None:
             break
         time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
+    return any_left
 
 
-def _is_written(described: Path) -> bool:
-    """Tells from a file's description in /proc that it is open for writing."""
-    for line in described.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "flags":
-            return int(value, 8) & os.O_ACCMODE != os.O_RDONLY
+def _is_written(fd: Path, prefix: str) -> bool:
+    """Tells of a file of a process that its path begins with `prefix`, and that it is open for writing."""
+    with contextlib.suppress(OSError):  # it has been closed meanwhile
+        if os.readlink(fd).startswith(prefix):
+            for line in (fd.parents[1] / "fdinfo" / fd.name).read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name == "flags":
+                    return int(value, 8) & os.O_ACCMODE != os.O_RDONLY
     return False
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, run: int) -> None:
     """Waits for the end of standard input, then ends what is left."""
     for name in _IGNORED:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     while sys.stdin.buffer.read(4096):
         pass
-    while processes_of(folder):
-        remove(folder)
+    while remove(folder, spared=run):
         time.sleep(_AGAIN_SECONDS)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

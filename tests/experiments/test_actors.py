@@ -26,12 +26,14 @@ from experiments.run import elsewhere
 from experiments.run.programs import programs_of
 from experiments.run.spec import Spec, initial_keys
 
+_REPLAY = {"num_envs": 4, "num_steps": 2, "buffer_size": 2048, "batch_size": 4, "warmup_steps": 16}
 SIZES = {
     "ppo": ("probe-truncation", {"num_envs": 4, "num_steps": 4, "num_minibatches": 2}),
-    "dqn": (
-        "probe-truncation",
-        {"num_envs": 4, "num_steps": 2, "buffer_size": 2048, "batch_size": 4, "warmup_steps": 16},
-    ),
+    "impala": ("probe-truncation", {"num_envs": 4, "num_steps": 4, "num_minibatches": 2}),
+    "dqn": ("probe-truncation", _REPLAY),
+    "sac": ("Pendulum-v1", _REPLAY),
+    "td3": ("Pendulum-v1", _REPLAY),
+    "ddpg": ("Pendulum-v1", _REPLAY),
 }
 
 
@@ -274,12 +276,14 @@ def test_a_guardian_ends_what_writes_to_its_folder_when_the_run_is_gone(tmp_path
         readers = subprocess.Popen(["sleep", "60"], stdin=file)
     os.kill(ours.pid, signal.SIGSTOP)  # it would hear nothing else than the signal that kills
     watching = guardian.begin(folder)
+    mine = (folder / "of the run").open("w")
     assert guardian.processes_of(folder) == [ours.pid]
     assert guardian.processes_of(folder, "ray::") == []
     watching.stdin.close()  # as the system does when the run is killed
     assert watching.wait(20) == 0
     assert ours.wait(5) == -signal.SIGKILL
     assert not folder.exists()
+    mine.close()
     assert readers.poll() is None
     readers.kill()
     readers.wait()

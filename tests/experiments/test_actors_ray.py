@@ -72,8 +72,9 @@ def nothing_left():
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_synchronous_actors_equal_those_of_one_process():
-    spec = small("ppo")
+@pytest.mark.parametrize("name", ["ppo", "dqn", "sac", "td3"])
+def test_synchronous_actors_equal_those_of_one_process(name):
+    spec = small(name)
     _, local = started(spec)
     expected, rows = local.advance(local.init(initial_keys(spec)), 3)
     programs = of_ray(spec)

@@ -12,13 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from agents import ALGORITHMS
 from experiments.actors import cluster
 from experiments.actors.meter import Meter
 from experiments.actors.worker import Rollout
 from experiments.run import elsewhere
 from experiments.run.programs import Programs, programs_of
-from experiments.run.spec import Spec, initial_keys
+from experiments.run.spec import Spec, algorithm, initial_keys
 from experiments.studies.faults.session import (
     ACTORS,
     ALGO,
@@ -58,7 +57,7 @@ class Watching(Meter):
 
 def session(number: signal.Signals, faults: int, seed: int) -> Session:
     """Returns a session in which actors are sent a signal: SIGKILL, or SIGSTOP, which lets them hang."""
-    config = ALGORITHMS[ALGO].Config(**SETTINGS)
+    config = algorithm(ALGO).Config(**SETTINGS)
     spec = Spec(ENV, {}, ALGO, config, seed, 1, actors=ACTORS)
     algo = spec.build()
     programs = programs_of(spec, algo)
