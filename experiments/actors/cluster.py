@@ -54,14 +54,29 @@ def require_answer(address: str) -> None:
             f"--address {address} is none: HOST:PORT is wanted, as `ray start` prints it"
         )
     try:
-        with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
-            pass
+        with socket.create_connection((host, int(port)), _CONNECT_SECONDS) as there:
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_http2(there):
+                raise ValueError(
+                    f"--address {address}: what answers there is no Ray cluster; give the address that `ray start` "
+                    "prints"
+                )
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(
             f"--address {address}: nobody answers there ({reason}); start a cluster with "
             f"`ray start --head --port {port}`, or leave --address out"
         ) from None
+
+
+def _speaks_http2(there: socket.socket) -> bool:
+    """Tells that a server speaks HTTP/2, as Ray's do, which to others would try to connect for minutes."""
+    # RFC 9113, sec. 3.4: a client begins with these words and a frame of settings, and a server with such a frame.
+    there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    try:
+        head = there.recv(9)
+    except (TimeoutError, ConnectionError):
+        return False
+    return len(head) == 9 and head[3] == 4
 
 
 def require_picklable(build: Callable[[], Any]) -> bytes:

@@ -118,11 +118,7 @@ def page(sessions: Sessions, notes: str = "") -> str:
         for kind, group in groups.items()
     ]
     lines += [*markdown.table(heads, rows, str), "", "Checked at the end of each run:", ""]
-    for kind, group in groups.items():
-        names = group[0]["checks"]
-        held = {name: sum(bool(s["checks"].get(name)) for s in group) for name in names}
-        found = "; ".join(f"{name} ({n} of {len(group)} runs)" for name, n in held.items())
-        lines.append(f"- {KINDS[kind][0]}: {found}.")
+    lines += [f"- {KINDS[kind][0]}: {_checks(group)}." for kind, group in groups.items()]
     lines += ["", *dict.fromkeys(_made_by(s) for s in sessions.values()), ""]
     return "\n".join([*lines, *([notes.strip(), ""] if notes else [])])
 
@@ -142,6 +138,13 @@ def _row(group: Sequence[dict[str, Any]]) -> list[str]:
     recovered = [f["recovery_s"] for f in faults if f["recovery_s"] is not None]
     cleaned = [f["clean_s"] for f in faults if f["clean_s"] is not None]
     return [str(len(faults)), str(len(recovered)), _spread(recovered), _spread(cleaned)]
+
+
+def _checks(group: Sequence[dict[str, Any]]) -> str:
+    held = {name: sum(bool(s["checks"].get(name)) for s in group) for name in group[0]["checks"]}
+    always = [name for name, n in held.items() if n == len(group)]
+    not_always = [f"{name} in {n} only" for name, n in held.items() if n < len(group)]
+    return f"in all {len(group)} runs {'; '.join([', '.join(always), *not_always])}"
 
 
 def _spread(seconds: Sequence[float]) -> str:
