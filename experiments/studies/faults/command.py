@@ -58,8 +58,8 @@ def run(out: Path, *, quick: bool, fresh: bool, say: Callable[[str], None]) -> N
     sessions = {} if fresh else stored(out)
     keep_programs()  # as a run does: an actor that is started again need not compile
     each, size = (1, 1) if quick else (EACH, PER_SESSION)
-    for kind, (_, strike) in KINDS.items():
-        for seed in range(each // size):
+    for seed in range(each // size):  # every kind has some as soon as may be
+        for kind, (_, strike) in KINDS.items():
             key = f"{kind}/{seed}"
             if key in sessions:
                 continue
