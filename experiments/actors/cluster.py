@@ -1,8 +1,8 @@
 """Actors as Ray's, on this machine or in a cluster: https://docs.ray.io/en/latest/ray-core/actors.html
 
 Ray comes with the extra `stride-rl[ray]`. Without an address it is started here, for this run alone, listens on
-loopback only, keeps its files in a temporary folder, and goes with the run: at its end, at Ctrl-C, SIGTERM, and when
-the process is killed. Each actor is a fresh process with one core and one thread.
+loopback only, keeps its files in a temporary folder, and goes with the run: at its end, at Ctrl-C, SIGTERM, and, by a
+guardian, when the process is killed. Each actor is a fresh process with one core and one thread.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import contextlib
 import importlib.util
 import os
 import pickle
-import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -23,16 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from envs.cores import usable_cores
+from experiments.actors import guardian
 from experiments.actors.fleet import Call, FleetError, LostError
+from experiments.actors.variables import variables
 from experiments.actors.worker import Rollout, Share, Version, Worker
 
 OBJECT_STORE_BYTES = 512 * 2**20  # shared memory for rollouts and parameters
 _CONNECT_SECONDS = 5.0
 _READY_SECONDS = 300.0  # until all actors have built their environments
+_ENVIRONMENTS_SECONDS = 60.0  # until idle actors have handed their environments over
+_END_SECONDS = 15.0  # until the guardian has removed what is left
 _PINGS = 20
 _FOLDER = "stride-ray-"  # and the process's number
-# Each actor has one core: threads of its own would only wait for one another.
-_ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+_TITLE = f"ray::{Worker.__name__}"  # which Ray gives the processes of actors
 
 
 def require_ray() -> None:
@@ -51,14 +54,29 @@ def require_answer(address: str) -> None:
             f"--address {address} is none: HOST:PORT is wanted, as `ray start` prints it"
         )
     try:
-        with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
-            pass
+        with socket.create_connection((host, int(port)), _CONNECT_SECONDS) as there:
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_http2(there):
+                raise ValueError(
+                    f"--address {address}: what answers there is no Ray cluster; give the address that `ray start` "
+                    "prints"
+                )
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(
             f"--address {address}: nobody answers there ({reason}); start a cluster with "
             f"`ray start --head --port {port}`, or leave --address out"
         ) from None
+
+
+def _speaks_http2(there: socket.socket) -> bool:
+    """Tells that a server speaks HTTP/2, as Ray's do, which to others would try to connect for minutes."""
+    # RFC 9113, sec. 3.4: a client begins with these words and a frame of settings, and a server with such a frame.
+    there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    try:
+        head = there.recv(9)
+    except (TimeoutError, ConnectionError):
+        return False
+    return len(head) == 9 and head[3] == 4
 
 
 def require_picklable(build: Callable[[], Any]) -> bytes:
@@ -84,6 +102,7 @@ class RayFleet:
         require_picklable(shares[0].build)
         self.actors = len(shares)
         self._folder: Path | None = None
+        self._guardian: subprocess.Popen | None = None
         self._closed = False
         self._pids: list[int] = []
         try:
@@ -116,6 +135,7 @@ class RayFleet:
             remove_abandoned()
             prefix = f"{_FOLDER}{os.getpid()}-"
             self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_short_folder()))
+            self._guardian = guardian.begin(self._folder)
             ray.init(
                 num_cpus=self.actors,
                 num_gpus=0,
@@ -129,17 +149,11 @@ class RayFleet:
     def _worker(self, share: Share, address: str | None) -> Any:
         import ray
 
-        variables = {
-            "JAX_PLATFORMS": "cpu",
-            **({} if address else {"PYTHONPATH": _python_path()}),
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip(),
-            "OMP_NUM_THREADS": "1",
-        }
         remote = ray.remote(
             num_cpus=1,
             max_restarts=-1,
             max_task_retries=0,
-            runtime_env={"env_vars": variables},
+            runtime_env={"env_vars": variables(local=address is None)},
         )(Worker)
         return remote.remote(share)
 
@@ -182,6 +196,13 @@ class RayFleet:
 
         return ray.put(version)
 
+    def object_bytes(self, reference: Any) -> int | None:
+        """Returns the bytes that Ray's object store says that an object takes; None where it does not know."""
+        import ray
+        import ray.experimental
+
+        return ray.experimental.get_object_locations([reference])[reference].get("object_size")
+
     def ask(self, worker: int, version: Any, number: int) -> Call:
         """See `Fleet.ask`."""
         handle = self._workers[worker].rollout.remote(version, number)
@@ -221,9 +242,13 @@ class RayFleet:
         if self._folder is None:
             ray.kill(self._workers[worker], no_restart=False)
             return
-        # On this machine: Ray asks a process to end itself, and one that is stopped does not hear it.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pids[worker], signal.SIGKILL)
+        # On this machine: Ray asks a process to end itself, and one that is stopped does not hear it. One that was
+        # started again may hang before its id is known: it is the one that is no other actor's.
+        others = {pid for i, pid in enumerate(self._pids) if i != worker}
+        for pid in guardian.processes_of(self._folder, _TITLE) or [self._pids[worker]]:
+            if pid not in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def begin(self, worker: int, environments: Any) -> None:
         """See `Fleet.begin`."""
@@ -234,8 +259,13 @@ class RayFleet:
     def environments(self) -> list[Any]:
         """See `Fleet.environments`."""
         import ray
+        import ray.exceptions
 
-        return ray.get([w.environments.remote() for w in self._workers])
+        try:
+            calls = [w.environments.remote() for w in self._workers]
+            return ray.get(calls, timeout=_ENVIRONMENTS_SECONDS)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            raise LostError(str(error).splitlines()[0]) from None
 
     def close(self) -> None:
         """See `Fleet.close`. A Ray that was started for this run ends with it, and its files go."""
@@ -249,20 +279,28 @@ class RayFleet:
                 for worker in getattr(self, "_workers", ()):
                     ray.kill(worker)
             ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._guardian is not None and self._guardian.stdin is not None:
+            self._guardian.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._guardian.wait(_END_SECONDS)
+
+
+def folders_of(pid: int | None = None) -> list[Path]:
+    """Returns the temporary folders of the Ray that a process has started; None: of all processes."""
+    parent = Path(_short_folder() or tempfile.gettempdir())
+    return sorted(parent.glob(f"{_FOLDER}{'*' if pid is None else pid}-*"))
 
 
 def remove_abandoned() -> None:
-    """Removes the temporary folders of runs whose process was killed, and could not remove its own."""
-    for folder in Path(_short_folder() or tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+    """Removes the temporary folders, and ends the processes, of runs that were killed together with their guardian."""
+    for folder in folders_of():
         pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if not pid.isdigit() or folder.stat().st_uid != os.getuid():
             continue
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
+            guardian.remove(folder)
         except OSError:
             continue
 
@@ -299,12 +337,6 @@ def _as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _python_path() -> str:
-    """Returns the folders from which actors import this package, as this process does."""
-    here = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
 
 
 def _short_folder() -> str | None:

@@ -73,6 +73,7 @@ class Collector:
                     self._next[worker] += 1
                 self._again[worker] = None
                 self._calls.append(self.fleet.ask(worker, self._reference, number))
+                self.meter.asked_one()
 
     def _may_ask(self, worker: int) -> bool:
         if time.monotonic() < self._ask_at[worker]:
@@ -137,6 +138,8 @@ class Collector:
         """Counts a rollout that was lost, and has the actor asked for it again when it is back."""
         if self._failures[call.worker] == 0:
             self.meter.lost_one(call.worker)
+        else:
+            self.meter.refused_one()
         self._failures[call.worker] += 1
         self._ended.discard(call[:2])
         if self._failures[call.worker] > _MOST_FAILURES:

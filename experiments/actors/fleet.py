@@ -51,7 +51,7 @@ class Fleet(Protocol):
         """Hands environments over to an actor."""
 
     def environments(self) -> list[Any]:
-        """Returns the environments of all actors, in NumPy."""
+        """Returns the environments of all actors, in NumPy. Raises LostError where one does not answer."""
 
     def close(self) -> None:
         """Ends all actors. May be called again."""

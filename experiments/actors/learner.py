@@ -13,7 +13,7 @@ import numpy as np
 from agents.algorithm import LearnsApart
 from experiments.actors import shares
 from experiments.actors.collector import Collector, Rules
-from experiments.actors.fleet import Fleet
+from experiments.actors.fleet import Fleet, LostError
 from experiments.actors.meter import Meter
 from experiments.actors.travel import nbytes, to_device, to_host
 from experiments.actors.worker import Rollout, Version
@@ -59,7 +59,7 @@ class Elsewhere:
         """
         self.algo, self.fleet, self.plan, self.meter = algo, fleet, plan, meter
         self._learn, self._compile_s = learn, compile_s
-        self._collector: Collector | None = None
+        self.collector: Collector | None = None  # from the first iteration on
 
     def advance(self, states: Any, n: int) -> tuple[Any, dict[str, np.ndarray]]:
         """Returns the states after `n` iterations, and metrics [n, 1]."""
@@ -72,9 +72,12 @@ class Elsewhere:
     def settled(self, states: Any) -> Any:
         """Returns the states with the actors' environments, so that a synchronous run that is resumed from them goes on
         as if it had never been stopped. Asynchronous actors, which are under way, begin with fresh ones."""
-        if not self.plan.rules.sync or self._collector is None:
+        if not self.plan.rules.sync or self.collector is None:
             return states
-        environments = shares.together(self.fleet.environments(), axis=0)
+        try:
+            environments = shares.together(self.fleet.environments(), axis=0)
+        except LostError:  # an actor has died with its own: those of the last checkpoint stay
+            return states
         environments = jax.tree.map(lambda x: x[None], to_device(environments))
         return self.algo.with_environments(states, environments)
 
@@ -99,10 +102,10 @@ class Elsewhere:
 
     def _iterate(self, states: Any) -> tuple[Any, dict[str, float]]:
         """Returns the states after one batch and one update, and the metrics of both."""
-        if self._collector is None:
-            self._collector = self._begin(states)
+        if self.collector is None:
+            self.collector = self._begin(states)
             self._publish(states)
-        rollouts = self._collector.batch()
+        rollouts = self.collector.batch()
         states = self._interrupted(states, rollouts)
         began = time.time()
         steps = shares.together([rollout.steps for rollout in rollouts], axis=1)
@@ -127,10 +130,10 @@ class Elsewhere:
         return states
 
     def _publish(self, states: Any) -> None:
-        assert self._collector is not None
+        assert self.collector is not None
         began = time.time()
         state = jax.tree.map(lambda x: x[0], (states.actor, states.env_steps))
         number = (int(state[1]) - self.algo.warmup_steps) // self.algo.iteration_steps  # type: ignore[attr-defined]
         actor = to_host(state[0])
-        self._collector.publish(Version(number, actor))
+        self.collector.publish(Version(number, actor))
         self.meter.sent(nbytes(actor), began, time.time())

@@ -32,15 +32,21 @@ class Event(NamedTuple):
 
 @dataclasses.dataclass
 class Counts:
-    """Numbers of events since the counts began; all of them add up."""
+    """Numbers of events since the counts began; all of them add up.
+
+    A rollout that was asked for is used, dropped, lost, refused or abandoned, or it is under way, or waits to be used.
+    """
 
     updates: int = 0
     steps_acted: int = 0  # environment steps of all rollouts that arrived
     steps_learned: int = 0
+    asked: int = 0
     rollouts: int = 0  # that arrived
     used: int = 0
     dropped: int = 0  # too old
     lost: int = 0  # their actor died
+    refused: int = 0  # their actor was still gone
+    abandoned: int = 0  # under way, or not yet used, when the learner was stopped
     restarts: int = 0
     rollout_bytes: int = 0
     parameter_bytes: int = 0
@@ -79,8 +85,18 @@ class Meter:
         self._lost_at: dict[int, float] = {}
 
     def resume(self, before: dict[str, Any]) -> None:
-        """Goes on from the counts of a run that was stopped."""
+        """Goes on from the counts of a run that was stopped, whose unused rollouts are abandoned."""
         self.total = Counts(**before)
+        self.total.abandoned += self.open_rollouts()
+
+    def open_rollouts(self) -> int:
+        """Returns the number of rollouts that were asked for and of which nothing has become yet."""
+        t = self.total
+        return t.asked - t.used - t.dropped - t.lost - t.refused - t.abandoned
+
+    def asked_one(self) -> None:
+        """An actor was asked for a rollout."""
+        self._now.asked += 1
 
     def waited(self, began: float, ended: float) -> None:
         """The learner waited for rollouts."""
@@ -114,6 +130,10 @@ class Meter:
         self._now.lost += 1
         self._now.restarts += 1
         self._lost_at.setdefault(worker, time.time())
+
+    def refused_one(self) -> None:
+        """An actor that had been lost was asked for a rollout before it was back."""
+        self._now.refused += 1
 
     def sent(self, size: int, began: float, ended: float) -> None:
         """A version of the policy was sent."""
@@ -168,6 +188,7 @@ class Meter:
         acted = max(t.acting_s + t.actor_wait_s, 1e-9)
         moving = max(t.get_s + t.put_s, 1e-9)
         return {
+            "wall_s": wall_s,
             "rollout_bytes": t.rollout_bytes / rollouts,
             "parameter_bytes": t.parameter_bytes / updates,
             "get_ms": 1e3 * t.get_s / rollouts,
@@ -186,8 +207,14 @@ class Meter:
             "lag": t.lag,
             "lag_mean": sum(int(k) * n for k, n in t.lag.items()) / max(t.used, 1),
             "lag_max": max(map(int, t.lag), default=0),
+            "updates": t.updates,
+            "asked": t.asked,
+            "used": t.used,
             "dropped": t.dropped,
             "lost": t.lost,
+            "refused": t.refused,
+            "abandoned": t.abandoned,
+            "open": self.open_rollouts(),
             "restarts": t.restarts,
             "recovery_s": t.recovery_s / t.restarts if t.restarts else None,
             "steps_acted_per_s": t.steps_acted / max(wall_s, 1e-9),

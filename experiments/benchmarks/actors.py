@@ -19,6 +19,8 @@ import jax
 from agents.algorithm import CollectsApart
 from envs.cores import usable_cores
 from experiments.actors.cost import HOSTS, NETWORKS, Costs, gigabits_needed, most_hosts, predict
+from experiments.actors.travel import to_host
+from experiments.actors.worker import Version
 from experiments.pages.markdown import table
 from experiments.run import elsewhere
 from experiments.run.presets import preset
@@ -55,8 +57,9 @@ def bench_actors(
     figures["model"] = dataclasses.asdict(costs)
     figures["predicted"] = predictions(costs)
     save(figures)
-    print(measured_table(figures, costs), checked_table(figures, costs), sep="\n\n")
-    print(predicted_table(costs))
+    print(
+        measured_table(figures), checked_table(figures, costs), predicted_table(costs), sep="\n\n"
+    )
     return figures
 
 
@@ -101,13 +104,36 @@ def with_actors(spec: Spec, seconds: float, kill: bool = False) -> Figures:
         meter.resume({})
         while time.perf_counter() - began < seconds:
             states, _ = programs.advance(states, 1)
-        figures = meter.table(time.perf_counter() - began)
-        figures["updates"] = meter.total.updates
+        figures = accounted(meter.table(time.perf_counter() - began), spec.actors)
+        figures |= _stored_bytes(programs, states)
         if kill:
             figures["recovery_s"] = _killed(programs, states)
         return figures
     finally:
         programs.close()
+
+
+def accounted(figures: Figures, actors: int) -> Figures:
+    """Returns figures with the shares of the wall clock that their parts add up to: 1 where nothing is left out."""
+    wall = figures["wall_s"]
+    acting = figures["actor_acting_s"] + figures["actor_waiting_s"]
+    learning = sum(figures[f"learner_{part}_s"] for part in ("waiting", "transfer", "update"))
+    return figures | {
+        "actor_accounted": acting / (actors * wall),
+        "learner_accounted": learning / wall,
+    }
+
+
+def _stored_bytes(programs: Programs, states: Any) -> Figures:
+    """Returns the sizes of a rollout and of a version of the policy by another measure: that of Ray's object store."""
+    assert programs.elsewhere is not None
+    fleet = programs.elsewhere.fleet
+    actor = to_host(jax.tree.map(lambda x: x[0], states.actor))
+    version = fleet.send(Version(0, actor))
+    call = fleet.ask(0, version, 0)
+    fleet.wait([call], _PATIENCE)
+    size = fleet.object_bytes  # type: ignore[attr-defined]
+    return {"rollout_stored_bytes": size(call.handle), "parameter_stored_bytes": size(version)}
 
 
 def _killed(programs: Programs, states: Any) -> float | None:
@@ -151,7 +177,9 @@ _ROWS: tuple[tuple[str, str, float, int], ...] = (  # what, figure, factor, digi
     ("steps learned from, 1/s", "steps_learned_per_s", 1.0, 0),
     ("steps acted, 1/s", "steps_acted_per_s", 1.0, 0),
     ("rollout, MB", "rollout_bytes", 1e-6, 2),
+    ("the same in Ray's object store, MB", "rollout_stored_bytes", 1e-6, 2),
     ("parameters, MB", "parameter_bytes", 1e-6, 2),
+    ("the same in Ray's object store, MB", "parameter_stored_bytes", 1e-6, 2),
     ("traffic, MB/s", "bytes_per_s", 1e-6, 1),
     ("while something is fetched or sent, MB/s", "mb_per_s", 1.0, 0),
     ("fetching a rollout, ms", "get_ms", 1.0, 2),
@@ -159,6 +187,13 @@ _ROWS: tuple[tuple[str, str, float, int], ...] = (  # what, figure, factor, digi
     ("empty call, ms", "latency_ms", 1.0, 2),
     ("actors idle, share", "actor_idle", 1.0, 2),
     ("learner waiting, share", "learner_idle", 1.0, 2),
+    ("acting and waiting of the actors, share of their wall clock", "actor_accounted", 1.0, 3),
+    (
+        "waiting, transfer and update of the learner, share of the wall clock",
+        "learner_accounted",
+        1.0,
+        3,
+    ),
     ("lag, mean", "lag_mean", 1.0, 2),
     ("lag, largest", "lag_max", 1.0, 0),
     ("dropped rollouts", "dropped", 1.0, 0),
@@ -166,7 +201,7 @@ _ROWS: tuple[tuple[str, str, float, int], ...] = (  # what, figure, factor, digi
 )
 
 
-def measured_table(figures: Figures, costs: Costs) -> str:
+def measured_table(figures: Figures) -> str:
     """Returns what was measured as a Markdown table, a column for each number of actors."""
     runs = [name for name, run in figures.items() if isinstance(run, dict) and "sync" in run]
     alone = figures["single"]["steps_per_s"]

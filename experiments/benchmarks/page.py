@@ -1,6 +1,6 @@
 """results/bench/README.md from the figures beside it: `python -m experiments.benchmarks.page`
 
-The figures are what `python -m experiments.bench` with `--tasks`, `--learners` and `--tokens` wrote.
+The figures are what `python -m experiments.bench` with `--tasks`, `--learners`, `--tokens` and `--actors` wrote.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.actors.cost import Costs
+from experiments.benchmarks.actors import checked_table, measured_table, predicted_table
 from experiments.console import outputs
 from experiments.console.display import Display
 from experiments.console.exits import run_main
@@ -57,6 +59,17 @@ BEFORE = """`python -m experiments.bench --tokens --before DIR --json tokens-bef
 sorting, now and at the commit whose runs [results/tokens](../tokens/README.md) shows, in turn.
 """
 
+ACTORS = """## Actors and a learner
+
+`python -m experiments.bench --actors --seconds 10 --json actors.json`: PPO on the walker with its preset, by one
+process and by actors in processes of their own ([guide](../../docs/guides/distributed.md)). One process collects with
+all cores, and its speed is {:,.0f} steps/s; actors, the learner and Ray share the same {} cores.
+"""
+
+MODEL = """The model (`experiments/actors/cost.py`), made of what one actor in step was measured at: collecting a batch
+{:.3f} s, learning from it {:.3f} s, {:.2f} MB in, {:.2f} MB out. Beside what was measured:
+"""
+
 
 def main() -> None:
     run_main(bench_page)
@@ -84,6 +97,11 @@ def text(folder: Path) -> str:
         names.append(before.stem)
         files.append(json.loads(before.read_text()))
         parts += [BEFORE, _before(files[-1])]
+    actors = folder / "actors.json"
+    if actors.exists():
+        names.append(actors.stem)
+        files.append(json.loads(actors.read_text()))
+        parts += _actors(files[-1])
     made = zip(names, map(_made_by, files), strict=True)
     parts.append("\n".join(f"- [{name}.json]({name}.json): {by}" for name, by in made))
     return "\n".join(f"{part.strip()}\n" for part in parts)
@@ -140,6 +158,23 @@ def _before(figures: Figures) -> str:
         rows.append([name.upper(), f"{here:,.0f}", f"{there:,.0f}", f"{ratio:.2f}"])
     head = ("training", "tokens/s", f"at commit {commit}", "now faster by")
     return "\n".join(table(head, rows, str))
+
+
+def _actors(figures: Figures) -> list[str]:
+    costs = Costs(**figures["model"])
+    mega = 1e-6
+    return [
+        ACTORS.format(figures["single"]["steps_per_s"], figures["cores"]),
+        measured_table(figures),
+        MODEL.format(
+            costs.collect_s,
+            costs.update_s,
+            costs.batch_bytes * mega,
+            costs.parameter_bytes * mega,
+        ),
+        checked_table(figures, costs),
+        predicted_table(costs),
+    ]
 
 
 def _made_by(figures: Figures) -> str:

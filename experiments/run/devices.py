@@ -8,6 +8,9 @@ the batch (means, statistics, gradients) is added up over the devices (`agents.c
 differs in its random numbers, which each device draws for its own part, and in minibatches, which are shuffled
 within a device's part.
 
+Devices may be of several processes, which `jax.distributed.initialize` has joined before: each process runs the same
+calls on the same states, and its own devices' part of them. Commands run in one process; see the guide for several.
+
 Evaluation runs on one device. An environment on the host, or C MuJoCo, is called once by each device for its part;
 a plain `jit` of sharded arrays would call it on each device for the whole batch.
 """
@@ -99,11 +102,27 @@ class Spread:
             specs(states),
             is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
-        return jax.device_put(states, shardings)
+        if jax.process_count() == 1:
+            return jax.device_put(states, shardings)
+        return jax.tree.map(_over_processes, states, shardings)
 
     def gather(self, states: Any) -> Any:
-        """Returns the states on one device."""
-        return jax.device_put(states, self.mesh.devices.flat[0])
+        """Returns the states on one device; in several processes, on one of each, and all of them must ask."""
+        if jax.process_count() == 1:
+            return jax.device_put(states, self.mesh.devices.flat[0])
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        whole = jax.jit(lambda x: x, out_shardings=everywhere)(states)
+        return jax.tree.map(lambda x: x.addressable_data(0), whole)
+
+
+def _over_processes(x: Any, sharding: NamedSharding) -> Any:
+    """Returns an array that every process has whole, with a sharding over the devices of all."""
+    if not x.is_fully_addressable:
+        return x  # it has been placed before
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_over_processes(jax.random.key_data(x), sharding))
+    whole = np.asarray(x)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
 
 def specs(states: Any) -> Any:

@@ -5,9 +5,10 @@
     python -m experiments.studies variance --quick
     python -m experiments.studies kl
     python -m experiments.studies alignment --figures 1 6
+    python -m experiments.studies faults
 
-The page shows every study whose numbers are in the folder. Alignment has a folder and a page of its own, and is
-computed part by part: a run that was stopped goes on where it was.
+The page shows every study whose numbers are in the folder. Alignment and faults have folders and pages of their own,
+and are computed part by part: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ from experiments.run import folders, schema
 from experiments.run.provenance import provenance
 from experiments.studies import bandit, cliff, kl, variance
 from experiments.studies.alignment import command as alignment
+from experiments.studies.faults import command as faults
 from experiments.studies.numbers import compact, rounded
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}
 OUT, QUICK_OUT = Path("results/studies"), folders.RUNS / "studies-quick"
 ALIGNMENT = "alignment"
 ALIGNMENT_OUT, ALIGNMENT_QUICK_OUT = Path("results/alignment"), folders.RUNS / "alignment-quick"
+FAULTS = "faults"
+FAULTS_OUT, FAULTS_QUICK_OUT = Path("results/actors"), folders.RUNS / "faults-quick"
 _BEGIN, _COMMAND = "# Studies\n", "python -m experiments.studies"
 _RECORD = schema.Table({"command": schema.TEXT, "numbers": schema.Table({})})
 
@@ -46,16 +50,16 @@ class StudyFlags:
     """Flags of `python -m experiments.studies`."""
 
     name: tyro.conf.Positional[str | None] = None
-    """the study: cliff, bandit, variance, kl or alignment"""
+    """the study: cliff, bandit, variance, kl, alignment or faults"""
     out: Path | None = None
     """folder for figures, numbers and page; None: results/studies, or results/runs/studies-quick; for alignment
-    results/alignment, or results/runs/alignment-quick"""
+    results/alignment, or results/runs/alignment-quick; for faults results/actors, or results/runs/faults-quick"""
     quick: bool = False
     """a much smaller version, to test that the study runs; its numbers are not meaningful"""
     figures: tuple[str, ...] = ()
     """figures of alignment, 1 to 9; none given: all"""
     fresh: bool = False
-    """recompute numbers of alignment that exist already"""
+    """recompute numbers of alignment, or of faults, that exist already"""
 
 
 def main() -> None:
@@ -70,6 +74,12 @@ def studies(argv: Sequence[str]) -> int:
         say = Display().say
         alignment.run(flags.figures, folder, quick=flags.quick, fresh=flags.fresh, say=say)
         return 0
+    if flags.name == FAULTS and not flags.figures:
+        folder = flags.out or (FAULTS_QUICK_OUT if flags.quick else FAULTS_OUT)
+        faults.run(folder, quick=flags.quick, fresh=flags.fresh, say=Display().say)
+        return 0
+    if flags.name == FAULTS:
+        raise ValueError(f"--figures belongs to {ALIGNMENT}, and the study is {FAULTS}")
     study = _study(flags.name)
     if flags.figures or flags.fresh:
         raise ValueError(
@@ -133,7 +143,7 @@ def _is_numbers(text: str) -> bool:
 
 
 def _study(name: str | None) -> ModuleType:
-    known = [*STUDIES, ALIGNMENT]
+    known = [*STUDIES, ALIGNMENT, FAULTS]
     if name is None:
         raise ValueError(f"which study? choose from {', '.join(known)}")
     if name not in STUDIES:

@@ -2,7 +2,12 @@
 
 import dataclasses
 import functools
+import os
+import signal
+import socket
+import subprocess
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,7 +16,7 @@ import numpy as np
 import pytest
 
 from agents import ALGORITHMS
-from experiments.actors import shares
+from experiments.actors import guardian, shares
 from experiments.actors.collector import Collector, Rules
 from experiments.actors.fleet import Call, FleetError, LocalFleet, LostError
 from experiments.actors.meter import Counts, Meter
@@ -22,12 +27,14 @@ from experiments.run import elsewhere
 from experiments.run.programs import programs_of
 from experiments.run.spec import Spec, initial_keys
 
+_REPLAY = {"num_envs": 4, "num_steps": 2, "buffer_size": 2048, "batch_size": 4, "warmup_steps": 16}
 SIZES = {
     "ppo": ("probe-truncation", {"num_envs": 4, "num_steps": 4, "num_minibatches": 2}),
-    "dqn": (
-        "probe-truncation",
-        {"num_envs": 4, "num_steps": 2, "buffer_size": 2048, "batch_size": 4, "warmup_steps": 16},
-    ),
+    "impala": ("probe-truncation", {"num_envs": 4, "num_steps": 4, "num_minibatches": 2}),
+    "dqn": ("probe-truncation", _REPLAY),
+    "sac": ("Pendulum-v1", _REPLAY),
+    "td3": ("Pendulum-v1", _REPLAY),
+    "ddpg": ("Pendulum-v1", _REPLAY),
 }
 
 
@@ -232,6 +239,9 @@ class TestCollector:
         batches, meter = collected(fleet, rules, 6)
         assert len(batches) == 6
         assert meter.total.lost == meter.total.restarts == 2
+        # All that was asked for is accounted for; some may be under way.
+        assert meter.total.asked == meter.total.used + 2 + meter.open_rollouts()
+        assert 0 <= meter.open_rollouts() <= 4
         flat = [rollout[:2] for batch in batches for rollout in batch]
         assert len(set(flat)) == len(flat)
 
@@ -249,9 +259,41 @@ class TestCollector:
             collected(Dead(1), Rules(), 1)
 
 
+def test_what_was_under_way_when_the_learner_died_is_abandoned():
+    meter = Meter(steps_each=16)
+    meter.resume(dataclasses.asdict(Counts(asked=9, used=4, dropped=1, lost=1, refused=1)))
+    assert meter.total.abandoned == 2
+    assert meter.open_rollouts() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_a_guardian_ends_what_writes_to_its_folder_when_the_run_is_gone(tmp_path):
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    log = folder / "log"
+    with log.open("w") as file:
+        ours = subprocess.Popen(["sleep", "60"], stdout=file)
+    with log.open() as file:
+        readers = subprocess.Popen(["sleep", "60"], stdin=file)
+    os.kill(ours.pid, signal.SIGSTOP)  # it would hear nothing else than the signal that kills
+    watching = guardian.begin(folder)
+    mine = (folder / "of the run").open("w")
+    assert guardian.processes_of(folder) == [ours.pid]
+    assert guardian.processes_of(folder, "ray::") == []
+    watching.stdin.close()  # as the system does when the run is killed
+    assert watching.wait(20) == 0
+    assert ours.wait(5) == -signal.SIGKILL
+    assert not folder.exists()
+    mine.close()
+    assert readers.poll() is None
+    readers.kill()
+    readers.wait()
+
+
 def test_shares_of_time_add_up_to_the_wall_clock():
     meter = Meter(steps_each=16)
     rollout = Rollout(0, 0, 0, np.zeros(1000, np.float32), {}, Times(10.0, 11.0, 14.0))
+    meter.asked_one()
     meter.received(rollout, 14.5, 15.0)
     meter.waited(10.0, 14.5)
     meter.joined(15.0, 15.5)
@@ -325,6 +367,15 @@ def test_an_address_is_tried_before_anything_is_begun(monkeypatch, address, line
     monkeypatch.setattr("experiments.actors.cluster.require_ray", lambda: None)
     with pytest.raises(ValueError, match=line):
         elsewhere.require(small("ppo"), address)
+
+
+def test_an_address_at_which_something_else_answers_is_one_line(monkeypatch):
+    monkeypatch.setattr("experiments.actors.cluster.require_ray", lambda: None)
+    monkeypatch.setattr("experiments.actors.cluster._CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"--address {address}: what answers there is no Ray"):
+            elsewhere.require(small("ppo"), address)
 
 
 def test_more_actors_than_cores_are_refused(monkeypatch):

@@ -31,6 +31,11 @@ def test_each_task_and_rival_has_its_place(tmp_path):
         before |= {f"tokens/{name}": 90.0, f"tokens/{name}/before": 60.0}
         before[f"tokens/{name}/of_before"] = 1.5
     files |= {"learners": learners, "tokens": tokens, "tokens-before": before}
+    costs = {"collect_s": 0.8, "update_s": 0.2, "batch_bytes": 2e6, "parameter_bytes": 1e5}
+    run = {"steps_learned_per_s": 900.0, "actors": 2, "sync": True, "learner_accounted": 0.99}
+    model = costs | {"latency_s": 0.0, "batch_steps": 1000.0}
+    actors = {"cores": 2, "single": {"steps_per_s": 1000.0}, "2-sync": run, "model": model}
+    files["actors"] = actors
     for name, figures in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(PROVENANCE | figures))
     lines = text(tmp_path).splitlines()
@@ -38,6 +43,9 @@ def test_each_task_and_rival_has_its_place(tmp_path):
     assert "| Reacher-v5 | 3,000 | - | - | - | 1.50 | - |" in lines
     assert "| CartPole-v1 | 1,000,000 | - | - | 99.50 | - | - |" in lines
     assert "| CartPole-v1 | dqn | 30 | sbx | 10 | 3.00 |" in lines
+    assert "| speed-up over one process | 0.90 |" in lines
+    # 0.8 s of collecting by two, then 0.2 s of learning.
+    assert "| 2, in step | 900 | 1,667 | 1.85 | all in turn |" in lines
     assert "| generation with the cache, 6.3 times as fast as without | 5,000 |" in lines
     assert "| training, PPO | 60 |" in lines
     assert "| training | tokens/s | at commit fedcba987654 | now faster by |" in lines

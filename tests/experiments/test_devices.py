@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agents import ALGORITHMS, TOKEN_ALGORITHMS
@@ -50,6 +52,33 @@ def test_all_learners_that_several_devices_may_have():
     found = run(*names)
     check(found)
     assert {f"{name} on 4" for name in names} <= found.keys()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_of_two_devices_and_the_first_writes(tmp_path):
+    script, files = (
+        SCRIPT.with_name("on_two_processes.py"),
+        [tmp_path / "one.npz", tmp_path / "two"],
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def begin(*arguments):
+        words = [sys.executable, str(script), *map(str, arguments)]
+        return subprocess.Popen(words, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    alone = [begin(files[0])]
+    joined = [begin(f"{files[1]}-{rank}.npz", address, rank) for rank in (0, 1)]
+    for process in alone + joined:
+        said = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, said
+    assert [path.name for path in sorted(tmp_path.glob("two*"))] == ["two-0.npz"]
+    with np.load(files[0]) as one, np.load(f"{files[1]}-0.npz") as two:
+        assert one.files == two.files
+        for name in one.files:
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6)
 
 
 PPO = ALGORITHMS["ppo"].Config(num_envs=8, num_steps=4, num_minibatches=4)
