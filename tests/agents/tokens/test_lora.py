@@ -10,7 +10,6 @@ import pytest
 from agents import TOKEN_ALGORITHMS
 from agents.tokens import lora
 from agents.tokens.generation import Sampling, chosen_log_probs, exact_kl
-from agents.tokens.lora_config import Lora
 from agents.tokens.transformer import TransformerConfig, parameter_paths, policy_model
 from envs.tokens import make_tokens
 from tests.agents.tokens.small import SMALL
@@ -18,7 +17,6 @@ from tests.agents.tokens.small import SMALL
 ENV = make_tokens("sort-3", "process")
 SIZES = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "mlp_width": 24}
 MODEL = TransformerConfig(ENV.vocabulary_size, **SIZES)
-LORA = Lora(2, 8.0, ("q_proj", "o_proj", "down_proj"))
 SETTINGS = SMALL | {"imitation_steps": 0, "lora": 2, "lora_alpha": 8.0, "learning_rate": 0.05}
 SETTINGS |= {"entropy_coefficient": 0.1, "warmup": 0.0}  # something to learn, whatever is right
 TOKENS = jnp.array([[2, 3, 4, 5, 6], [7, 8, 2, 2, 3]])
