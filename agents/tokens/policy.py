@@ -46,6 +46,7 @@ from agents.tokens.rollout import (
 from agents.tokens.settings import require_task_fits
 from agents.tokens.task import TokenTask
 from agents.tokens.transformer import TransformerConfig, token_model
+from agents.tokens.turns import own_tokens, turns_of
 
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
@@ -215,6 +216,7 @@ class TokenPolicy:
             pad=self.env.pad,
             stop=self.env.stop,
             repeats=repeats,
+            turns=turns_of(self.env),
         )
 
     def verify(
@@ -256,7 +258,8 @@ class TokenPolicy:
         rewards: Float[Array, "N R"],
     ) -> Batch:
         """Returns sequences as steps [P + R - 1, N], see `response_batch`."""
-        return response_batch(prompts, responses, length, rewards, self.env.pad)
+        own = own_tokens(self.env, prompts, responses, length)
+        return response_batch(prompts, responses, length, rewards, self.env.pad, own)
 
     def finish(
         self, state: State, rollout: TokenRollout, params: Params, opt_state: Any, **changes: Any
