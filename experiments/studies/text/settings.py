@@ -31,13 +31,13 @@ class Sizes:
     """most tokens of a question"""
     response_tokens: int = 6
     """most tokens of an answer, its end included"""
-    layers: int = 4
+    layers: int = 3
     """blocks of the model"""
-    width: int = 160
+    width: int = 128
     """numbers that represent a token"""
-    mlp_width: int = 384
+    mlp_width: int = 320
     """units of each block's SwiGLU"""
-    heads: int = 5
+    heads: int = 4
     """attention heads"""
     base_responses: int = 256
     """texts of a gradient step of the base model"""
@@ -45,18 +45,26 @@ class Sizes:
     """largest step size of the base model"""
     pretraining_steps: int = 100
     """gradient steps on whole texts, questions and answers"""
-    tuning_steps: int = 200
+    tuning_steps: int = 250
     """gradient steps on the answers alone"""
     responses: int = 256
     """responses of an iteration of reinforcement learning"""
-    iterations: int = 60
+    iterations: int = 50
     """iterations of each learner"""
-    learning_rate: float = 3e-4
+    learning_rate: float = 6e-4
     """largest step size there"""
     parts: int = 5
     """measurements after the first, at equal distances"""
     prompts: int = 256
     """held-out prompts of a measurement, eight samples each"""
+    largest: int = 16
+    """the largest number to be guessed"""
+    guessing_imitation: int = 40
+    """gradient steps of imitation of bisection, before the game is played"""
+    guessing_iterations: int = 150
+    """iterations of GRPO on the game"""
+    guessing_learning_rate: float = 1.5e-3
+    """largest step size there"""
 
 
 # Fields that the base model depends on, and with it everything that is learned from it.
@@ -66,6 +74,8 @@ COMMON = (
 )
 # Those of learners.
 LEARNT = ("seeds", "responses", "iterations", "learning_rate", "parts", "prompts")
+GUESSING = ("largest", "guessing_imitation", "guessing_iterations", "guessing_learning_rate")
+GUESSING += ("seeds", "responses", "parts", "prompts")
 
 FULL = Sizes()
 QUICK = Sizes(
@@ -82,4 +92,7 @@ QUICK = Sizes(
     iterations=2,
     parts=2,
     prompts=8,
+    largest=4,
+    guessing_imitation=2,
+    guessing_iterations=2,
 )
