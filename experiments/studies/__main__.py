@@ -8,8 +8,8 @@
     python -m experiments.studies faults
     python -m experiments.studies text
 
-The page shows every study whose numbers are in the folder. Alignment, faults and text have folders and pages of their own,
-and are computed part by part: a run that was stopped goes on where it was.
+The page shows every study whose numbers are in the folder. Alignment, faults and text have folders and pages of their
+own, and are computed part by part: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class StudyFlags:
     """the study: cliff, bandit, variance, kl, alignment, faults or text"""
     out: Path | None = None
     """folder for figures, numbers and page; None: results/studies, or results/runs/studies-quick; for alignment
-    results/alignment, or results/runs/alignment-quick; for faults results/actors, or results/runs/faults-quick; for text
-    results/text-tasks, or results/runs/text-quick"""
+    results/alignment, or results/runs/alignment-quick; for faults results/actors, or results/runs/faults-quick; for
+    text results/text-tasks, or results/runs/text-quick"""
     quick: bool = False
     """a much smaller version, to test that the study runs; its numbers are not meaningful"""
     figures: tuple[str, ...] = ()
