@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from agents import reinforce
+from agents.algorithm import Evaluate
 from agents.batch import Evaluation, Targets
 from agents.tokens.generation import chosen_log_probs
 from agents.tokens.policy import PLAIN_GRADIENT, TokenPolicy
@@ -46,7 +47,7 @@ class SFT(TokenPolicy):
         """Returns the state after one gradient step on fresh responses of the expert, and its metrics."""
         batch_key, key = jax.random.split(state.key)
         batch = self.expert_batch(batch_key, self.config.num_responses)
-        evaluate = self.evaluate
+        evaluate: Evaluate = self.evaluate
         if self.config.learn_prompts:
             real = batch.obs["position"] >= 0
             batch = batch._replace(mask=real & jnp.concatenate([real[1:], batch.mask[-1:]]))

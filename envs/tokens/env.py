@@ -72,7 +72,8 @@ class TokenEnv(Env[TokenState]):
         """Appends a token to the response, and what the environment replies."""
         place = self.prompt_length + state.length
         after = TokenState(state.sequence.at[place].set(action.astype(jnp.int32)), state.length + 1)
-        return after if self.turns is None else self._with_reply(after)
+        turns = self.turns
+        return after if turns is None else self._with_reply(turns, after)
 
     def observation(self, state: TokenState) -> Int[Array, " L"]:
         """The sequence: prompt, response so far, padding."""
@@ -153,9 +154,10 @@ class TokenEnv(Env[TokenState]):
         self, prompts: Int[Array, "n P"], responses: Int[Array, "n R"], lengths: Int[Array, " n"]
     ) -> Bool[Array, "n R"]:
         """True for the policy's tokens, False for replies of the environment and behind the end."""
-        if self.turns is None:
+        turns = self.turns
+        if turns is None:
             return jnp.arange(self.response_length) < lengths[:, None]
-        return jax.vmap(lambda *x: replay(self.turns, *x).own)(prompts, responses, lengths)
+        return jax.vmap(lambda *x: replay(turns, *x).own)(prompts, responses, lengths)
 
     @property
     def holds_out(self) -> bool:
@@ -202,10 +204,10 @@ class TokenEnv(Env[TokenState]):
         verdict = jax.eval_shape(self.task.verify, *shapes)
         jax.eval_shape(lambda v, n: token_rewards("share", v, n), verdict, shapes[-1])
 
-    def _with_reply(self, state: TokenState) -> TokenState:
+    def _with_reply(self, turns: TurnTask, state: TokenState) -> TokenState:
         """The state after the environment has said what it has to say."""
         prompt, response = jnp.split(state.sequence, [self.prompt_length])
-        queue = replay(self.turns, prompt, response, state.length).queue
+        queue = replay(turns, prompt, response, state.length).queue
         place = jnp.arange(self.response_length) - state.length
         said = (place >= 0) & (place < jnp.sum(queue != PAD))
         reply = queue[jnp.clip(place, 0, queue.shape[0] - 1)]

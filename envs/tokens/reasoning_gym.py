@@ -78,7 +78,7 @@ class ReasoningGym(TextTask):
     def entries(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         """The data set and the entry of each question."""
         settings = _settings(self.options, self.names)
-        found = {}
+        found: dict[str, tuple[Any, dict[str, Any]]] = {}
         for name in self.names:
             made = _made(name, self.bank, self.bank_seed, settings[name])
             found |= {entry["question"]: (made, entry) for entry in made}

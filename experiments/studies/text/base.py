@@ -20,6 +20,7 @@ from agents.tokens.sft import SFT, SFTConfig
 from agents.tokens.transformer import num_parameters
 from envs.tokens.env import TokenEnv
 from envs.tokens.reasoning_gym import ReasoningGym
+from envs.tokens.task import EOS
 from experiments.evaluation import tokens as evaluation
 from experiments.run import folders
 from experiments.studies.study import Experiment, Say
@@ -54,7 +55,7 @@ def env(sizes: Sizes, names: Sequence[str]) -> TokenEnv:
     return TokenEnv(task(sizes, *names), "exact")
 
 
-def model_settings(sizes: Sizes) -> dict[str, int]:
+def model_settings(sizes: Sizes) -> dict[str, Any]:
     """Returns the sizes of the transformer, as fields of a learner's settings."""
     return {
         "layers": sizes.layers,
@@ -103,7 +104,8 @@ def train(sizes: Sizes, say: Say, *, fresh: bool = False) -> tuple[Path, dict[st
     if folder.is_dir() and not fresh:
         return folder, {}
     texts = env(sizes, [*OPTIONS])
-    losses, seconds = {}, 0.0
+    losses: dict[str, list[float]] = {}
+    seconds = 0.0
     state: Any = None
     for stage, steps in (("texts", sizes.pretraining_steps), ("answers", sizes.tuning_steps)):
         config = SFTConfig(
@@ -128,7 +130,7 @@ def train(sizes: Sizes, say: Say, *, fresh: bool = False) -> tuple[Path, dict[st
             say(f"{stage}: step {(i + 1) * part} of {steps}, loss {losses[stage][-1]:.3f}")
     if not folder.is_dir():
         weights.export(
-            folder, learner.model_config, state.params["policy"], stops=(texts.stop,), pad=texts.pad
+            folder, learner.model_config, state.params["policy"], stops=(EOS,), pad=texts.pad
         )
     return folder, {"losses": losses, "seconds": seconds}
 
@@ -138,7 +140,7 @@ def _cell(sizes: Sizes, say: Say) -> dict[str, Any]:
     folder, trained = train(sizes, say, fresh=True)
     given = weights.load(folder)
     texts = env(sizes, [*OPTIONS])
-    learner = SFT(SFTConfig(**model_settings(sizes)), texts)
+    learner: Any = SFT(SFTConfig(**model_settings(sizes)), texts)
     learner = learner.starting_from(given.published.transformer, given.params)
     keys = jax.random.split(jax.random.key(1000), sizes.prompts * len(OPTIONS))
     found = jax.jit(lambda state: evaluation.sample(learner, state, keys))(

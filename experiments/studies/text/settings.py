@@ -74,8 +74,10 @@ COMMON = (
 )
 # Those of learners.
 LEARNT = ("seeds", "responses", "iterations", "learning_rate", "parts", "prompts")
-GUESSING = ("largest", "guessing_imitation", "guessing_iterations", "guessing_learning_rate")
-GUESSING += ("seeds", "responses", "parts", "prompts")
+GUESSING = (
+    *("largest", "guessing_imitation", "guessing_iterations", "guessing_learning_rate"),
+    *("seeds", "responses", "parts", "prompts"),
+)
 
 FULL = Sizes()
 QUICK = Sizes(
