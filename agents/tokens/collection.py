@@ -25,6 +25,7 @@ from agents.tokens.rollout import (
     sequences,
 )
 from agents.tokens.settings import RewardShaping
+from agents.tokens.turns import next_own_values
 
 # Metrics that add up over rounds of generation; the others are means.
 _COUNTS = ("train/episodes", "train/env_steps_taken", "train/nonfinite")
@@ -70,7 +71,7 @@ Drawn = tuple[Responses, dict[str, Array], Array]  # responses, metrics, int32 [
 
 def response_metrics(responses: Responses, broken: Bool[Array, " N"]) -> dict[str, Array]:
     """Returns metrics of all responses of a round; `broken` is True for rewards that were not finite."""
-    length = responses.generated.length.astype(jnp.float32)
+    length = responses.generated.written.astype(jnp.float32)
     return {
         "train/return": jnp.mean(jnp.sum(responses.verified, axis=1)),
         "train/length": jnp.mean(length),
@@ -100,7 +101,7 @@ def draw_responses(learner: Any, params: Params, keys: tuple[PRNGKeyArray, PRNGK
     ended = ends_with_stop(generated, env.stop)
     responses = Responses(prompts, generated, verified, rewards, correct, ended)
     metrics = response_metrics(responses, broken) | reward_metrics
-    return responses, metrics, jnp.sum(generated.length, dtype=jnp.int32)
+    return responses, metrics, jnp.sum(generated.written, dtype=jnp.int32)
 
 
 def draw_groups_with_spread(
@@ -208,7 +209,7 @@ def view(
     batch = batch._replace(
         logp=old_logp,
         value=value,
-        next_value=jnp.concatenate([value[1:], value[-1:]]),
+        next_value=next_own_values(value, batch.mask),
         reward=batch.reward - state.kl_in_reward * penalty,
         ref_logp=reference,
         weight=weight,

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents.settings import Settings, require
+from agents.tokens import turns as talks
 from agents.tokens.transformer import Transformer, empty_cache
+from agents.tokens.turns import Talk, Turns
 
 # Logits beyond this many numbers are computed in parts of so many, and again in the backward pass.
 _MOST_LOGITS, _LOGITS_OF_PART = 2**26, 2**24
@@ -57,9 +59,17 @@ class Generated(NamedTuple):
     """Responses, with the log-probabilities that their tokens were drawn with."""
 
     tokens: Array  # [N, R] int32; padding after the end
-    logp: Array  # [N, R] float32, 0 after the end
+    logp: Array  # [N, R] float32, 0 after the end and for tokens of the environment
     length: Array  # [N] int32, the stop token included
     allowed: Array | None = None  # [N, R, V] bool: what top-k and top-p left to be drawn; None: all
+    own: Array | None = None  # [N, R] bool: tokens that the policy drew; None: all up to the end
+
+    @property
+    def written(self) -> Int[Array, " N"]:
+        """Number of tokens that the policy drew."""
+        if self.own is None:
+            return self.length
+        return jnp.sum(self.own, axis=1, dtype=jnp.int32)
 
 
 def log_probs(
@@ -177,14 +187,16 @@ def generate(
     stop: Stop,
     cached: bool = True,
     repeats: int = 1,
+    turns: Turns | None = None,
 ) -> Generated:
-    """Returns responses of at most `response_length` tokens; each ends with `stop`, if that is drawn before.
+    """Returns responses of at most `response_length` tokens; each ends with `stop`, if that comes before.
 
     Args:
       prompt: `pad` on the left, P >= 1; `pad` alone is the empty prompt.
       stop: the token that ends a response, or several that do; None: all have full length.
       cached: False computes everything again for every token. It is there to be compared with.
       repeats: responses to each prompt, contiguous among the N = M * repeats; the prompt is read once for all of them.
+      turns: the environment, whose replies stand in the response; None: it says nothing.
     """
     n, size = prompt.shape[0] * repeats, prompt.shape[1]
     model.config.require_context(size, response_length)
@@ -208,20 +220,12 @@ def generate(
         hidden = model.hidden(prompt, positions)
     keys = jax.random.split(key, response_length)
 
-    def draw(t, hidden, out, done):
+    def draw(t, hidden, *written):
         logp = log_probs(model.logits(hidden), sampling)
-        token = jax.random.categorical(keys[t], logp).astype(prompt.dtype)
-        token_logp = jnp.take_along_axis(logp, token[:, None], axis=-1)[:, 0]
-        out = Generated(
-            out.tokens.at[:, t].set(jnp.where(done, pad, token)),
-            out.logp.at[:, t].set(jnp.where(done, 0.0, token_logp)),
-            out.length + ~done,
-            None if out.allowed is None else out.allowed.at[:, t].set(logp > _NEVER / 2),
-        )
-        return out, done if stop is None else done | is_stop(token, stop)
+        return _with_token(t, logp, keys[t], *written, pad=pad, stop=stop, turns=turns)
 
     def body(carry):
-        t, cache, out, done = carry
+        t, cache, out, done, talk = carry
         token = jax.lax.dynamic_slice_in_dim(out.tokens, t - 1, 1, axis=1)
         position = jnp.where(done, -1, positions[:, -1] + t)[:, None]
         if cached:
@@ -233,17 +237,54 @@ def generate(
                 for whole, new in zip(cache, (token, position), strict=True)
             )
             hidden = jax.lax.dynamic_index_in_dim(model.hidden(*cache), size + t - 1, 1, False)
-        out, done = draw(t, hidden, out, done)
-        return t + 1, cache, out, done
+        return t + 1, cache, *draw(t, hidden, out, done, talk)
 
     shape = (n, response_length)
     allowed = jnp.ones((*shape, model.config.vocabulary), bool) if sampling.truncated else None
     out = Generated(
-        jnp.full(shape, pad, prompt.dtype), jnp.zeros(shape), jnp.zeros(n, jnp.int32), allowed
+        jnp.full(shape, pad, prompt.dtype),
+        jnp.zeros(shape),
+        jnp.zeros(n, jnp.int32),
+        allowed,
+        None if turns is None else jnp.zeros(shape, bool),
     )
-    out, done = draw(0, hidden[:, -1], out, jnp.zeros(n, bool))
-    carry = (jnp.ones((), jnp.int32), cache, out, done)
+    talk = None if turns is None else talks.begin(turns, prompt, pad)
+    if turns is not None and cached and repeats > 1:
+        talk = jax.tree.map(lambda x: jnp.repeat(x, repeats, axis=0), talk)
+    carry = draw(0, hidden[:, -1], out, jnp.zeros(n, bool), talk)
+    carry = (jnp.ones((), jnp.int32), cache, *carry)
     return jax.lax.while_loop(lambda c: (c[0] < response_length) & ~jnp.all(c[3]), body, carry)[2]
+
+
+def _with_token(
+    t: Any,
+    logp: Float[Array, "N V"],
+    key: PRNGKeyArray,
+    out: Generated,
+    done: Bool[Array, " N"],
+    talk: Talk | None,
+    *,
+    pad: int,
+    stop: Stop,
+    turns: Turns | None,
+) -> tuple[Generated, Bool[Array, " N"], Talk | None]:
+    """Returns responses after token `t` of each, True for those that ended, and the conversations."""
+    token = jax.random.categorical(key, logp).astype(out.tokens.dtype)
+    own, allowed = ~done, logp > _NEVER / 2
+    if turns is not None and talk is not None:
+        talk, token, free = talk.said(turns, token, pad)
+        own &= free
+        # Where nothing was drawn, nothing was left out.
+        allowed |= ~own[:, None]
+    token_logp = jnp.take_along_axis(logp, token[:, None], axis=-1)[:, 0]
+    out = Generated(
+        out.tokens.at[:, t].set(jnp.where(done, pad, token)),
+        out.logp.at[:, t].set(jnp.where(own, token_logp, 0.0)),
+        out.length + ~done,
+        None if out.allowed is None else out.allowed.at[:, t].set(allowed),
+        None if out.own is None else out.own.at[:, t].set(own),
+    )
+    return out, done if stop is None else done | is_stop(token, stop), talk
 
 
 def token_positions(prompt: Int[Array, "N P"], pad: int) -> Int[Array, "N P"]:

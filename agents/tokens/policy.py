@@ -48,6 +48,7 @@ from agents.tokens.rollout import (
 from agents.tokens.settings import require_task_fits
 from agents.tokens.task import TokenTask
 from agents.tokens.transformer import TransformerConfig, token_model
+from agents.tokens.turns import own_tokens, turns_of
 
 # Imitation steps towards given actions: no baseline, nothing whitened.
 PLAIN_GRADIENT = reinforce.ReinforceSettings(baseline="none")
@@ -126,8 +127,7 @@ class TokenPolicy:
         its layers. Activations have the learner's own dtype; low-rank adapters are those of its settings.
 
         Args:
-          params: of a `Transformer`, numpy arrays.
-          adapter: first leaves of the adapters by their paths; None: adapters that change nothing.
+          params, adapter: see `pretrained_model`.
 
         Raises ValueError, in one line, for a model of another vocabulary, too short a context, another's adapter.
         """
@@ -216,6 +216,7 @@ class TokenPolicy:
             pad=self.env.pad,
             stop=self.env.stop,
             repeats=repeats,
+            turns=turns_of(self.env),
         )
 
     def verify(
@@ -257,7 +258,8 @@ class TokenPolicy:
         rewards: Float[Array, "N R"],
     ) -> Batch:
         """Returns sequences as steps [P + R - 1, N], see `response_batch`."""
-        return response_batch(prompts, responses, length, rewards, self.env.pad)
+        own = own_tokens(self.env, prompts, responses, length)
+        return response_batch(prompts, responses, length, rewards, self.env.pad, own)
 
     def finish(
         self, state: State, rollout: TokenRollout, params: Params, opt_state: Any, **changes: Any

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents.batch import Batch
+from agents.core.returns import last_real_step
 from agents.tokens.generation import Generated, Sampling, Stop, is_stop, token_positions
+from agents.tokens.turns import onto_own
 
 Params = Any
 
@@ -59,6 +61,7 @@ def response_batch(
     length: Int[Array, " N"],
     rewards: Float[Array, "N R"],
     pad: int,
+    own: Bool[Array, "N R"] | None = None,
 ) -> Batch:
     """Returns sequences as steps [P + R - 1, N]; log-probabilities and values are 0, to be replaced by the learner's.
 
@@ -66,13 +69,20 @@ def response_batch(
       prompts: `pad` on the left.
       length: tokens of each response; what follows is masked.
       rewards: of each token of the responses.
+      own: True for the policy's tokens; None: all are. Others are masked, and what they earn goes to the policy's last
+        token before them.
     """
     size = prompts.shape[1]
     real = jnp.arange(responses.shape[1]) < length[:, None]
     tokens, positions = padded_sequences(prompts, responses, length, pad)
+    if own is not None:
+        rewards = onto_own(jnp.where(real, rewards, 0.0), own)
+        real &= own
     mask = align_to_steps(real, size)
     zeros = jnp.zeros(mask.shape)
     last = jnp.arange(mask.shape[0])[:, None] == size - 2 + length
+    if own is not None:
+        last = last_real_step(mask)
     return Batch(
         obs={"token": tokens[:, :-1].T, "position": positions[:, :-1].T.astype(jnp.int32)},
         action=tokens[:, 1:].T,

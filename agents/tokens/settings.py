@@ -10,6 +10,7 @@ from agents.tokens.generation import Sampling
 from agents.tokens.lora_config import TARGETS, Lora, LoraTarget
 from agents.tokens.task import TokenTask
 from agents.tokens.transformer import TransformerConfig
+from agents.tokens.turns import turns_of
 
 CutResponses = Literal["keep", "mask", "penalise"]
 
@@ -231,6 +232,10 @@ def require_task_fits(config: TokenConfig, env: TokenTask, imitator: str | None)
         env.has_solutions or not config.imitation_steps,
         f"imitation_steps = {config.imitation_steps} needs an expert, and the task has none: write its solution, "
         "or set imitation_steps to 0",
+    )
+    require(
+        turns_of(env) is None or getattr(config, "pairs", "samples") == "samples",
+        "the environment replies in responses of this task: pairs must be samples, for others hold replies of no game",
     )
     cut = config.shaping.cut_responses
     require(

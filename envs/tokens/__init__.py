@@ -12,16 +12,19 @@ from typing import Any
 from envs.tokens.countdown import Countdown
 from envs.tokens.digits import Add, Bandit, Reverse, Sort
 from envs.tokens.env import TokenEnv
+from envs.tokens.games import Calculator, GuessNumber
 from envs.tokens.graph_path import GraphPath
 from envs.tokens.reasoning_gym import PREFIX, ReasoningGym
 from envs.tokens.task import RewardKind, Split, Task, require_splits
 from envs.tokens.text import TextTask
+from envs.tokens.turns import TurnTask
 
 __all__ = [
     "Task",
     "TextTask",
     "TokenEnv",
     "TokenFactory",
+    "TurnTask",
     "make_task",
     "make_tokens",
     "plain_name",
@@ -38,6 +41,8 @@ _TASKS: dict[str, Callable[..., Task]] = {
     "countdown": Countdown,
     "graph-path": GraphPath,
     "bandit": Bandit,
+    "guess-number": GuessNumber,
+    "calculator": Calculator,
 }
 _OF_ENV = ("reward", "split")  # parameters of `make_tokens`, besides the task
 

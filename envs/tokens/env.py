@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from envs.base import Env, static
 from envs.tokens import task as tasks
 from envs.tokens.task import RewardKind, Split, Task, token_rewards
+from envs.tokens.turns import TurnTask, replay
 
 
 class TokenState(NamedTuple):
@@ -68,9 +69,11 @@ class TokenEnv(Env[TokenState]):
         return TokenState(jnp.concatenate([prompt, room]), jnp.zeros((), jnp.int32))
 
     def transition(self, state: TokenState, action: Array, key: PRNGKeyArray) -> TokenState:
-        """Appends a token to the response."""
+        """Appends a token to the response, and what the environment replies."""
         place = self.prompt_length + state.length
-        return TokenState(state.sequence.at[place].set(action.astype(jnp.int32)), state.length + 1)
+        after = TokenState(state.sequence.at[place].set(action.astype(jnp.int32)), state.length + 1)
+        turns = self.turns
+        return after if turns is None else self._with_reply(turns, after)
 
     def observation(self, state: TokenState) -> Int[Array, " L"]:
         """The sequence: prompt, response so far, padding."""
@@ -80,7 +83,10 @@ class TokenEnv(Env[TokenState]):
         """The token's reward, see `token_rewards`; of kinds "exact" and "rule" the last token has it all."""
         rewards = token_rewards(self.reward_kind, self._verdict(next_state), next_state.length)
         known = self.terminal(next_state) | (self.reward_kind in ("process", "share"))
-        return jnp.where(known, rewards[next_state.length - 1], 0.0)
+        place = jnp.arange(self.response_length)
+        # More than one token where the environment replied.
+        fresh = (place >= state.length) & (place < next_state.length)
+        return jnp.where(known, jnp.sum(jnp.where(fresh, rewards, 0.0)), 0.0)
 
     def terminal(self, state: TokenState) -> Bool[Array, ""]:
         """True if the response has its end, or its greatest length."""
@@ -141,6 +147,20 @@ class TokenEnv(Env[TokenState]):
         return rewards, verdict.correct
 
     @property
+    def turns(self) -> TurnTask | None:
+        """The task, where its environment replies in responses; else None."""
+        return self.task if isinstance(self.task, TurnTask) else None
+
+    def own_tokens(
+        self, prompts: Int[Array, "n P"], responses: Int[Array, "n R"], lengths: Int[Array, " n"]
+    ) -> Bool[Array, "n R"]:
+        """True for the policy's tokens, False for replies of the environment and behind the end."""
+        turns = self.turns
+        if turns is None:
+            return jnp.arange(self.response_length) < lengths[:, None]
+        return jax.vmap(lambda *x: replay(turns, *x).own)(prompts, responses, lengths)
+
+    @property
     def holds_out(self) -> bool:
         """True where `held_out` asks questions that `prompts` never asks in training."""
         return self.task.splits
@@ -186,6 +206,16 @@ class TokenEnv(Env[TokenState]):
         ]
         verdict = jax.eval_shape(self.task.verify, *shapes)
         jax.eval_shape(lambda v, n: token_rewards("share", v, n), verdict, shapes[-1])
+
+    def _with_reply(self, turns: TurnTask, state: TokenState) -> TokenState:
+        """The state after the environment has said what it has to say."""
+        prompt, response = jnp.split(state.sequence, [self.prompt_length])
+        queue = replay(turns, prompt, response, state.length).queue
+        place = jnp.arange(self.response_length) - state.length
+        said = (place >= 0) & (place < jnp.sum(queue != self.pad))
+        reply = queue[jnp.clip(place, 0, queue.shape[0] - 1)]
+        sequence = jnp.concatenate([prompt, jnp.where(said, reply, response)])
+        return TokenState(sequence, state.length + jnp.sum(said, dtype=jnp.int32))
 
     def _verdict(self, state: TokenState) -> tasks.Verdict:
         prompt, response = jnp.split(state.sequence, [self.prompt_length])

@@ -40,6 +40,7 @@ class Samples(NamedTuple):
     proxy: Any = (
         None  # [N, K] float32: the reward that is learnt from, where that is not the verifier's
     )
+    written: Any = None  # [N, K] int32: the policy's tokens, where the environment inserts others
 
 
 def prompts_of(algo: Any) -> int:
@@ -74,6 +75,7 @@ def sample(algo: Any, state: Any, keys: PRNGKeyArray) -> Samples:
         prompts=prompts,
         responses=responses.tokens.reshape(n, SAMPLES, -1)[:, 0],
         proxy=proxy,
+        written=None if responses.own is None else responses.written.reshape(n, SAMPLES),
     )
 
 
@@ -109,12 +111,17 @@ def _of_proxy(samples: Samples) -> dict[str, float]:
     return {"proxy": float(np.mean(samples.proxy)), "best_of_8": best_by_proxy(samples)}
 
 
+def _mean_length(samples: Samples) -> float:
+    """Returns the mean number of tokens that the policy wrote."""
+    return float(np.mean(samples.lengths if samples.written is None else samples.written))
+
+
 def row(samples: Samples) -> dict[str, float]:
     """Returns columns of metrics.jsonl."""
     return {
         **{f"eval/{name}": x for name, x in _of_proxy(samples).items()},
         "eval/return": float(np.mean(samples.returns)),
-        "eval/length": float(np.mean(samples.lengths)),
+        "eval/length": _mean_length(samples),
         "eval/pass_at_1": pass_at(samples.correct, 1),
         "eval/pass_at_8": pass_at(samples.correct, SAMPLES),
         "eval/kl_to_reference": float(np.mean(samples.kl)),
@@ -127,7 +134,7 @@ def final_figures(algo: Any, samples: Samples) -> dict[str, Any]:
     return {
         "eval_return_mean": float(np.mean(samples.returns)),
         "eval_return_std": float(np.std(samples.returns)),
-        "eval_length_mean": float(np.mean(samples.lengths)),
+        "eval_length_mean": _mean_length(samples),
         "eval_episodes": int(samples.returns.size),
         "eval_prompts": len(samples.correct),
         "eval_prompts_distinct": len(np.unique(samples.prompts, axis=0)),

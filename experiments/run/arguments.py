@@ -159,7 +159,7 @@ def parse(
     if domain == "tokens":
         argv, reward = rewards.split_flag(argv)
         argv, given = models.split_flags(argv)
-        given = models.of_resumed(given, stored, run.resume) if stored else given
+        given = models.of_resumed(given, stored) if stored else given
     algo = run.algo
     config_type = algorithm(algo, domain).Config
     quick = first_flags(argv).quick
@@ -198,6 +198,7 @@ def parse(
                 f"--reward {reward} contradicts the run in {run.resume}, which has {stored.reward}"
             )
         reward = stored.reward
+        models.refuse_others(given, stored, run.resume)
     samples = _best_of(run, reward)
     kwargs = {**kept, **of_env.kwargs(env_flags)}
     clash = "; ".join(

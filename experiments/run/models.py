@@ -54,19 +54,19 @@ def split_flags(argv: Sequence[str]) -> tuple[list[str], Folders]:
     return rest, found
 
 
-def of_resumed(given: Folders, stored: Any, run: str | None) -> Folders:
-    """Returns the folders of a run that is resumed. Raises ValueError where flags name others.
+def of_resumed(given: Folders, stored: Any) -> Folders:
+    """Returns the folders that flags name, else those of the run that is resumed, whose `Spec` is `stored`."""
+    return Folders(given.model or stored.model, given.adapter or stored.adapter)
 
-    Args:
-      stored: its `Spec`.
-      run: its folder.
-    """
-    own = Folders(stored.model, stored.adapter)
-    for flag, new, old in zip(FLAGS, given, own, strict=True):
-        if new not in (None, old):
-            has = old or "none"
-            raise ValueError(f"--{flag} {new} contradicts the run in {run}, which has {has}")
-    return own
+
+def refuse_others(given: Folders, stored: Any, run: str | None) -> None:
+    """Raises ValueError where flags name other folders than those of the run in the folder `run`."""
+    for flag, new in given._asdict().items():
+        has = getattr(stored, flag)
+        if new != has:
+            raise ValueError(
+                f"--{flag} {new} contradicts the run in {run}, which has {has or 'none'}"
+            )
 
 
 def with_sizes(config: Any, folders: Folders) -> Any:

@@ -44,8 +44,8 @@ class WhichTask:
     default: ClassVar[str | None] = "sort"
 
     task: str
-    """the task: sort, add, reverse, countdown, graph-path, bandit, with a size if wanted (sort-4 is sort with
-    --digits 4); or FILE.py:NAME"""
+    """the task: sort, add, reverse, countdown, graph-path, bandit, guess-number, calculator, with a size if wanted
+    (sort-4 is sort with --digits 4); or FILE.py:NAME"""
 
     @staticmethod
     def env_name(given: str) -> str:

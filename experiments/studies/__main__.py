@@ -6,9 +6,10 @@
     python -m experiments.studies kl
     python -m experiments.studies alignment --figures 1 6
     python -m experiments.studies faults
+    python -m experiments.studies text
 
-The page shows every study whose numbers are in the folder. Alignment and faults have folders and pages of their own,
-and are computed part by part: a run that was stopped goes on where it was.
+The page shows every study whose numbers are in the folder. Alignment, faults and text have folders and pages of their
+own, and are computed part by part: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,14 +32,17 @@ from experiments.pages import markdown
 from experiments.run import folders, schema
 from experiments.run.provenance import provenance
 from experiments.studies import bandit, cliff, kl, variance
-from experiments.studies.alignment import command as alignment
+from experiments.studies import study as long_study
+from experiments.studies.alignment.page import STUDY as ALIGNMENT
 from experiments.studies.faults import command as faults
 from experiments.studies.numbers import compact, rounded
+from experiments.studies.text.page import STUDY as TEXT
 
 STUDIES: dict[str, ModuleType] = {"cliff": cliff, "bandit": bandit, "variance": variance, "kl": kl}
 OUT, QUICK_OUT = Path("results/studies"), folders.RUNS / "studies-quick"
-ALIGNMENT = "alignment"
-ALIGNMENT_OUT, ALIGNMENT_QUICK_OUT = Path("results/alignment"), folders.RUNS / "alignment-quick"
+# Studies of many parts, each with a folder and a page of its own.
+LONG = {"alignment": ALIGNMENT, "text": TEXT}
+LONG_OUT = {"alignment": Path("results/alignment"), "text": Path("results/text-tasks")}
 FAULTS = "faults"
 FAULTS_OUT, FAULTS_QUICK_OUT = Path("results/actors"), folders.RUNS / "faults-quick"
 _BEGIN, _COMMAND = "# Studies\n", "python -m experiments.studies"
@@ -50,16 +54,17 @@ class StudyFlags:
     """Flags of `python -m experiments.studies`."""
 
     name: tyro.conf.Positional[str | None] = None
-    """the study: cliff, bandit, variance, kl, alignment or faults"""
+    """the study: cliff, bandit, variance, kl, alignment, faults or text"""
     out: Path | None = None
     """folder for figures, numbers and page; None: results/studies, or results/runs/studies-quick; for alignment
-    results/alignment, or results/runs/alignment-quick; for faults results/actors, or results/runs/faults-quick"""
+    results/alignment, or results/runs/alignment-quick; for faults results/actors, or results/runs/faults-quick; for
+    text results/text-tasks, or results/runs/text-quick"""
     quick: bool = False
     """a much smaller version, to test that the study runs; its numbers are not meaningful"""
     figures: tuple[str, ...] = ()
-    """figures of alignment, 1 to 9; none given: all"""
+    """figures of alignment, 1 to 9, or of text; none given: all"""
     fresh: bool = False
-    """recompute numbers of alignment, or of faults, that exist already"""
+    """recompute numbers of alignment, faults or text that exist already"""
 
 
 def main() -> None:
@@ -69,21 +74,22 @@ def main() -> None:
 def studies(argv: Sequence[str]) -> int:
     """Raises ValueError for bad input."""
     flags = parse_flags(StudyFlags, argv, StudyFlags(), "Runs one study.")
-    if flags.name == ALIGNMENT:
-        folder = flags.out or (ALIGNMENT_QUICK_OUT if flags.quick else ALIGNMENT_OUT)
-        say = Display().say
-        alignment.run(flags.figures, folder, quick=flags.quick, fresh=flags.fresh, say=say)
+    if flags.name in LONG:
+        quick_out = folders.RUNS / f"{flags.name}-quick"
+        folder = flags.out or (quick_out if flags.quick else LONG_OUT[flags.name])
+        study, say = LONG[flags.name], Display().say
+        long_study.run(study, flags.figures, folder, quick=flags.quick, fresh=flags.fresh, say=say)
         return 0
     if flags.name == FAULTS and not flags.figures:
         folder = flags.out or (FAULTS_QUICK_OUT if flags.quick else FAULTS_OUT)
         faults.run(folder, quick=flags.quick, fresh=flags.fresh, say=Display().say)
         return 0
     if flags.name == FAULTS:
-        raise ValueError(f"--figures belongs to {ALIGNMENT}, and the study is {FAULTS}")
-    study = _study(flags.name)
+        raise ValueError(f"--figures belongs to {' and '.join(LONG)}, and the study is {FAULTS}")
+    module = _study(flags.name)
     if flags.figures or flags.fresh:
         raise ValueError(
-            f"--figures and --fresh belong to {ALIGNMENT}, and the study is {flags.name}"
+            f"--figures and --fresh belong to {' and '.join(LONG)}, and the study is {flags.name}"
         )
     out = flags.out or (QUICK_OUT if flags.quick else OUT)
     figure, json_file = f"{flags.name}.png", f"{flags.name}.json"
@@ -93,12 +99,12 @@ def studies(argv: Sequence[str]) -> int:
     )  # better now than in some minutes
     stored(out)
     say = Display().say
-    numbers = folders.plain(rounded(study.run(flags.quick, say)))
+    numbers = folders.plain(rounded(module.run(flags.quick, say)))
     command = f"{_COMMAND} {flags.name}" + (" --quick" if flags.quick else "")
     record = {"command": command, **provenance(), "numbers": numbers}
     with outputs.staged(out, ours) as fresh:
         outputs.write(fresh / json_file, compact(record))
-        study.draw(numbers, fresh / figure)
+        module.draw(numbers, fresh / figure)
         outputs.write(fresh / outputs.PAGE, page({**stored(out), flags.name: record}))
     say(str(out / figure))
     return 0
@@ -143,7 +149,7 @@ def _is_numbers(text: str) -> bool:
 
 
 def _study(name: str | None) -> ModuleType:
-    known = [*STUDIES, ALIGNMENT, FAULTS]
+    known = [*STUDIES, *LONG, FAULTS]
     if name is None:
         raise ValueError(f"which study? choose from {', '.join(known)}")
     if name not in STUDIES:

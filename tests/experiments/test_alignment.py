@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 
 from experiments.studies import __main__ as command
-from experiments.studies.alignment import curves, page, pair_losses, record
-from experiments.studies.alignment.command import chosen
-from experiments.studies.alignment.page import FIGURES
+from experiments.studies import study as record
+from experiments.studies.alignment import curves, pair_losses
+from experiments.studies.alignment.page import FIGURES, STUDY
 
 SEEDS, N = 2, [1, 2, 4]
+OUT = command.LONG_OUT["alignment"]
 
 
 def curve(*values):
@@ -107,7 +108,7 @@ class TestCommand:
             f"## {figure.title}" for figure in FIGURES if figure.name in "156"
         ]
         cell = record.stored(tmp_path)["pair-losses/DPO"]
-        assert cell["command"] == f"{record.COMMAND} --figures 6 --quick"
+        assert cell["command"] == f"{STUDY.command} --figures 6 --quick"
         assert {"commit", "machine", "versions", "seconds", "sizes"} <= set(cell)
 
         # All figures: only what is missing is computed, and pictures stand on the page.
@@ -165,25 +166,27 @@ class TestCommand:
         assert stubs == []
 
     def test_order_is_by_what_shows_most(self):
-        assert {figure.name for figure in chosen([])} == {figure.name for figure in FIGURES}
-        assert [figure.name for figure in chosen(["6", "1"])] == ["1", "6"]
+        assert {figure.name for figure in record.chosen(STUDY, [])} == {
+            figure.name for figure in FIGURES
+        }
+        assert [figure.name for figure in record.chosen(STUDY, ["6", "1"])] == ["1", "6"]
 
 
 class TestPublished:
     def test_page_and_numbers_agree(self):
-        records = record.stored(command.ALIGNMENT_OUT)
-        assert page.page(records) == (command.ALIGNMENT_OUT / "README.md").read_text()
+        records = record.stored(OUT)
+        assert record.page(STUDY, records) == (OUT / "README.md").read_text()
 
     def test_every_figure_has_its_picture(self):
-        records = record.stored(command.ALIGNMENT_OUT)
-        shown = [figure for figure in FIGURES if page.ready(figure, records) is not None]
+        records = record.stored(OUT)
+        shown = [figure for figure in FIGURES if record.ready(figure, records) is not None]
         assert {"1", "5", "6"} <= {figure.name for figure in shown}
         for figure in shown:
             if figure.draw is not None:
-                assert (command.ALIGNMENT_OUT / f"{figure.file}.png").stat().st_size < 300_000
+                assert (OUT / f"{figure.file}.png").stat().st_size < 300_000
 
     def test_three_seeds_of_clean_commits(self):
-        for name, cell in record.stored(command.ALIGNMENT_OUT).items():
+        for name, cell in record.stored(OUT).items():
             assert cell["sizes"]["seeds"] == 3, name
             assert re.fullmatch("[0-9a-f]{40}", cell["commit"]), name
 
@@ -213,7 +216,7 @@ def test_the_whole_study_at_tiny_size(tmp_path):
     assert study(tmp_path) == 0
     records = record.stored(tmp_path)
     for figure in FIGURES:
-        assert page.ready(figure, records) is not None
+        assert record.ready(figure, records) is not None
     # Nothing is left to compute.
     before = (tmp_path / record.FILE).read_bytes()
     assert study(tmp_path) == 0

@@ -9,5 +9,5 @@ policies, models    the imitated policies, the reward models, and what both are 
 training            a learner over all seeds, measured on the way
 overoptimisation, scaling, penalties, ensembles, pair_losses, offline, step_rewards, family
                     one experiment each: named cells, each computed apart, and the figure of them
-record, page        numbers on disk, and the page made of them
+page                the figures, and the first lines of the page
 """

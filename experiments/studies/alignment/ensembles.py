@@ -16,10 +16,10 @@ from agents.tokens.reward_sets import Agreement, ensemble
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves, overoptimisation
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import best_by, trained
 from experiments.studies.alignment.settings import BEST, LEARNT, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
+from experiments.studies.study import Experiment, Figure, Say
 
 MEMBERS = 4
 _HOW: dict[str, Agreement] = {"least": "min", "mean less variance": "mean-variance"}

@@ -17,10 +17,10 @@ from experiments.pages.markdown import table
 from experiments.run.presets import preset
 from experiments.studies import figures
 from experiments.studies.alignment import curves
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.policies import config_of, over_seeds, seed_keys
 from experiments.studies.alignment.settings import Sizes
 from experiments.studies.alignment.training import train
+from experiments.studies.study import Experiment, Figure, Say
 
 LEARNERS = ("grpo", "dr-grpo", "rloo", "reinforce", "reinforce++", "dapo", "gspo", "cispo", "ppo")
 # Further clip ranges of GSPO, below and above 1: the paper's, and GRPO's.

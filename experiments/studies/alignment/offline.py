@@ -11,10 +11,10 @@ import numpy as np
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves, overoptimisation, pair_losses, penalties
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import pairs_of
 from experiments.studies.alignment.settings import Sizes
 from experiments.studies.alignment.training import train
+from experiments.studies.study import Experiment, Figure, Say
 
 BETAS = (0.1, 0.5)
 SHOWN = ("0", "0.3")  # weights of the KL in RLHF

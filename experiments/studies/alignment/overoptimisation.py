@@ -15,11 +15,11 @@ import numpy as np
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import Trained, best_by, trained
 from experiments.studies.alignment.policies import gold_of, measure, over_seeds
 from experiments.studies.alignment.settings import BEST, LEARNT, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
+from experiments.studies.study import Experiment, Figure, Say
 
 _VICTIMS = 3  # prompts whose answers are kept
 _COLOURS = {"gold": curves.COLOURS[0], "proxy": curves.COLOURS[1]}

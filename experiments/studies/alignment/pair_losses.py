@@ -27,7 +27,6 @@ from agents.tokens.rollout import solution_lengths
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import pairs_of, writer
 from experiments.studies.alignment.policies import (
     alone,
@@ -41,6 +40,7 @@ from experiments.studies.alignment.policies import (
 )
 from experiments.studies.alignment.settings import Sizes
 from experiments.studies.alignment.training import train
+from experiments.studies.study import Experiment, Figure, Say
 
 FILE = "study.jsonl"  # a name of pairs that are given
 _MEASURED = 512  # pairs

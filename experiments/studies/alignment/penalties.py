@@ -11,10 +11,10 @@ import numpy as np
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves, overoptimisation
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import trained
 from experiments.studies.alignment.settings import LEARNT, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
+from experiments.studies.study import Experiment, Figure, Say
 
 WEIGHTS = (0.1, 0.3, 1.0)
 

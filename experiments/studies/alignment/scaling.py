@@ -11,10 +11,10 @@ import numpy as np
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import trained
 from experiments.studies.alignment.overoptimisation import model_numbers
 from experiments.studies.alignment.settings import BEST, MODELS, Sizes
+from experiments.studies.study import Experiment, Figure, Say
 
 SHARES = (64, 16, 4)  # of the pairs: one in so many
 WIDTHS = (1, 1 / 4)  # of the policy's

@@ -16,11 +16,11 @@ from envs.tokens.task import RewardKind
 from experiments.pages.markdown import table
 from experiments.studies import figures
 from experiments.studies.alignment import curves
-from experiments.studies.alignment.cells import Experiment, Figure, Say
 from experiments.studies.alignment.models import Kind, trained
 from experiments.studies.alignment.overoptimisation import model_numbers
 from experiments.studies.alignment.settings import BEST, MODELS, Sizes
 from experiments.studies.alignment.training import learn_from
+from experiments.studies.study import Experiment, Figure, Say
 
 EPOCHS = 4  # of the models over half of the pairs
 

@@ -70,7 +70,7 @@ def leaves(params):
     return dict(zip(parameter_paths(params), jax.tree.leaves(params), strict=True))
 
 
-def require_base_unchanged(first, state):
+def require_base_unchanged(first, state, learns=True):
     """Every parameter but the adapters' is the same bit for bit; adapters moved, and have the only optimiser state."""
     before, after, moved = leaves(first.params), leaves(state.params), 0
     for path, x in before.items():
@@ -78,7 +78,7 @@ def require_base_unchanged(first, state):
         same = np.array_equal(x, after[path])
         assert same or trains, path
         moved += not same
-    assert moved >= 2
+    assert moved >= 2 * learns
     own = sorted(x.shape for x in lora.adapters(first.params))
     moments = sorted(x.shape for x in jax.tree.leaves(state.opt_state) if x.ndim)
     assert moments == sorted([*own, *own])
@@ -123,7 +123,8 @@ def test_a_spread_of_a_that_is_peft_s(grpo):
 @pytest.mark.parametrize("name", TOKEN_ALGORITHMS)
 def test_every_learner(base, name):
     _, first, state, _ = stepped(name, base, 2)
-    require_base_unchanged(first, state)
+    # A random model finds no right answer, and rejection sampling then imitates none.
+    require_base_unchanged(first, state, name != "rejection")
 
 
 def test_a_critic_has_adapters_and_a_head(base):
