@@ -8,13 +8,13 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
-from envs.tokens.text import BYTES
+from envs.tokens.tokenizer import BYTES, Tokenizer
 
 _LEAST = 4  # bytes that a phrase replaces, or it is not worth a token
 
 
 @dataclasses.dataclass(frozen=True)
-class PhraseTokenizer:
+class PhraseTokenizer(Tokenizer):
     """Bytes as `BYTES` has them, and a token for each phrase after these. Text is read from left to right, by the
     longest phrase that fits."""
 
@@ -42,7 +42,7 @@ class PhraseTokenizer:
             ids += [self._numbers[part]] if part in self._numbers else BYTES.encode(part)
         return ids
 
-    def decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens; padding, the end and bytes that are no UTF-8 are left out."""
         text, run = "", list[int]()
         for token in tokens:

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from envs.tokens.phrases import PhraseTokenizer, phrases_of
-from envs.tokens.text import BYTES, TextTask, Tokenizer
+from envs.tokens.text import TextTask
+from envs.tokens.tokenizer import Tokenizer
 
 PREFIX = "reasoning-gym:"
 # Those with short answers, whose scorers compare texts: some of the others evaluate an answer as Python.
@@ -62,6 +63,10 @@ class ReasoningGym(TextTask):
         if self.tokens not in get_args(TokenKind):
             known = " or ".join(get_args(TokenKind))
             raise ValueError(f"tokens must be {known}, got {self.tokens!r}")
+        if self.tokens == "phrases" and (self.tokenizer or self.system):
+            raise ValueError(
+                "--tokens phrases are of our own: a published model's --tokenizer has others"
+            )
         _ = self.entries
 
     @property
@@ -69,10 +74,10 @@ class ReasoningGym(TextTask):
         """The names of the data sets."""
         return self.dataset.split("+")
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Bytes, or bytes and phrases."""
-        return BYTES if self.tokens == "bytes" else phrase_tokenizer()
+    @functools.cached_property
+    def codec(self) -> Tokenizer:
+        """Bytes, bytes and phrases, or the tokens of a published model."""
+        return super().codec if self.tokens == "bytes" else phrase_tokenizer()
 
     @functools.cached_property
     def entries(self) -> dict[str, tuple[Any, dict[str, Any]]]:

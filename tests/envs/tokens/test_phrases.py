@@ -9,7 +9,7 @@ import pytest
 from envs.tokens import reasoning_gym
 from envs.tokens.phrases import PhraseTokenizer, phrases_of, template
 from envs.tokens.reasoning_gym import ReasoningGym
-from envs.tokens.text import BYTES
+from envs.tokens.tokenizer import BYTES
 
 
 def test_there_and_back():

@@ -12,7 +12,7 @@ import pytest
 from envs.callback import HostError
 from envs.tokens import TextTask, make_tokens, token_factory
 from envs.tokens.task import EOS, FIRST, PAD
-from envs.tokens.text import BYTES
+from envs.tokens.tokenizer import BYTES
 
 
 @dataclasses.dataclass(frozen=True)
