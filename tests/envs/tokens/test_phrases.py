@@ -97,6 +97,7 @@ class TestSeveralDataSets:
                 "options name 'products', and the data sets are gcd, lcm",
             ),
             ({"tokens": "words"}, "tokens must be bytes or phrases, got 'words'"),
+            ({"tokens": "phrases", "tokenizer": "x"}, "--tokens phrases are of our own"),
         ],
     )
     def test_bad_input(self, options, message):
