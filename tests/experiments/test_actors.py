@@ -246,8 +246,15 @@ class TestCollector:
         assert len(set(flat)) == len(flat)
 
     def test_an_actor_that_hangs_is_ended_once(self):
-        fleet = Pretended(2, {(1, 0): Plan(turns=5)})
+        fleet = Pretended(2, {(1, 1): Plan(turns=5)})
+        collected(fleet, Rules(sync=True, hang_seconds=0.0), 2)
+        assert fleet.ended.count(1) == 1
+
+    def test_an_actor_that_starts_is_given_more_time(self):
+        fleet = Pretended(2, {(1, 0): Plan(turns=5), (1, 1): Plan(lost=True)})
         collected(fleet, Rules(sync=True, hang_seconds=0.0), 1)
+        assert 1 not in fleet.ended
+        collected(fleet, Rules(sync=True, hang_seconds=0.0, start_seconds=0.0), 1)
         assert fleet.ended.count(1) == 1
 
     def test_an_actor_that_never_comes_back_ends_the_run_in_one_line(self):
