@@ -250,12 +250,12 @@ class TestCollector:
         collected(fleet, Rules(sync=True, hang_seconds=0.0), 2)
         assert fleet.ended.count(1) == 1
 
-    def test_an_actor_that_starts_is_given_more_time(self):
-        fleet = Pretended(2, {(1, 0): Plan(turns=5), (1, 1): Plan(lost=True)})
-        collected(fleet, Rules(sync=True, hang_seconds=0.0), 1)
-        assert 1 not in fleet.ended
-        collected(fleet, Rules(sync=True, hang_seconds=0.0, start_seconds=0.0), 1)
-        assert fleet.ended.count(1) == 1
+    @pytest.mark.parametrize(("start_seconds", "ended"), [(300.0, 0), (0.0, 1)])
+    def test_an_actor_that_starts_is_given_more_time(self, start_seconds, ended):
+        fleet = Pretended(2, {(1, 0): Plan(turns=5)})
+        rules = Rules(sync=True, hang_seconds=0.0, start_seconds=start_seconds)
+        collected(fleet, rules, 1)
+        assert fleet.ended.count(1) == ended
 
     def test_an_actor_that_never_comes_back_ends_the_run_in_one_line(self):
         class Dead(Pretended):
