@@ -31,6 +31,9 @@ class Rules:
     one_of_each: bool = False  # a batch has one rollout of each actor
     in_flight: int = 1  # rollouts that an actor is asked for beforehand
     hang_seconds: float = 120.0  # an actor that takes longer for a rollout is ended
+    start_seconds: float = (
+        300.0  # the same, of a process's first rollout: it may have to start, and to compile
+    )
 
 
 class Collector:
@@ -47,6 +50,7 @@ class Collector:
         self._again: list[int | None] = [None for _ in actors]  # a number that was lost
         self._ask_at = [0.0 for _ in actors]
         self._failures = [0 for _ in actors]
+        self._at_work = [False for _ in actors]  # a rollout has come since it was started
         self._ended: set[tuple[int, int]] = set()  # actors and rollouts that were given up
 
     def publish(self, version: Version) -> None:
@@ -126,10 +130,13 @@ class Collector:
                 self._lost(call, error)
                 continue
             self._failures[call.worker] = 0
+            self._at_work[call.worker] = True
             self.meter.received(rollout, began, time.time())
             self._ready.append(rollout)
         for call in self._calls:
-            late = time.monotonic() - call.asked_at > self.rules.hang_seconds * self.rules.in_flight
+            rules, at_work = self.rules, self._at_work[call.worker]
+            most = rules.hang_seconds * rules.in_flight if at_work else rules.start_seconds
+            late = time.monotonic() - call.asked_at > most
             if late and call[:2] not in self._ended:
                 self._ended.add(call[:2])
                 self.fleet.end(call.worker)
@@ -142,6 +149,7 @@ class Collector:
             self.meter.refused_one()
         self._failures[call.worker] += 1
         self._ended.discard(call[:2])
+        self._at_work[call.worker] = False
         if self._failures[call.worker] > _MOST_FAILURES:
             raise FleetError(f"actor {call.worker} does not come back: {error}")
         # Asked for again by its number: in step with the others, or none of its random numbers is left out.

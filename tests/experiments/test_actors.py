@@ -246,9 +246,16 @@ class TestCollector:
         assert len(set(flat)) == len(flat)
 
     def test_an_actor_that_hangs_is_ended_once(self):
-        fleet = Pretended(2, {(1, 0): Plan(turns=5)})
-        collected(fleet, Rules(sync=True, hang_seconds=0.0), 1)
+        fleet = Pretended(2, {(1, 1): Plan(turns=5)})
+        collected(fleet, Rules(sync=True, hang_seconds=0.0), 2)
         assert fleet.ended.count(1) == 1
+
+    @pytest.mark.parametrize(("start_seconds", "ended"), [(300.0, 0), (0.0, 1)])
+    def test_an_actor_that_starts_is_given_more_time(self, start_seconds, ended):
+        fleet = Pretended(2, {(1, 0): Plan(turns=5)})
+        rules = Rules(sync=True, hang_seconds=0.0, start_seconds=start_seconds)
+        collected(fleet, rules, 1)
+        assert fleet.ended.count(1) == ended
 
     def test_an_actor_that_never_comes_back_ends_the_run_in_one_line(self):
         class Dead(Pretended):

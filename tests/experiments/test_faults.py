@@ -6,7 +6,7 @@ import pytest
 
 from experiments.actors.meter import Counts, Meter
 from experiments.studies import __main__ as studies
-from experiments.studies.faults import command
+from experiments.studies.faults import command, learner
 from experiments.studies.faults.session import Fault, Session, checked, counted
 
 COUNTS = Counts(updates=5, steps_learned=160, asked=17, used=10, dropped=2, lost=1, refused=1)
@@ -39,6 +39,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         return SESSION
 
     monkeypatch.setattr(command, "KINDS", {"killed": ("an actor is killed", strike)})
+    monkeypatch.setattr(command, "PER_SESSION", {"killed": 5})
     monkeypatch.setattr(command, "require_cores", lambda actors: None)
     monkeypatch.setattr(command, "require_ray", lambda: None)
     monkeypatch.setattr(command, "keep_programs", lambda: None)
@@ -55,6 +56,12 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert page.endswith("By hand.\n")
     studies.studies(["faults", "--out", str(tmp_path)])
     assert len(done) == 5
+
+
+def test_a_fault_that_is_followed_by_one_at_the_start_ends_with_it():
+    faults = [Fault(1.0, None, 0.5), Fault(2.0, None, 0.25), Fault(3.0, 4.0, 0.0), Fault(0.0, None)]
+    found = learner._with_those_struck_again(faults, [False, True, True, False, False])
+    assert [fault.recovery_s for fault in found] == [9.25, 7.0, 4.0, None]
 
 
 def test_a_damaged_record_is_one_line(tmp_path):

@@ -73,9 +73,9 @@ def session(number: signal.Signals, faults: int, seed: int) -> Session:
         states, _ = programs.advance(states, _WARM_UP)
         assert learner.collector is not None
         learner.collector.rules = rules  # from now on: at first, actors compile
-        for _ in range(faults):
-            states, fault = _strike(programs, states, meter, number, rng)
-            found.append(fault)
+        while len(found) < faults:
+            states, struck = _strike(programs, states, meter, number, rng)
+            found += struck
     finally:
         programs.close()
     counts = meter.total
@@ -93,18 +93,21 @@ def session(number: signal.Signals, faults: int, seed: int) -> Session:
 
 def _strike(
     programs: Programs, states: Any, meter: Watching, number: signal.Signals, rng: random.Random
-) -> tuple[Any, Fault]:
-    """Trains for a while, sends an actor the signal, and trains until a rollout comes from the process that takes its
-    place. Returns the states and the fault."""
-    after = rng.uniform(0.0, _MOST_SECONDS)
-    end = time.monotonic() + after
-    while time.monotonic() < end:
-        states, _ = programs.advance(states, 1)
-    actor = rng.randrange(ACTORS)
-    before = meter.process[actor]
-    os.kill(before, number)
+) -> tuple[Any, list[Fault]]:
+    """Trains, sends each actor the signal, each at a moment of its own, and trains until rollouts come from the
+    processes that take their places. Returns the states and the faults."""
     began = time.monotonic()
-    while meter.process[actor] == before and time.monotonic() - began < PATIENCE:
+    at = {actor: rng.uniform(0.0, _MOST_SECONDS) for actor in range(ACTORS)}
+    before: dict[int, int] = {}  # processes that were sent it
+    struck: dict[int, float] = {}
+    back: dict[int, float] = {}
+    while len(back) < ACTORS and time.monotonic() - began < PATIENCE:
+        for actor in at:
+            if actor not in before and time.monotonic() - began > at[actor]:
+                before[actor], struck[actor] = meter.process[actor], time.monotonic()
+                os.kill(before[actor], number)
         states, _ = programs.advance(states, 1)
-    back = meter.process[actor] != before
-    return states, Fault(after, time.monotonic() - began if back else None)
+        for actor in before.keys() - back.keys():
+            if meter.process[actor] != before[actor]:
+                back[actor] = time.monotonic() - struck[actor]
+    return states, [Fault(at[actor], back.get(actor)) for actor in at]

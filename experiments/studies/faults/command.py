@@ -20,7 +20,8 @@ from experiments.studies.numbers import compact, rounded
 
 FILE, NOTES = "faults.json", "notes.md"
 COMMAND = "python -m experiments.studies faults"
-EACH, PER_SESSION = 20, 5  # faults of a kind; of a session
+EACH = 20  # faults of a kind
+PER_SESSION = {"killed": 10, "hung": 10, "learner": 5}
 _TITLE, _BEGIN = "# Faults of actors and of the learner\n", '{\n "study": "faults"'
 _HUNG = f"an actor hangs (SIGSTOP), and is given up after {actors.HANG_SECONDS:.0f} s"
 KINDS: dict[str, tuple[str, Callable[[int, int], Session]]] = {
@@ -57,11 +58,12 @@ def run(out: Path, *, quick: bool, fresh: bool, say: Callable[[str], None]) -> N
     outputs.check(out, ours)
     sessions = {} if fresh else stored(out)
     keep_programs()  # as a run does: an actor that is started again need not compile
-    each, size = (1, 1) if quick else (EACH, PER_SESSION)
-    for seed in range(each // size):  # every kind has some as soon as may be
+    sizes = dict.fromkeys(PER_SESSION, ACTORS) if quick else PER_SESSION
+    each = ACTORS if quick else EACH
+    for seed in range(each):  # every kind has some as soon as may be
         for kind, (_, strike) in KINDS.items():
-            key = f"{kind}/{seed}"
-            if key in sessions:
+            key, size = f"{kind}/{seed}", sizes[kind]
+            if key in sessions or seed >= each // size:
                 continue
             found = folders.plain(rounded(strike(size, seed).to_json()))
             made_by = {"kind": kind, "command": COMMAND + (" --quick" if quick else "")}
@@ -87,8 +89,8 @@ def page(sessions: Sessions, notes: str = "") -> str:
     lines = [_TITLE]
     lines += [
         f"{ENV} by {ALGO.upper()} with {ACTORS} actors ({settings.replace('(8,)', '8')}); "
-        f"{PER_SESSION} faults at random moments in each run, then its account. A quarter of the learner's strike "
-        "while it starts.",
+        "faults at random moments, some in each run, then its account. The two actors are struck within two seconds of "
+        "one another; a quarter of the learner's faults strike while it starts.",
         "",
         *markdown.code([COMMAND]),
         "",

@@ -83,25 +83,35 @@ class Run:
 
 def session(faults: int, seed: int) -> Session:
     """Returns a session in which the learner is killed (SIGKILL), while it starts or trains, and resumed."""
-    rng, found = random.Random(seed), []
+    rng = random.Random(seed)
+    at_start = [i > 0 and rng.random() < _AT_START for i in range(faults)] + [False]
+    found: list[Fault] = []
     with tempfile.TemporaryDirectory() as parent:
         run = Run(Path(parent) / "run")
         run.start()
-        start_s = run.seconds_until_row(0)
-        for _ in range(faults):
-            after = rng.uniform(0.0, _MOST_SECONDS)
-            if rng.random() < _AT_START:
-                run.end(signal.SIGTERM)
-                run.start()
-                after = rng.uniform(0.0, start_s or 1.0)
+        start_s = run.seconds_until_row(0) or 1.0
+        for i in range(faults):
+            after = rng.uniform(0.0, start_s if at_start[i] else _MOST_SECONDS)
             time.sleep(after)
             beyond = max(run.steps(), default=0)
             clean = seconds_until_gone(run.end(signal.SIGKILL))
             run.start()
-            found.append(Fault(after, run.seconds_until_row(beyond), clean))
+            recovery = None if at_start[i + 1] else run.seconds_until_row(beyond)
+            found.append(Fault(after, recovery, clean))
         theirs = run.end(signal.SIGTERM)  # saves a checkpoint
         left = seconds_until_gone(theirs)
-        return Session(found, *_account(run, left is not None))
+        return Session(_with_those_struck_again(found, at_start), *_account(run, left is not None))
+
+
+def _with_those_struck_again(faults: list[Fault], at_start: list[bool]) -> list[Fault]:
+    """Returns the faults, of which those that were followed by one at the start went on when that one did."""
+    found = list(faults)
+    for i in reversed(range(len(found) - 1)):
+        then = found[i + 1]
+        if at_start[i + 1] and then.recovery_s is not None:
+            seconds = then.after_s + (then.clean_s or 0.0) + then.recovery_s
+            found[i] = dataclasses.replace(found[i], recovery_s=seconds)
+    return found
 
 
 def _account(run: Run, is_clean: bool) -> tuple[dict[str, int], dict[str, bool]]:
