@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-# Settings of each data set: questions that a small model learns in minutes.
+# Settings of each data set: questions that a small model learns in minutes, and so many of them that it knows none by
+# heart. On 1800 words it did: GRPO was right in 0.39 of its training words, and in 0.11 of those held out.
 OPTIONS = {
     "spell_backward": {"max_word_len": 5},
-    "chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
-    "count_bits": {"max_n": 1000},
+    "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1},
     "gcd": {"max_numbers": 2, "max_value": 60},
-    "products": {"max_terms": 2, "max_digits": 2},
-    "lcm": {"max_value": 20},
 }
 # Those that GRPO learns, the one of them that learners are compared on, and these.
-LEARNED = ("spell_backward", "count_bits", "chain_sum")
+LEARNED = tuple(OPTIONS)
 COMPARED = "spell_backward"
 LEARNERS = ("grpo", "ppo", "dpo")
 
@@ -25,9 +23,9 @@ class Sizes:
 
     seeds: int = 3
     """learners of each data set, all from the same base model"""
-    bank: int = 2048
-    """questions of each data set"""
-    prompt_tokens: int = 10
+    bank: int = 16_384
+    """questions of each data set that are drawn; repeated ones count once"""
+    prompt_tokens: int = 12
     """most tokens of a question"""
     response_tokens: int = 6
     """most tokens of an answer, its end included"""
@@ -43,17 +41,17 @@ class Sizes:
     """texts of a gradient step of the base model"""
     base_learning_rate: float = 1e-3
     """largest step size of the base model"""
-    pretraining_steps: int = 100
+    pretraining_steps: int = 50
     """gradient steps on whole texts, questions and answers"""
-    tuning_steps: int = 250
+    tuning_steps: int = 350
     """gradient steps on the answers alone"""
     responses: int = 256
     """responses of an iteration of reinforcement learning"""
-    iterations: int = 50
+    iterations: int = 80
     """iterations of each learner"""
-    learning_rate: float = 6e-4
+    learning_rate: float = 2e-4
     """largest step size there"""
-    parts: int = 5
+    parts: int = 4
     """measurements after the first, at equal distances"""
     prompts: int = 256
     """held-out prompts of a measurement, eight samples each"""
