@@ -68,7 +68,8 @@ def session(number: signal.Signals, faults: int, seed: int) -> Session:
     assert learner is not None
     meter = learner.meter = Watching(programs.iteration_steps // ACTORS)
     rules = dataclasses.replace(learner.plan.rules, hang_seconds=HANG_SECONDS)
-    rng, found = random.Random(seed), []
+    rng = random.Random(seed)
+    found: list[Fault] = []
     try:
         states, _ = programs.advance(states, _WARM_UP)
         assert learner.collector is not None
