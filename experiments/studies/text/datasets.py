@@ -32,7 +32,10 @@ def _experiment(algo: str, dataset: str) -> Experiment:
 
 
 OF_DATASETS = {name: _experiment("grpo", name) for name in LEARNED}
-OF_LEARNERS = {algo: _experiment(algo, COMPARED) for algo in LEARNERS}
+OF_LEARNERS = {
+    algo: OF_DATASETS[COMPARED] if algo == "grpo" else _experiment(algo, COMPARED)
+    for algo in LEARNERS
+}
 
 
 def over_seeds(cells: dict[str, Any], name: str) -> list[list[float]]:
@@ -125,8 +128,8 @@ def words_base(numbers: Numbers) -> list[str]:
         "and a token for the words that all questions of a data set share), in the form of a Llama model. "
         f"{FULL.pretraining_steps} gradient steps on questions and answers of all data sets together, then "
         f"{FULL.tuning_steps} on the answers alone, of {FULL.base_responses} texts each; last losses in nats a token: "
-        f"{losses}. {cell['seconds'] / 60:.0f} minutes. It ends early on purpose: what is left to learn is what "
-        "reinforcement is measured by.",
+        f"{losses}. {cell['seconds'] / 60:.0f} minutes. Of the answers that it is trained on {FULL.wrong:.0%} are "
+        "those of other questions, as in a text that nobody has verified: it imitates right and wrong ones alike.",
         "",
         *table(["data set", "pass@1", "pass@8"], rows, str),
     ]

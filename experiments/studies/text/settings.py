@@ -45,13 +45,15 @@ class Sizes:
     """gradient steps on whole texts, questions and answers"""
     tuning_steps: int = 350
     """gradient steps on the answers alone"""
+    wrong: float = 0.5
+    """share of wrong answers among those that the base model is trained on"""
     responses: int = 256
     """responses of an iteration of reinforcement learning"""
-    iterations: int = 80
+    iterations: int = 60
     """iterations of each learner"""
     learning_rate: float = 2e-4
     """largest step size there"""
-    parts: int = 4
+    parts: int = 3
     """measurements after the first, at equal distances"""
     prompts: int = 256
     """held-out prompts of a measurement, eight samples each"""
@@ -68,7 +70,7 @@ class Sizes:
 # Fields that the base model depends on, and with it everything that is learned from it.
 COMMON = (
     *("bank", "prompt_tokens", "response_tokens", "layers", "width", "mlp_width", "heads"),
-    *("base_responses", "base_learning_rate", "pretraining_steps", "tuning_steps"),
+    *("base_responses", "base_learning_rate", "pretraining_steps", "tuning_steps", "wrong"),
 )
 # Those of learners.
 LEARNT = ("seeds", "responses", "iterations", "learning_rate", "parts", "prompts")
