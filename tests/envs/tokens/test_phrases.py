@@ -96,7 +96,6 @@ class TestSeveralDataSets:
                 {"options": "products.low=1"},
                 "options name 'products', and the data sets are gcd, lcm",
             ),
-            ({"tokens": "words"}, "tokens must be bytes or phrases, got 'words'"),
             ({"tokens": "phrases", "tokenizer": "x"}, "--tokens phrases are of our own"),
         ],
     )
