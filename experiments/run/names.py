@@ -8,6 +8,8 @@ from typing import Any
 
 from experiments.run.spec import short_name
 
+_WHERE = {"actors": 0, "sync": False, "devices": 1}  # where a run computes
+
 
 def short_names(envs: Iterable[str]) -> dict[str, str]:
     """Returns a short, unique name for each environment.
@@ -43,12 +45,14 @@ def label_runs(configs: list[dict[str, Any]]) -> list[str]:
         learned = {"reward": c["reward"]} if c.get("reward") else {}
         learned |= {"dataset": c["dataset"]["id"]} if c.get("dataset") else {}
         settings = {**c["env_kwargs"], **learned, **c["config"]}
-        flat.append({**names, **settings, "seed": c["seed"], **names})
+        where = {name: c.get(name, default) for name, default in _WHERE.items()}
+        flat.append({**names, **settings, **where, "seed": c["seed"], **names})
     every = dict.fromkeys(name for c in flat for name in c)
     differing = [n for n in every if len({str(c.get(n)) for c in flat}) > 1]
-    if len({(c["env"], c["algo"], c.get("dataset")) for c in flat}) == len(flat):
+    kinds = ("env", "algo", "dataset", *_WHERE)
+    if len({tuple(c.get(n) for n in kinds) for c in flat}) == len(flat):
         # Learners of different kinds differ in dozens of settings that say nothing more.
-        differing = [n for n in differing if n in ("env", "algo", "dataset")]
+        differing = [n for n in differing if n in kinds]
     labels: list[str] = []
     for c in flat:
         parts = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
