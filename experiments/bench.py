@@ -24,7 +24,8 @@ With `--actors`: durations, bytes and idle shares of a run whose actors are proc
 cost (`experiments/benchmarks/actors.py`).
 
 With `--tokens`: writing with a cache against writing without, and learning to sort
-(`experiments/benchmarks/tokens.py`); with `--before DIR` learning to sort against another commit.
+(`experiments/benchmarks/tokens.py`); with `--before DIR` learning to sort against another commit; with
+`--rivals-python` writing and GRPO against TRL (`experiments/benchmarks/trl.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -47,6 +48,7 @@ from experiments.benchmarks.gpu import bench_gpu
 from experiments.benchmarks.learners import bench_learners
 from experiments.benchmarks.rivals import against_rivals
 from experiments.benchmarks.tokens import bench_tokens
+from experiments.benchmarks.trl import bench_trl
 from experiments.benchmarks.walker import bench_walker
 from experiments.console import outputs
 from experiments.console.exits import run_main
@@ -78,7 +80,8 @@ class BenchFlags:
     """compare the stepping of these tasks with other libraries instead, for example HalfCheetah-v5 Hopper-v5
     CartPole-v1"""
     rivals_python: Path | None = None
-    """interpreter that has the rivals of --tasks or --learners (None: this one, with the extra stride-rl[rivals])"""
+    """interpreter that has the rivals of --tasks or --learners (None: this one, with the extra stride-rl[rivals]); with
+    --tokens: one that has TRL, against which writing and GRPO are measured on the same weights and prompts"""
     learners: bool = False
     """compare training with learners of other libraries instead"""
     tokens: bool = False
@@ -107,7 +110,7 @@ def bench(args: BenchFlags) -> None:
         bench_actors(max(args.seconds, 5.0), save=partial(_save, args.json))
         return
     if args.tokens:
-        _save(args.json, bench_tokens(args.rounds, args.seconds, args.before))
+        _save(args.json, _tokens(args))
         return
     if args.learners:
         save = partial(_save, args.json)
@@ -122,6 +125,12 @@ def bench(args: BenchFlags) -> None:
     _save(args.json, bench_walker(args.num_envs, args.rounds, args.seconds))
 
 
+def _tokens(args: BenchFlags) -> dict[str, Any]:
+    if args.rivals_python:
+        return bench_trl(args.rivals_python, args.rounds, args.seconds)
+    return bench_tokens(args.rounds, args.seconds, args.before)
+
+
 def _check(args: BenchFlags) -> None:
     modes = [name for name in MODES if getattr(args, name)]
     if len(modes) > 1:
@@ -133,6 +142,10 @@ def _check(args: BenchFlags) -> None:
         raise ValueError(f"--seconds must be positive, got {args.seconds}")
     if args.before and not args.tokens:
         raise ValueError("--before goes with --tokens")
+    if args.before and args.rivals_python:
+        raise ValueError(
+            "--before and --rivals-python are measured one at a time: give one of them"
+        )
     if args.before and not args.before.is_dir():
         raise ValueError(f"--before {args.before} is no folder")
     if args.rivals_python and not shutil.which(args.rivals_python):

@@ -59,6 +59,12 @@ BEFORE = """`python -m experiments.bench --tokens --before DIR --json tokens-bef
 sorting, now and at the commit whose runs [results/tokens](../tokens/README.md) shows, in turn.
 """
 
+TRL = """`python -m experiments.bench --tokens --rivals-python PYTHON --seconds 20 --json trl.json`: against TRL {}, in
+PyTorch {}, in turn on the same cores, both from the same Llama folder of {:.1f} M parameters with the same prompts:
+writing 64 responses of 64 tokens by `generate` with a cache, and iterations of GRPO with 64 responses of at most 64
+tokens and one gradient step.
+"""
+
 ACTORS = """## Actors and a learner
 
 `python -m experiments.bench --actors --seconds 10 --json actors.json`: PPO on the walker with its preset, by one
@@ -97,6 +103,11 @@ def text(folder: Path) -> str:
         names.append(before.stem)
         files.append(json.loads(before.read_text()))
         parts += [BEFORE, _before(files[-1])]
+    trl = folder / "trl.json"
+    if trl.exists():
+        names.append(trl.stem)
+        files.append(json.loads(trl.read_text()))
+        parts += _trl(files[-1])
     actors = folder / "actors.json"
     if actors.exists():
         names.append(actors.stem)
@@ -158,6 +169,17 @@ def _before(figures: Figures) -> str:
         rows.append([name.upper(), f"{here:,.0f}", f"{there:,.0f}", f"{ratio:.2f}"])
     head = ("training", "tokens/s", f"at commit {commit}", "now faster by")
     return "\n".join(table(head, rows, str))
+
+
+def _trl(figures: Figures) -> list[str]:
+    packages = figures["packages"]
+    rows = []
+    for key, what in (("write", "writing"), ("grpo", "GRPO")):
+        here, there, ratio = (figures[f"{key}/{x}"] for x in ("here", "trl", "of_trl"))
+        rows.append([what, f"{here:,.0f}", f"{there:,.0f}", f"{ratio:.2f}"])
+    head = ("", "ours, tokens/s", "TRL", "ours is faster by")
+    words = TRL.format(packages["trl"], packages["torch"], figures["parameters"] / 1e6)
+    return [words, "\n".join(table(head, rows, str))]
 
 
 def _actors(figures: Figures) -> list[str]:
