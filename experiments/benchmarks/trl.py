@@ -79,14 +79,13 @@ def bench_trl(python: Path | str, rounds: int, seconds: float) -> dict[str, Any]
     Raises ValueError where it has not.
     """
     figures: dict[str, Any] = {"packages": _versions(python)}
-    env = make_tokens(Letters(), "process")
-    algo = TokenGRPO(SETTINGS, env)
+    task = Letters()
+    algo = TokenGRPO(SETTINGS, make_tokens(task, "process"))
     state = jax.jit(algo.init)(jax.random.key(0))
     figures["parameters"] = num_parameters(state.params)
     print(f"{figures['parameters'] / 1e6:.1f} M parameters", flush=True)
-    questions = env.task.questions.questions
     setting = {
-        "prompts": questions[:PROMPTS],
+        "prompts": task.questions.questions[:PROMPTS],
         "group": GROUP,
         "response": RESPONSE,
         "learning_rate": SETTINGS.learning_rate,
@@ -97,11 +96,11 @@ def bench_trl(python: Path | str, rounds: int, seconds: float) -> dict[str, Any]
             Path(folder),
             algo.model_config,
             state.params["policy"],
-            stops=env.task.stops,
-            pad=env.pad,
+            stops=task.stops,
+            pad=task.pad,
             tokenizer=tokenizer_files.of_bytes(),
         )
-        workloads = {"write": writing(algo, state), "grpo": learning(algo, state)}
+        workloads = {"write": writing(algo, state, task), "grpo": learning(algo, state)}
         for name, run in workloads.items():
             rival = Rival(python, name, folder, json.dumps(setting), WORKER)
             pairs = [(rate(run, seconds), rival.measure(seconds)) for _ in range(rounds)]
@@ -110,15 +109,15 @@ def bench_trl(python: Path | str, rounds: int, seconds: float) -> dict[str, Any]
     return figures
 
 
-def writing(algo: TokenGRPO, state: Any) -> Callable[[], int]:
+def writing(algo: TokenGRPO, state: Any, task: Letters) -> Callable[[], int]:
     """Returns a workload that writes responses of full length to a fixed set of prompts."""
-    prompts = jnp.repeat(jnp.asarray(algo.env.task.questions.prompts[:PROMPTS]), GROUP, axis=0)
+    prompts = jnp.repeat(jnp.asarray(task.questions.prompts[:PROMPTS]), GROUP, axis=0)
     params, key = state.params["policy"], jax.random.key(0)
 
     @jax.jit
     def write(key):
         policy = algo.network.module(params).policy
-        return generate(policy, prompts, key, RESPONSE, Sampling(), pad=algo.env.pad, stop=None)
+        return generate(policy, prompts, key, RESPONSE, Sampling(), pad=task.pad, stop=None)
 
     def run() -> int:
         nonlocal key
