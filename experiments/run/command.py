@@ -142,7 +142,7 @@ def _train(
         display.close()
         display.say(f"stopped; {resume_with}")
         code = 128 + stopped.signum
-        if stopped.at_work:
+        if stopped.at_work or programs.is_compiling:
             programs.close()
             leave(code)
         return code

@@ -95,6 +95,7 @@ class Loop:
         if resume:
             self._restore()
         self.display.start(self._env_steps(self.total), self._env_steps())
+        self.programs.compile_ahead(from_start=self.states is None)
         if self.states is None:
             self.states = self.call(self.programs.start, initial_keys(self.spec))
             self._save()
@@ -324,8 +325,7 @@ class Loop:
         raise RunInterruptedError(self.stop.received)
 
     def call(self, program: Callable, *arguments: Any) -> Any:
-        """Returns the results of a program, which runs in the worker's thread, so that signals are seen meanwhile.
-        Raises RunInterruptedError where a signal gives it up."""
+        """Returns a program's results from the worker's thread. Raises RunInterruptedError if a signal gives it up."""
         return self.worker.run(
             lambda: jax.block_until_ready(program(*arguments)),
             # Before the first checkpoint nothing can be lost, and while a program is built only some seconds can.

@@ -1,11 +1,18 @@
-"""The compiled programs of a run. Each is traced and compiled once, and the time for that is added up."""
+"""The compiled programs of a run. Each is traced and compiled once, and the time that the run waits for it is added up.
+
+The programs of a command have been traced before, to see how much memory they need. `Programs.compile_ahead` compiles
+these at the same time, in threads of their own: XLA does most of its work in one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -29,6 +36,7 @@ class Program:
         self._jitted = jax.jit(function, donate_argnums=donate)
         self._traced: Any = None
         self._compiled: Any = None
+        self._ahead: Future[Any] | None = None  # of the compiled program
 
     def jaxpr(self, *arguments: Any) -> ClosedJaxpr:
         """Returns the program for arguments that may be `jax.ShapeDtypeStruct`s."""
@@ -41,9 +49,35 @@ class Program:
     def __call__(self, *arguments: Any) -> Any:
         if self._compiled is None:
             with self._owner.building():
-                self._compiled = self._trace(arguments).lower().compile()
+                if self._ahead is None:
+                    self._compiled = self._trace(arguments).lower().compile()
+                else:
+                    self._compiled = self._ahead.result()
             self._traced = None  # of no further use
         return self._compiled(*arguments)
+
+    def compile_ahead(self, pool: ThreadPoolExecutor, lowering: threading.Lock) -> None:
+        """Compiles the program in a thread of the pool, if it has been traced and is not compiled yet. Lowering holds
+        the lock: it is Python, and two at once would only delay the first."""
+        traced = self._traced
+
+        def compiled() -> Any:
+            with lowering:
+                lowered = traced.lower()
+            return lowered.compile()
+
+        if traced is not None and self._compiled is None and self._ahead is None:
+            self._ahead = pool.submit(compiled)
+
+    @property
+    def is_compiling(self) -> bool:
+        """True while a thread compiles the program, or is going to."""
+        return self._ahead is not None and not self._ahead.done()
+
+    def wait(self) -> None:
+        """Waits until no thread compiles the program."""
+        if self._ahead is not None:
+            self._ahead.exception()
 
     def _trace(self, arguments: tuple[Any, ...]) -> Any:
         if self._traced is None:
@@ -87,6 +121,8 @@ class Programs:
         acting = part or algo
         over = spread.over if spread else lambda function, metrics: function
         step = _over_seeds(acting.step, seeds) if data is None else _with_data(acting.step, seeds)
+        # Traced once, though `chunk` asks for its shapes before it calls it; the program has no trace of it.
+        step = jax.jit(step, inline=True)
 
         def chunk(states, n, *given):
             shapes = jax.eval_shape(step, states, *given)[1]
@@ -111,11 +147,41 @@ class Programs:
             self.collect = Program(self, over(collect, False))
 
     def advance(self, states: Any, n: int) -> tuple[Any, dict[str, Any]]:
-        """Returns the states after `n` iterations, and metrics, of which `n` rows are filled. Donates the states."""
+        """Returns the states after `n` iterations, and metrics, of which `n` rows are filled. Donates the states.
+
+        Waits until nothing is compiled any more: the speed of training is that of a machine that does nothing else.
+        """
+        with self.building():
+            for program in self._programs():
+                program.wait()
         if self.elsewhere:
             return self.elsewhere.advance(states, n)
         states = self._spread.place(states) if self._spread else states
         return self.chunk(states, jnp.int32(n), *self.given)
+
+    def compile_ahead(self, from_start: bool) -> None:
+        """Compiles the programs of a run that have been traced at the same time, and returns at once.
+
+        Args:
+          from_start: the run begins with `init`; False: it resumes.
+        """
+        wanted = [
+            *([self.init] if from_start else []),
+            *([] if self.elsewhere else [self.chunk]),
+            self.evaluate,
+        ]
+        pool, lowering = ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)), threading.Lock()
+        for program in wanted:
+            program.compile_ahead(pool, lowering)
+        pool.shutdown(wait=False)  # after what it has been given
+
+    @property
+    def is_compiling(self) -> bool:
+        """True while threads compile programs, for which the end of the process would wait."""
+        return any(program.is_compiling for program in self._programs())
+
+    def _programs(self) -> tuple[Program, ...]:
+        return self.init, self.chunk, self.evaluate
 
     def start(self, keys: Any) -> Any:
         """Returns the states from which training begins: those of `init`, changed by `begin`."""
