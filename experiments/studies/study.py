@@ -26,7 +26,8 @@ FILE = "numbers.json"
 Say = Callable[[str], None]
 Cell = Callable[[Any, Say], dict[str, Any]]  # (sizes, say) to the cell's numbers
 Records = dict[str, dict[str, Any]]  # "experiment/cell": what `_CELL` says
-Numbers = dict[str, dict[str, Any]]  # experiment, cell: its numbers, as read back from JSON
+# Experiment, cell: its numbers as read back from JSON, and "sizes", those of the study that it depends on.
+Numbers = dict[str, dict[str, Any]]
 _CELL = schema.Table(
     {
         "command": schema.TEXT,
@@ -251,7 +252,11 @@ def _numbers_of(records: Records, experiment: Experiment) -> dict[str, Any] | No
     keys = {name: f"{experiment.name}/{name}" for name in experiment.cells}
     if any(key not in records for key in keys.values()):
         return None
-    return {name: records[key]["numbers"] for name, key in keys.items()}
+    # With the sizes that they were computed with, which may be other ones today.
+    return {
+        name: {**records[key]["numbers"], "sizes": records[key]["sizes"]}
+        for name, key in keys.items()
+    }
 
 
 def _origin(study: Study, figure: Figure, records: Records) -> list[str]:

@@ -61,6 +61,7 @@ def row(name: str, cells: dict[str, Any]) -> list[str]:
     ]
 
 
+_CLEAR = 0.05  # a rise of pass@1
 HEAD = ["", "pass@1 at first", "pass@1", "pass@8 at first", "pass@8", "KL", "time"]
 
 
@@ -94,14 +95,35 @@ def words_datasets(numbers: Numbers) -> list[str]:
     """Returns the table of data sets."""
     rows = [row(name, numbers[x.name]) for name, x in OF_DATASETS.items()]
     cell = next(iter(numbers[next(iter(OF_DATASETS.values())).name].values()))
+    sizes = cell["sizes"]
     return [
-        f"{cell['marks'][-1]} iterations of {FULL.responses} responses, in groups of eight, at a learning rate of "
-        f"{FULL.learning_rate:g}, without a KL penalty. Means over seeds (lowest to highest); eight samples at "
-        f"temperature 1 to each of {FULL.prompts} held-out questions, which neither the base model nor its learners "
+        f"{cell['marks'][-1]} iterations of {sizes['responses']} responses, in groups of eight, at a learning rate of "
+        f"{sizes['learning_rate']:g}, without a KL penalty. Means over seeds (lowest to highest); eight samples at "
+        f"temperature 1 to each of {sizes['prompts']} held-out questions, which neither the base "
+        f"model nor its learners "
         "are trained on. Time: one seed's training, without compilation and measurements.",
         "",
         *table(HEAD, rows, str),
+        *_flat(numbers),
     ]
+
+
+def _flat(numbers: Numbers) -> list[str]:
+    """Returns a line on data sets that are not learned."""
+    flat = [name for name, x in OF_DATASETS.items() if _rise(numbers[x.name]) < _CLEAR]
+    if not flat:
+        return []
+    return [
+        "",
+        f"On {' and '.join(flat)} it does not rise clearly. GRPO chooses among answers that the model gives anyway; so "
+        "many responses are too few to teach it a skill that it lacks, and gradient steps of little signal cost some "
+        "of what it had: curves fall at first, while the learning rate is high.",
+    ]
+
+
+def _rise(cells: dict[str, Any]) -> float:
+    curve = over_seeds(cells, "pass_at_1")
+    return float(np.mean([x[-1] - x[0] for x in curve]))
 
 
 def words_learners(numbers: Numbers) -> list[str]:
@@ -122,14 +144,21 @@ def words_base(numbers: Numbers) -> list[str]:
         [name, f"{x['pass_at_1']:.2f}", f"{x['pass_at_8']:.2f}"]
         for name, x in cell["passes"].items()
     ]
+    sizes = cell["sizes"]
+    wrong = (
+        f" Of the answers that it is trained on {sizes['wrong']:.0%} are those of other questions, as in a text that "
+        "nobody has verified: it imitates right and wrong ones alike."
+        if sizes.get("wrong")
+        else ""
+    )
     losses = ", ".join(f"{name} {x[-1]:.2f}" for name, x in cell["losses"].items())
     return [
         f"A transformer of {cell['parameters'] / 1e6:.2f} million parameters and {cell['vocabulary']} tokens (bytes, "
         "and a token for the words that all questions of a data set share), in the form of a Llama model. "
-        f"{FULL.pretraining_steps} gradient steps on questions and answers of all data sets together, then "
-        f"{FULL.tuning_steps} on the answers alone, of {FULL.base_responses} texts each; last losses in nats a token: "
-        f"{losses}. {cell['seconds'] / 60:.0f} minutes. Of the answers that it is trained on {FULL.wrong:.0%} are "
-        "those of other questions, as in a text that nobody has verified: it imitates right and wrong ones alike.",
+        f"{sizes['pretraining_steps']} gradient steps on questions and answers of all data sets together, then "
+        f"{sizes['tuning_steps']} on the answers alone, of {sizes['base_responses']} texts each; last "
+        f"losses in nats a token: "
+        f"{losses}. {cell['seconds'] / 60:.0f} minutes.{wrong}",
         "",
         *table(["data set", "pass@1", "pass@8"], rows, str),
     ]

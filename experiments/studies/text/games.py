@@ -66,6 +66,7 @@ def words(numbers: Numbers) -> list[str]:
     """Returns the lines on the game."""
     cells = numbers[EXPERIMENT.name]
     first = next(iter(cells.values()))
+    sizes = first["sizes"]
     rows = []
     for name, at in (("after imitation", 0), ("after GRPO", -1)):
         guesses = [cell["length"][at] for cell in cells.values()]
@@ -76,9 +77,10 @@ def words(numbers: Numbers) -> list[str]:
     return [
         f"A number from 1 to {first['largest']}, at most {first['limit']} guesses; a guess is a token of the policy, "
         "the answer is inserted by the environment, attended to and never trained on. A right guess earns 1, less 1 / "
-        f"{first['limit']} for each guess before it. {FULL.guessing_imitation} gradient steps of imitation of "
-        f"bisection, then {first['marks'][-1]} iterations of GRPO with {FULL.responses} games each. Bisection needs "
-        f"{first['optimum']:.3f} guesses on average, the least that is possible. Games that are lost count with their "
+        f"{first['limit']} for each guess before it. {sizes['guessing_imitation']} gradient steps of imitation of "
+        f"bisection, then {first['marks'][-1]} iterations of GRPO with {sizes['responses']} games each. Bisection "
+        f"needs {first['optimum']:.3f} guesses on average, the least that is possible. Games that are "
+        f"lost count with their "
         f"guesses. Held-out games, sampled at temperature 1; means over seeds (lowest to highest). {seconds:.0f} s of "
         "training for a seed.",
         "",

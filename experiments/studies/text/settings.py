@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 # Settings of each data set: questions that a small model learns in minutes, and so many of them that it knows none by
-# heart. On 1800 words it did: GRPO was right in 0.39 of its training words, and in 0.11 of those held out.
+# heart. On 1800 words it did: one run of GRPO ended right in 0.39 of its training words, and in 0.11 of those held out.
 OPTIONS = {
     "spell_backward": {"max_word_len": 5},
     "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1},
