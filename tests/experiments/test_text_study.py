@@ -70,14 +70,11 @@ class TestPublished:
             assert re.fullmatch("[0-9a-f]{40}", cell["commit"]), name
 
     def test_what_is_claimed(self):
-        """Where GRPO learns, it does so in every seed; and guesses are within a fifth of bisection's."""
+        """Where GRPO learns, it does so in every seed."""
         records = study.stored(OUT)
         for seed in range(3):
             cell = records[f"grpo-gcd/{seed}"]["numbers"]
             assert cell["pass_at_1"][-1] > cell["pass_at_1"][0] + 0.1
-            game = records[f"guess-number/{seed}"]["numbers"]
-            assert game["length"][-1] < 1.2 * game["optimum"]
-            assert game["pass_at_1"][-1] > 0.95
 
 
 @pytest.mark.slow

@@ -59,11 +59,11 @@ class Sizes:
     """held-out prompts of a measurement, eight samples each"""
     largest: int = 16
     """the largest number to be guessed"""
-    guessing_imitation: int = 40
+    guessing_imitation: int = 15
     """gradient steps of imitation of bisection, before the game is played"""
     guessing_iterations: int = 150
     """iterations of GRPO on the game"""
-    guessing_learning_rate: float = 1.5e-3
+    guessing_learning_rate: float = 3e-4
     """largest step size there"""
 
 
