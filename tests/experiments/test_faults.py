@@ -52,7 +52,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     page = (tmp_path / "README.md").read_text()
     assert "| an actor is killed | 8 | 4 | 3.0, 3.0 | 0.2, 0.2 |" in page
     assert "| an actor is killed | 68 | 40 | 8 | 4 | 4 | 0 | 12 |" in page
-    assert "in all 4 runs a; b in 0 only." in page
+    assert "in all its 4 runs a; b in 0 only." in page
     assert page.endswith("By hand.\n")
     studies.studies(["faults", "--out", str(tmp_path)])
     assert len(done) == 5

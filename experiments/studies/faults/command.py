@@ -146,7 +146,8 @@ def _checks(group: Sequence[dict[str, Any]]) -> str:
     held = {name: sum(bool(s["checks"].get(name)) for s in group) for name in group[0]["checks"]}
     always = [name for name, n in held.items() if n == len(group)]
     not_always = [f"{name} in {n} only" for name, n in held.items() if n < len(group)]
-    return f"in all {len(group)} runs {'; '.join([', '.join(always), *not_always])}"
+    runs = "its run" if len(group) == 1 else f"all its {len(group)} runs"
+    return f"in {runs} {'; '.join([', '.join(always), *not_always])}"
 
 
 def _spread(seconds: Sequence[float]) -> str:
