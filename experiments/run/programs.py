@@ -26,13 +26,22 @@ from experiments.run.devices import Spread, share_of
 from experiments.run.spec import Spec, learner
 
 MAX_CHUNK = 2048  # iterations
+# LLVM's passes, of which XLA asks for level 3, are most of a transformer's compilation. Level 1 has the same results.
+_LESS = {"xla_backend_optimization_level": 1}
 
 
 class Program:
     """A function that is traced on first inspection, and compiled at the first call, for the shapes of that call."""
 
-    def __init__(self, owner: Programs, function: Callable, donate: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        owner: Programs,
+        function: Callable,
+        donate: tuple[int, ...] = (),
+        options: dict[str, Any] | None = None,
+    ):
         self._owner = owner
+        self._options = options
         self._jitted = jax.jit(function, donate_argnums=donate)
         self._traced: Any = None
         self._compiled: Any = None
@@ -50,7 +59,7 @@ class Program:
         if self._compiled is None:
             with self._owner.building():
                 if self._ahead is None:
-                    self._compiled = self._trace(arguments).lower().compile()
+                    self._compiled = self._trace(arguments).lower().compile(self._options)
                 else:
                     self._compiled = self._ahead.result()
             self._traced = None  # of no further use
@@ -64,7 +73,7 @@ class Program:
         def compiled() -> Any:
             with lowering:
                 lowered = traced.lower()
-            return lowered.compile()
+            return lowered.compile(self._options)
 
         if traced is not None and self._compiled is None and self._ahead is None:
             self._ahead = pool.submit(compiled)
@@ -97,6 +106,7 @@ class Programs:
     evaluate(states, keys [seeds, N]) -> results of the function `evaluate` of (algo, state, keys), leading axis seeds
 
     Args:
+      runs_seldom: `init` and `evaluate` take less time than their compilation, and are optimised less.
       part, spread: on several devices, the learner of one device's part, and the devices (`experiments.run.devices`).
     """
 
@@ -108,6 +118,7 @@ class Programs:
         part: Learner | None = None,
         spread: Spread | None = None,
         data: Any = None,
+        runs_seldom: bool = False,
     ):
         # What `step` takes besides, shared by all seeds.
         self.given = () if data is None else (data,)
@@ -138,9 +149,10 @@ class Programs:
         def episodes(state, keys):
             return evaluate(algo, state, keys)
 
-        self.init = Program(self, _over_seeds(algo.init, seeds))
+        options = _LESS if runs_seldom and jax.default_backend() == "cpu" else None
+        self.init = Program(self, _over_seeds(algo.init, seeds), options=options)
         self.chunk = Program(self, over(chunk, True), donate=(0,))
-        self.evaluate = Program(self, _over_seeds(episodes, seeds))
+        self.evaluate = Program(self, _over_seeds(episodes, seeds), options=options)
         if isinstance(acting, CollectsApart):
             # The new state alone: the data of the rollout need not leave the program.
             collect = _over_seeds(acting.collect_only, seeds)
@@ -228,9 +240,9 @@ class Programs:
 
 def programs_of(spec: Spec, algo: Any, data: Any = None) -> Programs:
     """Returns the programs of a run. `data`: of `step`; None for algorithms that make their own."""
-    evaluate = evaluator(spec.domain).run
+    evaluate, seldom = evaluator(spec.domain).run, spec.domain == "tokens"
     if spec.devices == 1:
-        return Programs(algo, spec.seeds, evaluate, data=data)
+        return Programs(algo, spec.seeds, evaluate, data=data, runs_seldom=seldom)
     part = dataclasses.replace(spec, config=share_of(spec.config, spec.devices, spec.domain))
     return Programs(algo, spec.seeds, evaluate, learner(part, algo.env), Spread(spec.devices))
 
