@@ -41,11 +41,13 @@ def test_train_from_python():
     np.testing.assert_array_equal(states.env_steps, 3 * algo.iteration_steps)
 
 
+@pytest.mark.slow
 def test_own_network():
     returns = example("own_network").train(iterations=12)
     assert np.mean(returns[-3:]) > 1.5 * np.mean(returns[:3])
 
 
+@pytest.mark.slow
 def test_own_environment():
     returns = np.asarray(example("own_environment").train(iterations=60))
     assert np.nanmean(returns[-10:]) > np.nanmean(returns[:10]) + 20.0
@@ -76,6 +78,7 @@ def test_load_policy(tmp_path, monkeypatch):
     assert 1.0 <= total <= 500.0
 
 
+@pytest.mark.slow
 def test_sweep_coefficient():
     returns = example("sweep_coefficient").sweep([0.0, 5.0], iterations=8)
     assert returns.shape == (2, 8)

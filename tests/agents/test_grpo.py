@@ -185,7 +185,10 @@ class TestUpdate:
         assert 0 < metrics["clip_fraction_low"] < 1
         assert 0 < metrics["clip_fraction_high"] < 1
 
-    @pytest.mark.parametrize("aggregation", AGGREGATIONS)
+    @pytest.mark.parametrize(
+        "aggregation",
+        [AGGREGATIONS[0], *(pytest.param(x, marks=pytest.mark.slow) for x in AGGREGATIONS[1:])],
+    )
     def test_how_a_batch_is_laid_out_changes_nothing(self, aggregation):
         """Padding in time and of columns, the order of groups, and micro-batches."""
         config = dataclasses.replace(

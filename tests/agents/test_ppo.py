@@ -54,7 +54,7 @@ class TestProbes:
         )
         np.testing.assert_allclose(values(algo, state, 0.0), [1.0], atol=0.1)
 
-    @pytest.mark.parametrize("objective", ["clip", "kl"])
+    @pytest.mark.parametrize("objective", ["clip", pytest.param("kl", marks=pytest.mark.slow)])
     def test_continuous_action(self, objective):
         config = dataclasses.replace(SMALL, objective=objective)
         algo, state, _ = train(probes.RewardIsAction(continuous=True), config, iterations=400)

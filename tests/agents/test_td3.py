@@ -278,7 +278,10 @@ def values(algo, state, *observations):
 class TestProbes:
     """Each finds the known answer. What a failure would point at stands in envs/probes.py."""
 
-    @pytest.mark.parametrize(("algo_type", "config"), [(TD3, SMALL), (DDPG, SMALL_DDPG)])
+    @pytest.mark.parametrize(
+        ("algo_type", "config"),
+        [(TD3, SMALL), pytest.param(DDPG, SMALL_DDPG, marks=pytest.mark.slow)],
+    )
     def test_continuous_action(self, algo_type, config):
         algo = algo_type(config, probes.RewardIsAction(continuous=True))
         state = train(algo, 12)

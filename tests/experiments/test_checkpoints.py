@@ -180,7 +180,9 @@ while True:
 """
 
 
-@pytest.mark.parametrize("delay", [0.01, 0.03, 0.05])
+@pytest.mark.parametrize(
+    "delay", [0.03, *(pytest.param(x, marks=pytest.mark.slow) for x in (0.01, 0.05))]
+)
 def test_killed_while_writing_the_last_whole_one_is_there(tmp_path, delay):
     root = Path(__file__).parents[2]
     process = subprocess.Popen(

@@ -166,6 +166,7 @@ def test_thousands_of_damaged_runs(whole, name):
     assert all(0 < count < tries for count in counts), counts
 
 
+@pytest.mark.slow
 def test_thousands_of_damaged_records(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "fits", lambda env, algo: True)  # builds each learner
     _, _, found = whole

@@ -37,6 +37,7 @@ def check(found: dict) -> None:
             assert x == 0, what
 
 
+@pytest.mark.slow
 def test_one_two_and_four_devices_learn_the_same():
     found = run("ppo", "host")
     check(found)

@@ -253,7 +253,10 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("size", "file"), [(100, "config.json"), (2000, "curve.png")])
+@pytest.mark.parametrize(
+    ("size", "file"),
+    [(100, "config.json"), pytest.param(2000, "curve.png", marks=pytest.mark.slow)],
+)
 def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, size, file):
     """No file may have more than so many bytes."""
     command = [sys.executable, "-c", FULL.format(bytes=size), *FLAGS, "--out", "run"]

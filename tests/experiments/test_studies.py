@@ -109,7 +109,7 @@ class TestCommand:
         ("argv", "said"),
         [
             (["clif"], "did you mean cliff?"),
-            (["x"], "choose from alignment, bandit, cliff, faults, kl, variance"),
+            (["x"], "choose from alignment, bandit, cliff, faults, kl, text, variance"),
             ([], "which study?"),
             (["cliff", "--fast"], "unknown flag --fast"),
         ],

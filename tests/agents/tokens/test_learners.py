@@ -103,8 +103,8 @@ def hand_weights(name, algo, rollout):
 @pytest.mark.parametrize(
     "name",
     [
-        *("ppo", "grpo", "dr-grpo", "gspo"),
-        *slow("reinforce", "rloo", "rejection", "dapo", "cispo", "reinforce++"),
+        *("ppo", "grpo", "gspo"),
+        *slow("dr-grpo", "reinforce", "rloo", "rejection", "dapo", "cispo", "reinforce++"),
     ],
 )
 def test_a_step_is_the_gradient_of_the_paper(name):
@@ -405,7 +405,7 @@ def close(a, b, atol=2e-6):
 class TestInvariance:
     AGGREGATIONS = ("token-mean", "seq-mean-token-mean", "token-sum-constant")
 
-    @pytest.mark.parametrize("aggregation", AGGREGATIONS)
+    @pytest.mark.parametrize("aggregation", [AGGREGATIONS[0], *slow(*AGGREGATIONS[1:])])
     def test_padding_order_and_micro_batches_do_not_show(self, aggregation):
         algo, state, rollout, _ = collected()
         batch = rollout.batch

@@ -224,7 +224,9 @@ def updates():
     return {"grpo": of_grpo, "ppo": of_ppo, "reinforce": of_reinforce}
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce"])
+@pytest.mark.parametrize(
+    "name", ["ppo", *(pytest.param(x, marks=pytest.mark.slow) for x in ("grpo", "reinforce"))]
+)
 def test_loss_and_gradient_do_not_depend_on_the_environment_s_tokens(name, learner, params, batch):
     """Log-probs, entropies and values at its tokens are shifted, by a function of the parameters too."""
     update = updates()[name]
