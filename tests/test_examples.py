@@ -53,6 +53,7 @@ def test_own_environment():
     assert np.nanmean(returns[-10:]) > np.nanmean(returns[:10]) + 20.0
 
 
+@pytest.mark.slow
 def test_own_robot_passes_its_checks_and_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
@@ -85,6 +86,7 @@ def test_sweep_coefficient():
     assert np.nanmean(returns[0]) > np.nanmean(returns[1])  # effort costs
 
 
+@pytest.mark.slow
 def test_own_task():
     correct = example("own_task").train(iterations=4)
     assert correct.shape == (4,)
@@ -99,6 +101,7 @@ def test_own_text_task():
     assert env.decode(solutions[0], 3) == env.decode(prompts[0])[2::-1]
 
 
+@pytest.mark.slow
 def test_own_reward():
     module = example("own_reward")
     responses = jnp.array([[2, 3, 3, 5, 1], [3, 2, 4, 1, 0]])  # 1 ends a response, 0 is padding

@@ -81,8 +81,10 @@ def make(name: str, env: Env):
     return kind(kind.Config(**{k: v for k, v in SMALL.items() if k in fields}), env)
 
 
-# PPO on every space, every learner on a Box of another scale, one of each way to act on numbers; the others by hand.
-ALIKE = ("pref-ppo", "impala", "crossq", "xqc", "ddpg")  # they act as PPO, SAC and TD3 do
+# PPO on every space, learners on a Box of another scale, one of each way to act on numbers; the others by hand.
+ALIKE = (  # they act as PPO, SAC and TD3 do
+    *("pref-ppo", "impala", "crossq", "xqc", "ddpg", "trpo", "a2c", "reinforce", "grpo"),
+)
 FAST = {("dqn", "shifted"), ("pqn", "shifted"), ("sac", "whole numbers")}
 PAIRS = [
     pytest.param(

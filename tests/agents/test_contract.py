@@ -66,7 +66,10 @@ MAPPED = (
     "iql",
 )  # one of each kind of learner; the others by hand
 # The code of another learner, which their settings choose paths of: what takes a compiled step is run by hand.
-SAME_CODE = ("ddpg", "crossq", "xqc", "dr-grpo", "gspo", "cispo", "rloo")
+SAME_CODE = (
+    *("ddpg", "crossq", "xqc"),
+    *("dr-grpo", "gspo", "cispo", "dapo", "rloo", "reinforce++", "ipo", "kto", "simpo", "orpo"),
+)
 OF_CONTROL = ALGORITHMS | OFFLINE_ALGORITHMS
 CASES = [("control", name) for name in OF_CONTROL] + [("tokens", name) for name in TOKEN_ALGORITHMS]
 RUNS = [

@@ -70,6 +70,7 @@ def test_learns_what_is_preferred(run):
     assert metrics["preferences/correlation"][:3].min() > 0.9
 
 
+@pytest.mark.slow
 def test_the_reward_itself_is_never_seen(run):
     """Two rewards that prefer the same segments train the same networks, bit for bit."""
     (one, metrics), (other, others) = run(Paid()), run(Paid(factor=100.0, shift=-7.0))

@@ -96,6 +96,7 @@ def study(out, *argv):
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_computes_once_draws_and_writes_the_page(self, stubs, tmp_path, capsys):
         assert study(tmp_path, "--figures", "5", "6") == 0
         assert stubs == [

@@ -247,6 +247,7 @@ def test_the_viewer_needs_a_screen(monkeypatch):
         play.play(["run", "--viewer"])
 
 
+@pytest.mark.slow
 def test_the_walkers_command_writes_curve_video_and_gait(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
     monkeypatch.setattr(Walker, "recorded_episodes", 24)

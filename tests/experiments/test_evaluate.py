@@ -19,6 +19,7 @@ def stumble(state, obs, key, deterministic):
     return jnp.clip(state * obs[..., 11:17] + obs[..., 2:5].repeat(2, -1), -1, 1)
 
 
+@pytest.mark.slow
 def test_episodes_are_those_of_the_training_step():
     env = envs.make("walker", max_episode_steps=40)
     algo = SimpleNamespace(env=env, act=stumble)
