@@ -32,7 +32,7 @@ State = Any
 
 
 class Reply(NamedTuple):
-    """What the environment says after a token of the policy."""
+    """Returned by `react`: what the environment says after a token of the policy."""
 
     tokens: Any  # int32 [Q], padding on the right; padding alone: nothing
     reward: Any  # float32 []: earned by the token that was heard, under the reward "process"

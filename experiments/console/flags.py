@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +25,18 @@ ImportFlag = Annotated[
     tyro.conf.UseAppendAction,
     tyro.conf.arg(name=_KEYWORDS["imports"], metavar="FILE.py"),
 ]
+
+
+def split_words(argv: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yields the words of a command line with None, and the flags of these names (`--model`) with their values, ""
+    where there is none. For flags that are taken off before the others are known."""
+    words = iter(argv)
+    for word in words:
+        name, given, value = word.partition("=")
+        if name in names:
+            yield name, value if given else next(words, "")
+        else:
+            yield word, None
 
 
 def parse_flags(arguments: Any, argv: Sequence[str], default: Any, description: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from envs.tokens import Task, TextTask, TokenFactory
 from envs.tokens.published_tokenizer import unused_name
-from experiments.console.flags import dashed
+from experiments.console.flags import dashed, split_words
 from experiments.weights import adapter
 from experiments.weights import folder as weights
 
@@ -39,17 +39,14 @@ def split_flags(argv: Sequence[str]) -> tuple[list[str], Folders]:
     flag has no value."""
     rest: list[str] = []
     found = Folders()
-    words = iter(argv)
-    for word in words:
-        name, given, value = word.partition("=")
-        flag = name.removeprefix("--")
-        if name == flag or flag not in FLAGS:
+    for word, value in split_words(argv, [f"--{flag}" for flag in FLAGS]):
+        if value is None:
             rest.append(word)
             continue
-        value = value if given else next(words, "")
+        flag = word.removeprefix("--")
         if not value or value.startswith("--"):
             what = "published model" if flag == "model" else "low-rank adapter"
-            raise ValueError(f"{name} needs the folder of a {what}")
+            raise ValueError(f"{word} needs the folder of a {what}")
         found = found._replace(**{flag: str(Path(value).absolute())})
     return rest, found
 

@@ -19,6 +19,7 @@ from typing import Any, get_args
 from agents.tokens.reward import Reward
 from agents.tokens.reward_sets import Agreement, ensemble, verifier_reward, weighted_sum
 from envs.tokens.task import RewardKind
+from experiments.console.flags import split_words
 from experiments.console.suggest import suggestion
 from experiments.run import reward_models
 
@@ -35,17 +36,13 @@ def split_flag(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """
     rest: list[str] = []
     learned = None
-    words = iter(argv)
-    for word in words:
-        name, given, value = word.partition("=")
-        if name != "--reward":
+    for word, value in split_words(argv, ["--reward"]):
+        if value is None:
             rest.append(word)
-            continue
-        value = value if given else next(words, "")
-        if value.partition(":")[0] in _LEARNED and ":" in value:
+        elif value.partition(":")[0] in _LEARNED and ":" in value:
             learned = _absolute(value)
         else:
-            rest += [name, _OWN.get(value, value)] if value else [name]
+            rest += [word, _OWN.get(value, value)] if value else [word]
     return rest, learned
 
 

@@ -142,7 +142,7 @@ class TestForm:
             algo.config.total_steps = 1
 
     def test_the_rollout_alone_learns_nothing(self, domain, name):
-        """What is learned is handed through untouched: seen in the program, without running it."""
+        """Hands what is learned through untouched: seen in the program, without running it."""
         algo = make(domain, name)
         if not isinstance(algo, CollectsApart):
             pytest.skip("collects and learns step by step")

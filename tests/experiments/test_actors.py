@@ -145,7 +145,7 @@ def test_trees_travel_with_their_keys():
 
 
 class Plan(NamedTuple):
-    """What a pretended actor does with a call: how long it takes, in calls to `wait`; lost or not."""
+    """A pretended actor's answer to a call: how long it takes, in calls to `wait`; lost or not."""
 
     turns: int = 1
     lost: bool = False

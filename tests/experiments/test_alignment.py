@@ -38,7 +38,7 @@ def model():
 
 
 def invented(experiment, cell):
-    """What a cell might compute."""
+    """Returns what a cell might compute."""
     if experiment == "overoptimisation":
         given = {
             str(mark): {"answer": "1 1 2 <eos>", "gold": 0.5, "proxy": float(mark)}

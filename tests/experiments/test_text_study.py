@@ -21,7 +21,7 @@ OUT = command.LONG_OUT["text"]
 
 
 def invented(experiment):
-    """What a cell might compute."""
+    """Returns what a cell might compute."""
     if experiment == "base":
         passes = {name: {"pass_at_1": 0.3, "pass_at_8": 0.6, "prompts": 9} for name in OPTIONS}
         losses = {"texts": [2.0, 1.2], "answers": [0.9, 0.5]}

@@ -1,4 +1,4 @@
-"""What each learner becomes where a setting is 0, and losses in NumPy."""
+"""Known answers of learners from data: another learner where a setting is 0, and losses in NumPy."""
 
 import functools
 

@@ -144,7 +144,7 @@ def test_layers_computed_again(base):
 
 
 def test_logits_in_parts(base, monkeypatch):
-    """Of 10 tokens, 4 at a time: values and gradients of log-probs, entropy and KL are the plain ones."""
+    """Leaves values and gradients of log-probs, entropy and KL as they are, with 10 tokens, 4 at a time."""
     allowed = jnp.ones((*TOKENS.shape, MODEL.vocabulary), bool).at[:, :, 0].set(False)
     allowed = allowed.at[0, 0].set(True)
 
