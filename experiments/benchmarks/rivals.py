@@ -121,7 +121,9 @@ def take_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[st
     return rates
 
 
-def print_ratios(key: str, rates: dict[str, list[float]], what: str) -> dict[str, float]:
+def print_ratios(
+    key: str, rates: dict[str, list[float]], what: str, unit: str = "steps/s"
+) -> dict[str, float]:
     """Prints and returns the median rates, and how many times as fast as each rate the one called "here" is."""
     figures = {}
     for name, values in rates.items():
@@ -129,7 +131,7 @@ def print_ratios(key: str, rates: dict[str, list[float]], what: str) -> dict[str
         figures[f"{key}/{name}"] = statistics.median(values)
         figures[f"{key}/of_{name}"] = statistics.median(ratios)
         print(
-            f"{key:26s}{name:10s}{what:>19s}{statistics.median(values):15,.0f} steps/s"
+            f"{key:26s}{name:10s}{what:>19s}{statistics.median(values):15,.0f} {unit}"
             f"   ours is {statistics.median(ratios):7.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})",
             flush=True,
         )

@@ -11,8 +11,8 @@ reference at weight 0: here neither is made.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from agents.tokens.generation import Sampling, generate
 from agents.tokens.grpo import TokenGRPO, TokenGRPOConfig
 from agents.tokens.transformer import num_parameters
 from envs.tokens import TextTask, make_tokens
-from experiments.benchmarks.rivals import Rival
+from experiments.benchmarks.rivals import Rival, print_ratios, take_turns
 from experiments.benchmarks.workloads import rate
 from experiments.weights import folder as weights
 from experiments.weights import tokenizer_files
@@ -103,9 +103,13 @@ def bench_trl(python: Path | str, rounds: int, seconds: float) -> dict[str, Any]
         workloads = {"write": writing(algo, state, task), "grpo": learning(algo, state)}
         for name, run in workloads.items():
             rival = Rival(python, name, folder, json.dumps(setting), WORKER)
-            pairs = [(rate(run, seconds), rival.measure(seconds)) for _ in range(rounds)]
+            measures: dict[str, Callable[[], float]] = {
+                "here": functools.partial(rate, run, seconds),
+                "trl": functools.partial(rival.measure, seconds),
+            }
+            rates = take_turns(measures, rounds)
             rival.close()
-            figures |= _compared(name, pairs)
+            figures |= print_ratios(name, rates, f"{PROMPTS * GROUP} responses", "tokens/s")
     return figures
 
 
@@ -115,14 +119,14 @@ def writing(algo: TokenGRPO, state: Any, task: Letters) -> Callable[[], int]:
     params, key = state.params["policy"], jax.random.key(0)
 
     @jax.jit
-    def write(key):
+    def write(params, prompts, key):
         policy = algo.network.module(params).policy
         return generate(policy, prompts, key, RESPONSE, Sampling(), pad=task.pad, stop=None)
 
     def run() -> int:
         nonlocal key
         key = jax.random.fold_in(key, 0)
-        jax.block_until_ready(write(key))
+        jax.block_until_ready(write(params, prompts, key))
         return PROMPTS * GROUP * RESPONSE
 
     run()
@@ -141,18 +145,6 @@ def learning(algo: TokenGRPO, state: Any) -> Callable[[], int]:
 
     run()
     return run
-
-
-def _compared(name: str, pairs: list[tuple[float, float]]) -> dict[str, float]:
-    ours, theirs = (statistics.median(x) for x in zip(*pairs, strict=True))
-    ratios = [a / b for a, b in pairs]
-    ratio = statistics.median(ratios)
-    print(
-        f"{name:8s}{ours:12,.0f} tokens/s, TRL {theirs:,.0f}: {ratio:.2f} times as fast "
-        f"({min(ratios):.2f}-{max(ratios):.2f})",
-        flush=True,
-    )
-    return {f"{name}/here": ours, f"{name}/trl": theirs, f"{name}/of_trl": ratio}
 
 
 def _versions(python: Path | str) -> dict[str, str]:
