@@ -59,10 +59,10 @@ BEFORE = """`python -m experiments.bench --tokens --before DIR --json tokens-bef
 sorting, now and at the commit whose runs [results/tokens](../tokens/README.md) shows, in turn.
 """
 
-TRL = """`python -m experiments.bench --tokens --rivals-python PYTHON --rounds 3 --seconds 6 --json trl.json`: against TRL
-{}, in PyTorch {}, in turn on the same cores, both from the same Llama folder of {:.1f} M parameters with the same prompts:
-writing 64 responses of 64 tokens by `generate` with a cache, and iterations of GRPO with 64 responses of at most 64
-tokens and one gradient step.
+TRL = """`python -m experiments.bench --tokens --rivals-python PYTHON --rounds 3 --seconds 6 --json trl.json`: against
+TRL {}, in PyTorch {}, in turn on the same cores, both from the same Llama folder of {:.1f} M parameters with the same
+prompts: writing 64 responses of 64 tokens by `generate` with a cache, and iterations of GRPO with 64 responses of at
+most 64 tokens and one gradient step.
 """
 
 ACTORS = """## Actors and a learner
