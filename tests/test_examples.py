@@ -35,6 +35,7 @@ def example(name):
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 def test_train_from_python():
     algo, states, metrics = example("train_from_python").train(iterations=3, seeds=2)
     assert metrics["train/return"].shape == (2, 3)
@@ -71,6 +72,7 @@ def test_own_robot_passes_its_checks_and_trains(tmp_path, monkeypatch, capsys):
     assert Path("run/video.gif").exists()
 
 
+@pytest.mark.slow
 def test_load_policy(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluator, "evaluation_episodes", lambda steps, limit: 4)
     flags = "--env CartPole-v1 --algo a2c --total-steps 128 --num-envs 4 --num-steps 8 --no-video"

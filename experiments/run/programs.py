@@ -26,9 +26,10 @@ from experiments.run.devices import Spread, share_of
 from experiments.run.spec import Spec, learner
 
 MAX_CHUNK = 2048  # iterations
-# LLVM's passes, of which XLA asks for level 3, are most of a transformer's compilation. Level 1 gave the same numbers
-# where it was tried: the start of grpo bit for bit, and the figures of its evaluation.
-_LESS = {"xla_backend_optimization_level": 1}
+# LLVM's passes, of which XLA asks for level 3, are most of a transformer's compilation. Levels 1 and 2 gave the same
+# numbers where they were tried: the start of grpo bit for bit, and the figures of its evaluation. At level 2 an
+# iteration takes no longer than at level 3.
+_FOR_ONCE, _FOR_LONG = ({"xla_backend_optimization_level": level} for level in (1, 2))
 
 
 class Program:
@@ -107,7 +108,7 @@ class Programs:
     evaluate(states, keys [seeds, N]) -> results of the function `evaluate` of (algo, state, keys), leading axis seeds
 
     Args:
-      runs_seldom: `init` and `evaluate` take less time than their compilation, and are optimised less.
+      slow_to_compile: LLVM optimises less, `init` and `evaluate` least, which take less time than their compilation.
       part, spread: on several devices, the learner of one device's part, and the devices (`experiments.run.devices`).
     """
 
@@ -119,7 +120,7 @@ class Programs:
         part: Learner | None = None,
         spread: Spread | None = None,
         data: Any = None,
-        runs_seldom: bool = False,
+        slow_to_compile: bool = False,
     ):
         # What `step` takes besides, shared by all seeds.
         self.given = () if data is None else (data,)
@@ -150,10 +151,11 @@ class Programs:
         def episodes(state, keys):
             return evaluate(algo, state, keys)
 
-        options = _LESS if runs_seldom and jax.default_backend() == "cpu" else None
-        self.init = Program(self, _over_seeds(algo.init, seeds), options=options)
-        self.chunk = Program(self, over(chunk, True), donate=(0,))
-        self.evaluate = Program(self, _over_seeds(episodes, seeds), options=options)
+        less = slow_to_compile and jax.default_backend() == "cpu"
+        once, long = (_FOR_ONCE, _FOR_LONG) if less else (None, None)
+        self.init = Program(self, _over_seeds(algo.init, seeds), options=once)
+        self.chunk = Program(self, over(chunk, True), donate=(0,), options=long)
+        self.evaluate = Program(self, _over_seeds(episodes, seeds), options=once)
         if isinstance(acting, CollectsApart):
             # The new state alone: the data of the rollout need not leave the program.
             collect = _over_seeds(acting.collect_only, seeds)
@@ -241,9 +243,9 @@ class Programs:
 
 def programs_of(spec: Spec, algo: Any, data: Any = None) -> Programs:
     """Returns the programs of a run. `data`: of `step`; None for algorithms that make their own."""
-    evaluate, seldom = evaluator(spec.domain).run, spec.domain == "tokens"
+    evaluate, slow = evaluator(spec.domain).run, spec.domain == "tokens"
     if spec.devices == 1:
-        return Programs(algo, spec.seeds, evaluate, data=data, runs_seldom=seldom)
+        return Programs(algo, spec.seeds, evaluate, data=data, slow_to_compile=slow)
     part = dataclasses.replace(spec, config=share_of(spec.config, spec.devices, spec.domain))
     return Programs(algo, spec.seeds, evaluate, learner(part, algo.env), Spread(spec.devices))
 
