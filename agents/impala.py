@@ -242,7 +242,8 @@ def _loss(
         )
         advantage = found.advantage
         if config.whiten_advantages:
-            advantage = returns.masked_whiten(advantage, batch.mask)
+            weight = jnp.minimum(config.rho_bar, ratio)
+            advantage = returns.masked_whiten_weighted(advantage, weight, batch.mask)
         each = {
             "loss/policy": policy_losses.policy_gradient_loss(new.logp, advantage),
             "loss/value": value_losses.squared_error(new.value, found.value),

@@ -283,6 +283,25 @@ def masked_whiten(
     return white if mask is None else jnp.where(mask, white, 0.0)
 
 
+def masked_whiten_weighted(
+    advantage: Float[Array, "*shape"],
+    weight: Float[Array, "*shape"],
+    mask: Bool[Array, "*shape"] | None = None,
+) -> Float[Array, "*shape"]:
+    """Whitens advantages that importance weights are in: weight (A - m), with the m for which the mean is 0.
+
+    A baseline goes inside of the weight, because E_mu[pi / mu grad log pi] = 0. Outside of it, -m E_mu[grad log pi]
+    stays in the policy gradient: that is m grad KL(mu || pi), which drives the policy away from its data as long as
+    weighted advantages are positive on average, and the faster the further away it is.
+
+    Args:
+      advantage: weight A, such as `VTrace.advantage`.
+      weight: min(rho_bar, pi(a|s) / mu(a|s)).
+    """
+    baseline = masked_mean(advantage, mask) / jnp.maximum(masked_mean(weight, mask), 1e-8)
+    return masked_whiten(advantage - weight * baseline, mask)
+
+
 def last_real_step(mask: Bool[Array, "T N"]) -> Bool[Array, "T N"]:
     """True at the last unmasked step of each column."""
     return mask & (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1)

@@ -28,6 +28,7 @@ from experiments.run.spec import (
 from experiments.run.which import WHICH, learners
 from experiments.user_envs import load
 
+_JOINING = ("coordinator", "process_id", "num_processes")
 _FREE = ("out", "resume", "video", "track", "trust", "time_rollout", "compile_cache", "address")
 
 
@@ -65,6 +66,12 @@ class RunFlags:
     """actors wait for the learner's newest parameters, as one process would act (with --actors)"""
     address: str | None = None
     """HOST:PORT of a Ray cluster to which the actors go; None: this machine (with --actors)"""
+    coordinator: str | None = None
+    """HOST:PORT where process 0 listens, in a run of several processes, whose devices --devices counts together"""
+    process_id: int | None = None
+    """number of this process, from 0 (with --coordinator); process 0 writes, the others only compute"""
+    num_processes: int | None = None
+    """number of processes (with --coordinator)"""
     imports: ImportFlag = ()
     """a Python file to execute first; it may register environments and algorithms; may be given several times"""
     trust: bool = False
@@ -113,6 +120,8 @@ def first_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--algo", "--env", "--task", "--resume", "--dataset"):
         parser.add_argument(flag)
+    for flag, kind in (("--coordinator", str), ("--process-id", int), ("--num-processes", int)):
+        parser.add_argument(flag, type=kind)
     parser.add_argument("--import", dest="imports", action="append", default=[])
     parser.add_argument("--trust", action="store_true")
     parser.add_argument("--quick", action=argparse.BooleanOptionalAction, default=False)
@@ -253,7 +262,7 @@ def refuse_contradiction(run: Any, new: Any, old: Any) -> None:
     for name, value in vars(new).items():
         if name == "imports" and not value:
             continue  # they are the run's own
-        if name not in _FREE and value != getattr(old, name):
+        if name not in (*_FREE, *_JOINING) and value != getattr(old, name):
             value = " ".join(value) if name == "imports" else value
             raise ValueError(
                 f"--{dashed(name)} {value} contradicts the run in {run.resume}, which has {getattr(old, name)}"

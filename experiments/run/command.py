@@ -23,6 +23,7 @@ from experiments.run import (
     elsewhere,
     folders,
     inputs,
+    joined,
     kinds,
     limits,
     recorded,
@@ -51,6 +52,7 @@ from experiments.run.spec import (
     algorithm,
     execute,
     full_name,
+    initial_keys,
     is_env_of,
     learner,
     make_env,
@@ -81,6 +83,12 @@ def main(argv: Sequence[str], env: str | None = None, domain: Domain = "control"
             if spec.actors:
                 elsewhere.start(spec, algo, programs, flags.address)
                 held.callback(programs.close)
+            if flags.process_id:
+                display.say(f"process {flags.process_id} of {flags.num_processes}: it follows 0")
+                joined.follow(programs, initial_keys(spec))
+                return 0
+            if flags.coordinator:
+                held.callback(joined.Leader(programs).dismiss)
             folder = _take(folder, spec, flags, held)
         except (ValueError, OSError, MemoryError, OverflowError, FleetError) as error:
             return fail(error)
@@ -198,6 +206,9 @@ def prepare(
     input."""
     argv = by_own_name(argv)
     first = first_flags(argv)
+    here = joined.place(first.coordinator, first.process_id, first.num_processes)
+    if here and not {"-h", "--help"} & set(argv):
+        joined.join(here, argv)
     stored, kept = None, {}
     which = WHICH[domain]
     asked = getattr(first, which.flag)
@@ -248,6 +259,8 @@ def prepare(
     spec, rounded = limits.whole_iterations(spec, environment)
     devices.require_devices(spec.devices, spec.algo, domain, spec.config)
     elsewhere.require(spec, flags.address)
+    if here:
+        joined.require_all_devices(here, spec.devices)
     if stored:
         refuse_contradiction(flags, spec.config, stored.config)
     folder = Path(first.resume or flags.out or "")

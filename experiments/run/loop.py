@@ -107,8 +107,7 @@ class Loop:
             upcoming = next(m for m in self.marks if m > self.progress.iteration)
             n = min(chunk, upcoming - self.progress.iteration)
             seconds = self.advance(n)
-            last = self.progress.iteration == self.total
-            episodes = None
+            last, episodes = self.progress.iteration == self.total, None
             if self.progress.iteration in self.marks:
                 began = self._now()
                 episodes = self._evaluate(self.final_batches if last else 1)
@@ -121,7 +120,8 @@ class Loop:
         # Resumed after the last iteration, there is nothing left but to look at the result.
         episodes = episodes or self._evaluate(self.final_batches)
         self._settle_clocks()
-        return Finished(self.states, self.progress, episodes, self.programs.elsewhere)
+        end = self.programs.gather(self.states), self.progress, episodes
+        return Finished(*end, self.programs.elsewhere)
 
     def advance(self, n: int) -> float:
         """Runs `n` iterations and returns the seconds that they took."""
@@ -314,8 +314,8 @@ class Loop:
     def _save(self) -> None:
         self._settle_clocks()
         self.states, self.progress.actors = self.programs.settled(self.states)
-        progress = dataclasses.asdict(self.progress)
-        checkpoints.save(self.folder / "checkpoints", self._env_steps(), self.states, progress)
+        progress, states = dataclasses.asdict(self.progress), self.programs.gather(self.states)
+        checkpoints.save(self.folder / "checkpoints", self._env_steps(), states, progress)
         self.saved_at = self._now()
 
     def _stop_if_asked(self) -> None:

@@ -73,7 +73,7 @@ def free_on_device() -> int | None:
     unknown."""
     if jax.default_backend() == "cpu":
         return free_on_host()
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     limit = statistics.get("bytes_limit")
     return None if limit is None else limit - statistics.get("bytes_in_use", 0)
 

@@ -130,7 +130,9 @@ class Programs:
         self.is_building = False
         self.elsewhere: Elsewhere | None = None
         self.iteration_steps = algo.iteration_steps
-        self._spread = spread
+        self.spread = spread
+        # Around so many iterations, in which other processes may have a part.
+        self.together: Callable[[int], Any] = contextlib.nullcontext
         acting = part or algo
         over = spread.over if spread else lambda function, metrics: function
         step = _over_seeds(acting.step, seeds) if data is None else _with_data(acting.step, seeds)
@@ -171,8 +173,9 @@ class Programs:
                 program.wait()
         if self.elsewhere:
             return self.elsewhere.advance(states, n)
-        states = self._spread.place(states) if self._spread else states
-        return self.chunk(states, jnp.int32(n), *self.given)
+        states = self.spread.place(states) if self.spread else states
+        with self.together(n):
+            return self.chunk(states, jnp.int32(n), *self.given)
 
     def compile_ahead(self, from_start: bool) -> None:
         """Compiles the programs of a run that have been traced at the same time, and returns at once.
@@ -203,8 +206,8 @@ class Programs:
         return self.begin(self.init(keys))
 
     def gather(self, states: Any) -> Any:
-        """Returns the states where `evaluate` takes them."""
-        return self._spread.gather(states) if self._spread else states
+        """Returns the states where `evaluate`, and a file, take them."""
+        return self.spread.gather(states) if self.spread else states
 
     def learn(self, algo: LearnsApart) -> Program:
         """Returns the second half of an iteration, of one seed: (states, steps) to states and metrics. The states given

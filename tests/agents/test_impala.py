@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agents.actor_critic import A2C, ActorCriticConfig
 from agents.impala import IMPALA, IMPALAConfig
 from envs import probes
 
@@ -75,6 +76,19 @@ def test_without_the_pipeline_every_rollout_is_the_newest_policys():
         state, metrics = step(state)
         assert metrics["rho"] == 1
         assert metrics["kl"] == 0
+
+
+def test_without_lag_and_bounds_it_is_a2c():
+    """One gradient step on the newest policy's rollout: V-trace's targets are GAE's, and nothing is weighted."""
+    both = {"num_envs": 8, "num_steps": 8, "hidden_sizes": (16,), "optimizer": "adam"}
+    both |= {"whiten_advantages": True, "total_steps": 64 * 400}
+    env = probes.TruncationOnly()
+    impala = IMPALA(IMPALAConfig(**both, trace=0.95, pipelined=False, rho_bar=1e6, c_bar=1e6), env)
+    a2c = A2C(ActorCriticConfig(**both, estimator="gae", gae_lambda=0.95), env)
+    ours, theirs = (jax.jit(algo.init)(jax.random.key(0)) for algo in (impala, a2c))
+    ours, theirs = jax.jit(impala.step)(ours)[0], jax.jit(a2c.step)(theirs)[0]
+    for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(theirs.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from experiments.actors.fleet import FleetError
 from experiments.run import elsewhere
 from experiments.run.programs import programs_of
 from experiments.run.spec import initial_keys
-from tests.experiments.test_actors import numbers, small, started
+from tests.experiments.test_actors import SIZES, numbers, small, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def nothing_left():
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("name", ["ppo", "dqn", "sac", "td3"])
+@pytest.mark.parametrize("name", SIZES)
 def test_synchronous_actors_equal_those_of_one_process(name):
     spec = small(name)
     _, local = started(spec)

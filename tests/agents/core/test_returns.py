@@ -329,6 +329,17 @@ def test_whitening_without_mask():
     np.testing.assert_allclose(white, [-1.0, 0.0, 1.0], atol=1e-6)
 
 
+def test_weighted_advantages_are_whitened_with_a_baseline_inside_of_the_weight():
+    """By hand: weights 1, 1/2, 1/2; A = 1, 2, 6 has the weighted mean 5/2, and so becomes -3/2, -1/4, 7/4."""
+    weight, advantage = jnp.array([1.0, 0.5, 0.5]), jnp.array([1.0, 2.0, 6.0])
+    white = returns.masked_whiten_weighted(weight * advantage, weight)
+    np.testing.assert_allclose(white, returns.masked_whiten(jnp.array([-1.5, -0.25, 1.75])))
+    moved = returns.masked_whiten_weighted(weight * (advantage + 100.0), weight)
+    np.testing.assert_allclose(moved, white, atol=1e-4)
+    even = returns.masked_whiten_weighted(advantage, jnp.ones(3))
+    np.testing.assert_allclose(even, returns.masked_whiten(advantage), atol=1e-6)
+
+
 @pytest.mark.parametrize("kept", [0, 1])
 def test_fewer_than_two_entries(kept):
     x, mask = jnp.array([5.0, 6.0, jnp.nan]), jnp.arange(3) < kept
