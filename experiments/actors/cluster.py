@@ -12,7 +12,6 @@ import importlib.util
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -24,12 +23,12 @@ from typing import Any
 
 from envs.cores import usable_cores
 from experiments.actors import guardian
+from experiments.actors.existing import use_token
 from experiments.actors.fleet import Call, FleetError, LostError
 from experiments.actors.variables import variables
 from experiments.actors.worker import Rollout, Share, Version, Worker
 
 OBJECT_STORE_BYTES = 512 * 2**20  # shared memory for rollouts and parameters
-_CONNECT_SECONDS = 5.0
 _READY_SECONDS = 300.0  # until all actors have built their environments
 _ENVIRONMENTS_SECONDS = 60.0  # until idle actors have handed their environments over
 _END_SECONDS = 15.0  # until the guardian has removed what is left
@@ -42,41 +41,6 @@ def require_ray() -> None:
     """Raises ValueError, in one line, without Ray."""
     if importlib.util.find_spec("ray") is None:
         raise ValueError("--actors needs Ray: pip install 'stride-rl[ray]'")
-
-
-def require_answer(address: str) -> None:
-    """Raises ValueError, in one line, for an address that is none, or where nobody answers."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(
-            f"--address {address} is none: HOST:PORT is wanted, as `ray start` prints it"
-        )
-    try:
-        with socket.create_connection((host, int(port)), _CONNECT_SECONDS) as there:
-            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_http2(there):
-                raise ValueError(
-                    f"--address {address}: what answers there is no Ray cluster; give the address that `ray start` "
-                    "prints"
-                )
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(
-            f"--address {address}: nobody answers there ({reason}); start a cluster with "
-            f"`ray start --head --port {port}`, or leave --address out"
-        ) from None
-
-
-def _speaks_http2(there: socket.socket) -> bool:
-    """Tells that a server speaks HTTP/2, as Ray's do, which to others would try to connect for minutes."""
-    # RFC 9113, sec. 3.4: a client begins with these words and a frame of settings, and a server with such a frame.
-    there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
-    try:
-        head = there.recv(9)
-    except (TimeoutError, ConnectionError):
-        return False
-    return len(head) == 9 and head[3] == 4
 
 
 def require_picklable(build: Callable[[], Any]) -> bytes:
@@ -99,6 +63,8 @@ class RayFleet:
         if address is None:
             # Read at Ray's import: its servers listen on loopback alone, as on systems where it makes no clusters.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        else:
+            use_token()
         require_picklable(shares[0].build)
         self.actors = len(shares)
         self._folder: Path | None = None
@@ -115,6 +81,7 @@ class RayFleet:
 
     def _start(self, address: str | None) -> None:
         import ray
+        import ray.exceptions
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -125,11 +92,12 @@ class RayFleet:
             # JAX warns of forks; here another program takes over at once.
             warnings.simplefilter("ignore", RuntimeWarning)
             if address is not None:
+                refusals = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)
                 try:
                     ray.init(address=address, **quiet)
-                except (ConnectionError, RuntimeError, ValueError) as error:
+                except refusals as error:
                     line = str(error).splitlines()[0]
-                    raise ValueError(f"--address {address} is no Ray cluster: {line}") from None
+                    raise ValueError(f"--address {address} cannot be joined: {line}") from None
                 return
             # Sockets lie in it, whose paths may have a hundred characters.
             remove_abandoned()

@@ -9,7 +9,7 @@ differs in its random numbers, which each device draws for its own part, and in 
 within a device's part.
 
 Devices may be of several processes, which `jax.distributed.initialize` has joined before: each process runs the same
-calls on the same states, and its own devices' part of them. Commands run in one process; see the guide for several.
+calls on the same states, and its own devices' part of them (`experiments.run.joined` does so for commands).
 
 Evaluation runs on one device. An environment on the host, or C MuJoCo, is called once by each device for its part;
 a plain `jit` of sharded arrays would call it on each device for the whole batch.

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from agents.algorithm import LearnsApart
-from experiments.actors import cluster
+from experiments.actors import cluster, existing
 from experiments.actors.fleet import FleetError
 from experiments.actors.learner import Elsewhere, plan
 from experiments.actors.meter import Meter
@@ -46,7 +46,7 @@ def require(spec: Spec, address: str | None) -> None:
     if address is None:
         cluster.require_cores(spec.actors)
     else:
-        cluster.require_answer(address)
+        existing.require_answer(address)
     as_bytes(spec)
 
 

@@ -13,13 +13,7 @@ from agents.tokens.settings import TokenConfig
 from envs import TOKENS_PREFIX
 from envs.tokens import sized_name
 
-CLASSIC = (
-    "CartPole-v1",
-    "Acrobot-v1",
-    "MountainCar-v0",
-    "MountainCarContinuous-v0",
-    "Pendulum-v1",
-)
+CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
 MUJOCO = (
     "InvertedPendulum-v5",
     "InvertedDoublePendulum-v5",
@@ -142,10 +136,14 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "impala"): _WALKER
     | _SCALED
     | {
-        "total_steps": 8_000_000,
+        "total_steps": 5_000_000,
         "num_envs": 256,
         "num_steps": 16,
         "num_minibatches": 4,
+        "learning_rate": 5e-4,
+        "learning_rate_schedule": "constant",
+        # Weights cut at 1 let a policy that has moved move on where the critic expects too much: updates ran away.
+        "rho_bar": 2.0,
         "trace": 0.95,
         "min_log_std": -1.6,
     },

@@ -1,10 +1,14 @@
 """Actors as Ray's: equal to actors in this process, and what is left when something dies. Needs the extra `ray`."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +19,7 @@ import pytest
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as the command sets it, before Ray's import
 pytest.importorskip("ray")
 
-from experiments.actors import cluster
+from experiments.actors import existing
 from experiments.actors.fleet import FleetError
 from experiments.run import elsewhere
 from experiments.run.programs import programs_of
@@ -212,4 +216,75 @@ def test_the_size_of_what_travels_is_the_size_of_the_arrays():
 
 def test_an_address_without_ray_behind_it_is_one_line():
     with pytest.raises(ValueError, match="nobody answers there"):
-        cluster.require_answer("127.0.0.1:9")
+        existing.require_answer("127.0.0.1:9")
+
+
+@pytest.fixture
+def ray_cluster():
+    """The address of a cluster of one machine, which asks for a token that a user has, and a user's home with it and
+    without it."""
+    folder = Path(tempfile.mkdtemp(prefix="stride-test-", dir="/tmp"))  # sockets want short paths
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    token = folder / "has" / ".ray" / "auth_token"
+    token.parent.mkdir(parents=True)
+    token.write_text("0123456789abcdef" * 4)
+    words = f"start --head --block --port {address.rpartition(':')[2]} --node-ip-address 127.0.0.1"
+    words += f" --num-cpus 2 --include-dashboard=false --object-store-memory {10**8}"
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *words.split(), "--temp-dir", folder / "ray"],
+        env=os.environ | {"HOME": str(folder / "has")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield address, folder / "has", folder / "lacks"
+    finally:
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(folder)
+
+
+STATE = """
+import sys, ray
+from ray._private.state import actors
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(*[a["State"] for a in actors().values()], ray.available_resources()["CPU"])
+"""
+
+
+def test_an_address_joins_a_cluster_and_leaves_it_as_it_was(ray_cluster, tmp_path):
+    address, has_token, lacks_token = ray_cluster
+    flags = "--env CartPole-v1 --algo ppo --no-video --actors 2 --num-envs 8 --num-steps 16"
+    flags += " --num-minibatches 2 --num-epochs 1 --total-steps 4096"
+    train = [sys.executable, "-m", "experiments.train", *flags.split(), "--address", address]
+
+    def run(words, home):
+        environment = os.environ | {"HOME": str(home)}
+        return subprocess.run(
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(ValueError):
+            existing.require_answer(address)
+            break
+    done = run([*train, "--out", str(tmp_path / "run")], has_token)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["actors"]["used"] > 0
+    # Without the cluster's token nobody is let in.
+    done = run([*train, "--out", str(tmp_path / "none")], lacks_token)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: --address {address}")
+    assert not (tmp_path / "none").exists()
+    environment = {"RAY_AUTH_MODE": "token", "HOME": str(has_token)}
+    state = subprocess.run(
+        [sys.executable, "-c", STATE, address],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert state.stdout.split() == ["DEAD", "DEAD", "2.0"], state.stderr
