@@ -141,7 +141,6 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_steps": 16,
         "num_minibatches": 4,
         "learning_rate": 5e-4,
-        "learning_rate_schedule": "constant",
         # Weights cut at 1 let a policy that has moved move on where the critic expects too much: updates ran away.
         "rho_bar": 2.0,
         "trace": 0.95,
