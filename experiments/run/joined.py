@@ -79,6 +79,8 @@ def join(here: Place, argv: Sequence[str]) -> None:
         coordinator_bind_address=here.address if local else None,
         shutdown_timeout_seconds=_FAREWELL_SECONDS,
     )
+    # Connects the devices while all wait for it: whoever comes 30 s later, from compiling, say, would be too late.
+    multihost_utils.sync_global_devices("joined")
 
 
 def shared_words(argv: Sequence[str]) -> list[str]:

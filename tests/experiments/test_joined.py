@@ -155,7 +155,7 @@ def test_two_processes_train_as_one_of_two_devices(tmp_path):
     alone = begin(tmp_path / "alone", host_devices=2)
     both = [begin(tmp_path / "both", *join, str(i)) for i in (0, 1)]
     said = [process.communicate(timeout=400)[0] for process in (alone, *both)]
-    assert [process.returncode for process in (alone, *both)] == [0, 0, 0], said
+    assert [process.returncode for process in (alone, *both)] == [0, 0, 0], "\n".join(said)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "both"]
     one, two = rows(tmp_path / "alone"), rows(tmp_path / "both")
     assert len(one) == len(two) > 2
