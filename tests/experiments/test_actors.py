@@ -378,7 +378,7 @@ def test_an_address_is_tried_before_anything_is_begun(monkeypatch, address, line
 
 def test_an_address_at_which_something_else_answers_is_one_line(monkeypatch):
     monkeypatch.setattr("experiments.actors.cluster.require_ray", lambda: None)
-    monkeypatch.setattr("experiments.actors.cluster._CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("experiments.actors.existing._CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"--address {address}: what answers there is no Ray"):
