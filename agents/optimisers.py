@@ -76,7 +76,8 @@ def epochs(
     num_minibatches: int,
     after_epoch: Callable[[Any, Any], Any] = lambda carry, metrics: carry,
 ) -> tuple[Any, Any]:
-    """Passes over `data` (leaves [T, N, ...]) in minibatches that split N, in a new random order each epoch.
+    """Passes over `data` (leaves [T, N, ...]) in minibatches that split N, in a new random order each epoch. A single
+    minibatch has the order of the data.
 
     Args:
       gradient_step: (carry, minibatch [T, N / num_minibatches, ...]) to (carry, metrics).
@@ -90,6 +91,10 @@ def epochs(
     num_columns = jax.tree.leaves(data)[0].shape[1]
 
     def epoch(carry: Any, key: PRNGKeyArray) -> tuple[Any, Any]:
+        if num_minibatches == 1:
+            carry, metrics = gradient_step(carry, data)
+            metrics = jax.tree.map(lambda x: x[None], metrics)
+            return after_epoch(carry, metrics), metrics
         order = random_order(key, num_columns).reshape(num_minibatches, -1)
         carry, metrics = jax.lax.scan(gradient_step, carry, minibatches(data, order))
         return after_epoch(carry, metrics), metrics

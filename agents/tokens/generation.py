@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from agents.settings import Settings, require
 from agents.tokens import turns as talks
-from agents.tokens.transformer import Transformer, empty_cache
+from agents.tokens.cache import empty_cache
+from agents.tokens.transformer import Transformer
 from agents.tokens.turns import Talk, Turns
 
 # Logits beyond this many numbers are computed in parts of so many, and again in the backward pass.

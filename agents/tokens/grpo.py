@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -101,6 +102,15 @@ def collection_of(config: TokenGRPOConfig) -> Collection:
     )
 
 
+def shared_prompts(learner: TokenPolicy) -> int:
+    """Returns the number of contiguous responses to the same prompt in each part of a batch that a gradient is computed
+    of. A single minibatch keeps groups together; several are shuffled, response by response."""
+    config = learner.config
+    size = config.num_responses // config.micro_batches
+    whole = config.num_minibatches == 1 and size % learner.group_size == 0
+    return learner.group_size if whole else 1
+
+
 def surrogate_step(
     learner: TokenPolicy,
     state: TokenState,
@@ -125,7 +135,7 @@ def surrogate_step(
         update_key,
         rollout.loss_batch,
         targets,
-        evaluate=learner.evaluate,
+        evaluate=partial(learner.evaluate, repeats=shared_prompts(learner)),
         optimizer=learner.optimizer,
         learning_rate=rate,
         entropy_coefficient=config.entropy_weight(learner.remaining_fraction(state.env_steps)),

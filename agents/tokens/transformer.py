@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,32 +23,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.networks import Functional
+from agents.tokens.cache import Cache, as_cached
 from agents.tokens.layers import DTYPES, linear_layer, norm_layer, rms_norm
 from agents.tokens.rotary import rotated, rotation
 from agents.tokens.transformer_config import TransformerConfig
 
 _DRAWN = 4096  # random numbers in a round of the loop
 _LEARNED_SPREAD = 0.02  # of positions, at first
-
-
-@flax.struct.dataclass
-class Cache:
-    """Keys and values of the tokens so far, and where these are."""
-
-    keys: Any  # of each layer [N, S, kv_heads, head_width]
-    values: Any  # of each layer [N, S, kv_heads, head_width]
-    positions: Any  # int32 [N, S]; -1: nothing here
-
-    def repeated(self, times: int) -> Cache:
-        """Returns the cache of `times` sequences in place of each, contiguous in N."""
-        return jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), self)
-
-
-def empty_cache(config: TransformerConfig, num_sequences: int, size: int) -> Cache:
-    """Returns a cache with room for `size` tokens of each sequence."""
-    shape = (num_sequences, size, config.kv_heads, config.head_width)
-    zeros = (jnp.zeros(shape, DTYPES[config.dtype]),) * config.layers
-    return Cache(zeros, zeros, jnp.full((num_sequences, size), -1, jnp.int32))
 
 
 class _Attention(nnx.Module):
@@ -80,18 +60,29 @@ class _Attention(nnx.Module):
         rotate = rotation(positions, config)
         return rotated(query, [x[:, start:] for x in rotate]), rotated(key, rotate), value
 
-    def attend(self, query, keys, values, positions, key_positions):
-        """Computes causal attention: each query attends to keys up to its own position."""
+    def mix(self, query, keys, values, positions, key_positions):
+        """Returns the mixed values [N, L, heads * head]: each query attends to keys up to its own position.
+
+        Keys and values as `Cache` has them.
+        """
         config = self.config
         n, length = query.shape[:2]
         grouped = query.reshape(n, length, config.kv_heads, -1, config.head_width)
-        scores = jnp.einsum("nlkgd,nskd->nkgls", grouped, keys) * config.head_width**-0.5
+        # In the order of the products: [N, kv_heads, queries of a group, head].
+        grouped = jnp.transpose(grouped, (0, 2, 3, 1, 4))
+        asked = grouped.reshape(n, config.kv_heads, -1, config.head_width)
+        scores = (asked @ keys) * config.head_width**-0.5
+        scores = scores.reshape(*grouped.shape[:4], -1)
         visible = (key_positions[:, None] <= positions[..., None]) & (key_positions[:, None] >= 0)
         # Finite, so that a padding token, which sees nothing, gives no NaN.
         scores = jnp.where(visible[:, None, None], scores.astype(jnp.float32), -1e30)
         weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-        mixed = jnp.einsum("nkgls,nskd->nlkgd", weights, values)
-        return self.out(mixed.reshape(n, length, -1))
+        mixed = (weights.reshape(*asked.shape[:3], -1) @ values).reshape(grouped.shape)
+        return jnp.transpose(mixed, (0, 3, 1, 2, 4)).reshape(n, length, -1)
+
+    def attend(self, query, keys, values, positions, key_positions):
+        """Computes causal attention, see `mix`."""
+        return self.out(self.mix(query, keys, values, positions, key_positions))
 
 
 class Block(nnx.Module):
@@ -173,8 +164,8 @@ class Transformer(nnx.Module):
 
             def layer(x: Array, block: Block = block, begin: int = begin) -> Array:
                 attention = block.attention
-                query, key, value = attention.project(block.norm_attention(x), positions, begin)
-                seen = attention.attend(query, key, value, positions[:, begin:], positions)
+                query, *kept = attention.project(block.norm_attention(x), positions, begin)
+                seen = attention.attend(query, *as_cached(*kept), positions[:, begin:], positions)
                 x = x[:, begin:] + seen
                 return x + block.mlp(x)
 
@@ -194,10 +185,10 @@ class Transformer(nnx.Module):
         `start` as of `hidden`: a place among these tokens.
         """
 
-        def written(whole: Array, new: Array) -> Array:
-            return jax.lax.dynamic_update_slice(whole, new, (0, at, *(0,) * (whole.ndim - 2)))
+        def written(whole: Array, new: Array, axis: int) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(whole, new, at, axis)
 
-        key_positions = written(cache.positions, positions)
+        key_positions = written(cache.positions, positions, 1)
         x = self.embed(tokens, positions)
         keys, values = list(cache.keys), list(cache.values)
         for i, (block, begin) in enumerate(self._blocks_with_start(start)):
@@ -206,8 +197,9 @@ class Transformer(nnx.Module):
                 x: Array, keys: Array, values: Array, block: Block = block, begin: int = begin
             ) -> tuple[Array, Array, Array]:
                 attention = block.attention
-                query, key, value = attention.project(block.norm_attention(x), positions, begin)
-                keys, values = written(keys, key), written(values, value)
+                query, *new = attention.project(block.norm_attention(x), positions, begin)
+                key, value = as_cached(*new)
+                keys, values = written(keys, key, 3), written(values, value, 2)
                 seen = attention.attend(query, keys, values, positions[:, begin:], key_positions)
                 x = x[:, begin:] + seen
                 return x + block.mlp(x), keys, values
@@ -216,16 +208,43 @@ class Transformer(nnx.Module):
         return Cache(tuple(keys), tuple(values), key_positions), self.norm(x)
 
     def _after_shared_prompts(self, tokens, positions, start, repeats):
-        prompt = slice(None, start + 1)
-        cache = empty_cache(self.config, tokens.shape[0] // repeats, tokens.shape[1])
-        first = tokens[::repeats, prompt], positions[::repeats, prompt]
-        cache, hidden = self.extend(cache, *first, 0, start)
-        hidden = jnp.repeat(hidden, repeats, axis=0)
-        if tokens.shape[1] == start + 1:
-            return hidden
-        rest = tokens[:, start + 1 :], positions[:, start + 1 :]
-        _, following = self.extend(cache.repeated(repeats), *rest, start + 1)
-        return jnp.concatenate([hidden, following], axis=1)
+        """Prompts once and all that follows are rows of the same products; attention alone is of sequences."""
+        size = start + 1
+        first, later = positions[::repeats, :size], positions[:, size:]
+        if not later.size:
+            hidden = self.hidden(tokens[::repeats], positions[::repeats], start)
+            return jnp.repeat(hidden, repeats, axis=0)
+
+        def rows(prompts: Array, rest: Array) -> Array:
+            flat = [x.reshape(1, -1, *x.shape[2:]) for x in (prompts, rest)]
+            return jnp.concatenate(flat, axis=1)
+
+        def parts(x: Array) -> tuple[Array, Array]:
+            prompts, rest = x[0, : first.size], x[0, first.size :]
+            return (
+                prompts.reshape(*first.shape, *x.shape[2:]),
+                rest.reshape(*later.shape, *x.shape[2:]),
+            )
+
+        def layer(x: Array, block: Block) -> Array:
+            attention = block.attention
+            found = attention.project(block.norm_attention(x), places, 0)
+            (query, *kept), (asking, *new) = zip(*map(parts, found), strict=True)
+            seen = attention.mix(query, *as_cached(*kept), first, first)
+            whole = [
+                jnp.concatenate([jnp.repeat(k, repeats, axis=0), n], axis=1)
+                for k, n in zip(kept, new, strict=True)
+            ]
+            following = attention.mix(asking, *as_cached(*whole), later, positions)
+            x = x + attention.out(rows(seen, following))
+            return x + block.mlp(x)
+
+        places = rows(first, later)
+        x = self.embed(rows(tokens[::repeats, :size], tokens[:, size:]), places)
+        for block in self.blocks:
+            x = self._stored_or_not(partial(layer, block=block))(x)
+        prompts, rest = parts(self.norm(x))
+        return jnp.concatenate([jnp.repeat(prompts[:, -1:], repeats, axis=0), rest], axis=1)
 
     def _stored_or_not(self, layer: Callable[..., Any]) -> Callable[..., Any]:
         """The layer, of which the backward pass keeps the inputs alone where the settings say so."""

@@ -5,7 +5,11 @@ training; writing is one pass of small products for each token, where what surro
 `transformers`' generate, in PyTorch, on the same cores. Both count a response's tokens up to its end.
 
 TRL's trainer makes a pass for the old log-probabilities only where a batch is used more than once, and no pass of a
-reference at weight 0: here neither is made.
+reference at weight 0: here neither is made. Here the prompt of a group is read once, in writing and in the gradient;
+TRL reads it for each response.
+
+`write/bound` and `grpo/bound` are the tokens per second of a program that does nothing but the products of its
+matrices with weights, at the speed at which large ones run by XLA in the same run.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -100,6 +106,7 @@ def bench_trl(python: Path | str, rounds: int, seconds: float) -> dict[str, Any]
             pad=task.pad,
             tokenizer=tokenizer_files.of_bytes(),
         )
+        multiply = multiplying()
         workloads = {"write": writing(algo, state, task), "grpo": learning(algo, state)}
         for name, run in workloads.items():
             rival = Rival(python, name, folder, json.dumps(setting), WORKER)
@@ -110,18 +117,50 @@ def bench_trl(python: Path | str, rounds: int, seconds: float) -> dict[str, Any]
             rates = take_turns(measures, rounds)
             rival.close()
             figures |= print_ratios(name, rates, f"{PROMPTS * GROUP} responses", "tokens/s")
+        speed = statistics.median(rate(multiply, seconds / 2) for _ in range(rounds))
+        figures["products"] = speed
+        for name, run in workloads.items():
+            bound = figures[f"{name}/bound"] = speed * run() / operations(algo, name)
+            print(f"{name}: {bound:,.0f} tokens/s with {speed / 1e9:.0f} GFLOP/s of products alone")
     return figures
+
+
+def operations(algo: TokenGRPO, name: str) -> float:
+    """Returns the floating-point operations of an iteration's products with weights.
+
+    Writing passes all tokens forwards, a gradient step once more, and backwards at twice the price.
+    """
+    config = algo.model_config
+    weights_of_token = config.parameters - config.vocabulary * config.width
+    tokens = PROMPTS * PROMPT + PROMPTS * GROUP * RESPONSE
+    return 2.0 * weights_of_token * tokens * {"write": 1, "grpo": 4}[name]
+
+
+def multiplying() -> Callable[[], int]:
+    """Returns a workload of the model's largest product, with the rows of a gradient step; its steps are floating-point
+    operations."""
+    shape = (PROMPTS * GROUP * RESPONSE, SETTINGS.width, SETTINGS.mlp_width)
+    a, b = jnp.ones(shape[:2]), jnp.ones(shape[1:])
+    product = jax.jit(jnp.matmul)
+
+    def run() -> int:
+        jax.block_until_ready(product(a, b))
+        return 2 * math.prod(shape)
+
+    run()
+    return run
 
 
 def writing(algo: TokenGRPO, state: Any, task: Letters) -> Callable[[], int]:
     """Returns a workload that writes responses of full length to a fixed set of prompts."""
-    prompts = jnp.repeat(jnp.asarray(task.questions.prompts[:PROMPTS]), GROUP, axis=0)
+    prompts = jnp.asarray(task.questions.prompts[:PROMPTS])
     params, key = state.params["policy"], jax.random.key(0)
 
     @jax.jit
     def write(params, prompts, key):
         policy = algo.network.module(params).policy
-        return generate(policy, prompts, key, RESPONSE, Sampling(), pad=task.pad, stop=None)
+        settings = {"pad": task.pad, "stop": None, "repeats": GROUP}
+        return generate(policy, prompts, key, RESPONSE, Sampling(), **settings)
 
     def run() -> int:
         nonlocal key

@@ -15,6 +15,7 @@ from agents.batch import Batch, Targets
 from agents.tokens import collection, reinforce_plus_plus
 from agents.tokens.collection import Responses, draw_groups_with_spread
 from agents.tokens.generation import Generated, log_probs
+from agents.tokens.grpo import shared_prompts
 from agents.tokens.reward import Reward
 from envs.tokens import make_tokens
 from tests.agents.tokens.small import SMALL, first_rollout, first_step
@@ -456,6 +457,29 @@ class TestPassesNobodyNeedsAreNotMade:
         algo = learner(name, **changes)
         _, metrics = first_step(algo)
         assert 0 <= metrics["logp_diff_max"] < 1e-4
+
+    def test_a_prompt_read_once_for_its_group_has_the_same_gradient(self):
+        algo, state, (rollout, _) = collected()
+        batch = rollout.batch
+
+        @functools.partial(jax.jit, static_argnums=1)
+        def gradient(params, repeats):
+            def total(params):
+                found = algo.evaluate(params, batch.obs, batch.action, None, repeats)
+                return jnp.sum(jnp.where(batch.mask, found.logp + found.entropy, 0.0))
+
+            return jax.grad(total)(params)
+
+        once, each = (gradient(state.params, n) for n in (algo.group_size, 1))
+        for ours, theirs in zip(jax.tree.leaves(once), jax.tree.leaves(each), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
+
+    def test_groups_stay_together_where_nothing_is_shuffled(self):
+        size = SMALL["num_responses"]
+        assert shared_prompts(learner("grpo", num_minibatches=1)) == 8
+        assert shared_prompts(learner("grpo", num_minibatches=1, micro_batches=2)) == 8
+        assert shared_prompts(learner("grpo", num_minibatches=1, micro_batches=size)) == 1
+        assert shared_prompts(learner("grpo", num_minibatches=2)) == 1
 
     def test_logits_at_responses_are_those_of_whole_sequences(self):
         algo, state, (rollout, _) = collected()
