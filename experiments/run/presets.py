@@ -136,7 +136,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("walker", "impala"): _WALKER
     | _SCALED
     | {
-        "total_steps": 5_000_000,
+        "total_steps": 8_000_000,
         "num_envs": 256,
         "num_steps": 16,
         "num_minibatches": 4,
