@@ -62,12 +62,14 @@ sorting, now and at the commit whose runs [results/tokens](../tokens/README.md) 
 TRL = """`python -m experiments.bench --tokens --rivals-python PYTHON --rounds 3 --seconds 6 --json trl.json`: against
 TRL {}, in PyTorch {}, in turn on the same cores, both from the same Llama folder of {:.1f} M parameters with the same
 prompts: writing 64 responses of 64 tokens by `generate` with a cache, and iterations of GRPO with 64 responses of at
-most 64 tokens and one gradient step.
+most 64 tokens and one gradient step. Here the prompt of a group is read once. The bound is a program that does nothing
+but its products of matrices with weights, at {:.0f} GFLOP/s, the speed of large ones by XLA in the same run: no program
+that makes the same products by the same library can be faster.
 """
 
 ACTORS = """## Actors and a learner
 
-`python -m experiments.bench --actors --seconds 10 --json actors.json`: PPO on the walker with its preset, by one
+`python -m experiments.bench --actors --json actors.json`: PPO on the walker with its preset, by one
 process and by actors in processes of their own ([guide](../../docs/guides/distributed.md)). One process collects with
 all cores, and its speed is {:,.0f} steps/s; actors, the learner and Ray share the same {} cores.
 """
@@ -176,9 +178,11 @@ def _trl(figures: Figures) -> list[str]:
     rows = []
     for key, what in (("write", "writing"), ("grpo", "GRPO")):
         here, there, ratio = (figures[f"{key}/{x}"] for x in ("here", "trl", "of_trl"))
-        rows.append([what, f"{here:,.0f}", f"{there:,.0f}", f"{ratio:.2f}"])
-    head = ("", "ours, tokens/s", "TRL", "ours is faster by")
-    words = TRL.format(packages["trl"], packages["torch"], figures["parameters"] / 1e6)
+        bound = figures[f"{key}/bound"]
+        rows.append([what, f"{here:,.0f}", f"{there:,.0f}", f"{ratio:.2f}", f"{bound:,.0f}"])
+    head = ("", "ours, tokens/s", "TRL", "ours is faster by", "bound of ours")
+    speed = figures["products"] / 1e9
+    words = TRL.format(packages["trl"], packages["torch"], figures["parameters"] / 1e6, speed)
     return [words, "\n".join(table(head, rows, str))]
 
 

@@ -28,12 +28,12 @@ def mean_curves(
     ax = figure.subplots()
     colors = looks(runs)
     for label, seeds in runs.items():
-        color, _ = colors[label]
+        color, line = colors[label]
         curves = [column(rows, metric) for rows in seeds]
         for curve in curves if len(seeds) > 1 else []:
             ax.plot(*curve, color=color, alpha=0.25, linewidth=0.8)
         middle = mean_curve(curves)
-        ax.plot(*middle, color=color, linewidth=1.8, marker="o", markersize=3, label=label)
+        ax.plot(*middle, line, color=color, linewidth=1.8, marker="o", markersize=3, label=label)
     ax.set_xlabel("environment steps (per seed)")
     ax.set_ylabel(label_y)
     ax.legend(frameon=False, fontsize=9)

@@ -53,3 +53,13 @@ def code(lines: Iterable[str]) -> list[str]:
 def csv_cell(text: str) -> str:
     """Returns a name as a cell of CSV; an apostrophe quotes one that a spreadsheet would compute."""
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def millions(steps: int) -> str:
+    """Returns a number of steps in millions, unless it has fewer than some hundredths of one."""
+    return f"{steps / 1e6:.2f} M" if steps >= 1e4 else str(steps)
+
+
+def thousands(speed: float) -> str:
+    """Returns a speed in thousands, unless it has less than one."""
+    return f"{speed / 1e3:.1f} k" if speed >= 1e3 else f"{speed:.0f}"

@@ -57,24 +57,14 @@ _TOKENS: tuple[Column, ...] = (  # of runs on token tasks
     ("pass@8", lambda s: f"{s['pass_at_8']:.3f}, from {s['pass_at_8_start']:.3f}"),
     ("KL to reference", lambda s: f"{s['kl_to_reference']:.2f} nats"),
     ("parameters", lambda s: f"{s['parameters'] / 1e3:.0f} k"),
-    ("tokens/s in training", lambda s: _per_second(s["tokens_per_second"])),
+    ("tokens/s in training", lambda s: markdown.thousands(s["tokens_per_second"])),
 )
 _COST: tuple[Column, ...] = (
-    ("env steps", lambda s: _taken(s["env_steps"])),
+    ("env steps", lambda s: markdown.millions(s["env_steps"])),
     ("wall clock", lambda s: f"{s['wall_clock_s']:.0f} s"),
     ("of it compiling", lambda s: f"{s['compile_s']:.0f} s"),
-    ("steps/s in training", lambda s: _per_second(s["steps_per_second"])),
+    ("steps/s in training", lambda s: markdown.thousands(s["steps_per_second"])),
 )
-
-
-def _taken(steps: int) -> str:
-    """Millions where there are some hundredths of one."""
-    return f"{steps / 1e6:.2f} M" if steps >= 1e4 else str(steps)
-
-
-def _per_second(speed: float) -> str:
-    """Thousands where there are some."""
-    return f"{speed / 1e3:.1f} k" if speed >= 1e3 else f"{speed:.0f}"
 
 
 def is_of_runs(text: str) -> bool:

@@ -38,7 +38,8 @@ def _ends(name: str, end: str) -> bool:
 
 
 def label_runs(configs: list[dict[str, Any]]) -> list[str]:
-    """Labels that tell runs apart: environment, algorithm, seeds, and the settings in which they differ."""
+    """Returns labels that tell runs apart: environment, algorithm, seeds, and the settings in which those of the same
+    kind differ."""
     flat: list[dict[str, Any]] = []
     for c in configs:
         names = {"env": c["env"], "algo": c["algo"]}
@@ -48,15 +49,18 @@ def label_runs(configs: list[dict[str, Any]]) -> list[str]:
         where = {name: c.get(name, default) for name, default in _WHERE.items()}
         flat.append({**names, **settings, **where, "seed": c["seed"], **names})
     every = dict.fromkeys(name for c in flat for name in c)
-    differing = [n for n in every if len({str(c.get(n)) for c in flat}) > 1]
     kinds = ("env", "algo", "dataset", *_WHERE)
-    if len({tuple(c.get(n) for n in kinds) for c in flat}) == len(flat):
-        # Learners of different kinds differ in dozens of settings that say nothing more.
-        differing = [n for n in differing if n in kinds]
     labels: list[str] = []
     for c in flat:
-        parts = [f"{n} {c[n]}" if n not in ("env", "algo") else c[n] for n in differing if n in c]
+        # Learners of different kinds differ in dozens of settings that say nothing more.
+        alike = [other for other in flat if all(other.get(n) == c.get(n) for n in kinds)]
+        differing = [n for n in every if n in c and _differs(n, flat if n in kinds else alike)]
+        parts = [c[n] if n in ("env", "algo") else f"{n} {c[n]}" for n in differing]
         label = ", ".join(parts) or f"{c['env']}, {c['algo']}"
         same = sum(known.split(" #")[0] == label for known in labels)
         labels.append(f"{label} #{same + 1}" if same else label)
     return labels
+
+
+def _differs(name: str, runs: list[dict[str, Any]]) -> bool:
+    return len({str(run.get(name)) for run in runs}) > 1

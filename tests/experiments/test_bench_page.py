@@ -31,9 +31,14 @@ def test_each_task_and_rival_has_its_place(tmp_path):
         before |= {f"tokens/{name}": 90.0, f"tokens/{name}/before": 60.0}
         before[f"tokens/{name}/of_before"] = 1.5
     files |= {"learners": learners, "tokens": tokens, "tokens-before": before}
-    trl = {"parameters": 5e6, "packages": {"trl": "1.16.0", "torch": "2.13.0"}}
+    trl = {"parameters": 5e6, "products": 7e10, "packages": {"trl": "1.16.0", "torch": "2.13.0"}}
     for name in ("write", "grpo"):
-        trl |= {f"{name}/here": 3000.0, f"{name}/trl": 1200.0, f"{name}/of_trl": 2.5}
+        trl |= {
+            f"{name}/here": 3000.0,
+            f"{name}/trl": 1200.0,
+            f"{name}/of_trl": 2.5,
+            f"{name}/bound": 4000.0,
+        }
     files["trl"] = trl
     costs = {"collect_s": 0.8, "update_s": 0.2, "batch_bytes": 2e6, "parameter_bytes": 1e5}
     run = {"steps_learned_per_s": 900.0, "actors": 2, "sync": True, "learner_accounted": 0.99}
@@ -54,7 +59,7 @@ def test_each_task_and_rival_has_its_place(tmp_path):
     assert "| training, PPO | 60 |" in lines
     assert "| training | tokens/s | at commit fedcba987654 | now faster by |" in lines
     assert "| PPO | 90 | 60 | 1.50 |" in lines
-    assert "| GRPO | 3,000 | 1,200 | 2.50 |" in lines
+    assert "| GRPO | 3,000 | 1,200 | 2.50 | 4,000 |" in lines
     assert any("0123456789ab, abacus, 2 cores, jax 1, mujoco 2" in line for line in lines)
 
 
