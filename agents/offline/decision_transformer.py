@@ -31,6 +31,7 @@ from agents.offline.policies import as_inputs
 from agents.optimisers import apply_gradients
 from agents.settings import require
 from agents.spaces import element
+from agents.tokens.cache import as_cached
 from agents.tokens.layers import linear_layer, norm_layer
 from agents.tokens.transformer import Block, DrawnInOneLoop
 from agents.tokens.transformer_config import TransformerConfig
@@ -119,8 +120,8 @@ class DecisionModel(nnx.Module):
         x = tokens
         for block in self.blocks:
             attention = block.attention
-            query, key, value = attention.project(block.norm_attention(x), positions, 0)
-            x = x + attention.attend(query, key, value, positions, positions)
+            query, *kept = attention.project(block.norm_attention(x), positions, 0)
+            x = x + attention.attend(query, *as_cached(*kept), positions, positions)
             x = x + block.mlp(x)
         mixed = self.norm(x)
         return self.head(mixed.reshape(n, steps, _KINDS, -1)[:, :, 1])  # behind the observation

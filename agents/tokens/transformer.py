@@ -81,7 +81,7 @@ class _Attention(nnx.Module):
         return jnp.transpose(mixed, (0, 3, 1, 2, 4)).reshape(n, length, -1)
 
     def attend(self, query, keys, values, positions, key_positions):
-        """Computes causal attention, see `mix`."""
+        """Computes causal attention, see `mix`. Keys and values lie as in `Cache`."""
         return self.out(self.mix(query, keys, values, positions, key_positions))
 
 
