@@ -1,7 +1,8 @@
 """Makes the pages under results/ a part of the site.
 
 The folder is copied to docs/published before each build (version control ignores the copy), and links from a page to
-`../results/...` point into the copy. So the sources link to the real files, which is right on a code host as well.
+`../results/...` point into the copy, and those from the copy to `../docs/...` to the site. So the sources link to the
+real files, which is right on a code host as well.
 """
 
 from __future__ import annotations
@@ -33,5 +34,7 @@ def copy_results(app: Sphinx, config: Any) -> None:
 
 
 def relink(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Points links to `results/` into the copy."""
+    """Points links to `results/` into the copy, and links of the copy to `docs/` out of it."""
     source[0] = re.sub(r"\]\(((?:\.\./)*)\.\./results/", rf"](\1{COPY}/", source[0])
+    if docname.startswith(f"{COPY}/"):
+        source[0] = re.sub(r"\]\(((?:\.\./)+)docs/", r"](\1", source[0])
