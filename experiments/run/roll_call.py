@@ -56,7 +56,7 @@ def _receive_all(at: tuple[str, int], address: str, of: int, words: list[str], e
                 server.settimeout(max(end - time.monotonic(), 0.001))
                 other = held.enter_context(server.accept()[0])
                 other.settimeout(max(end - time.monotonic(), 0.001))
-                said = _read(other)
+                said = _read(other, "process", "of", "words")
             except TimeoutError:
                 missing = ", ".join(str(i) for i in range(1, of) if i not in there)
                 line = f"of {of} processes these have not come to {address}: {missing}"
@@ -95,7 +95,7 @@ def _report(
                 # Process 0 may wait for others as long again, if it began later.
                 there.settimeout(max(end - time.monotonic(), 0.001) + PATIENCE)
                 _write(there, {"process": process, "of": of, "words": words})
-                line = _read(there)["line"]
+                line = _read(there, "line")["line"]
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             time.sleep(_RETRY_SECONDS)
@@ -113,10 +113,10 @@ def _write(there: socket.socket, message: dict[str, Any]) -> None:
     there.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _read(there: socket.socket) -> dict[str, Any]:
-    """Raises ValueError where what comes is no message."""
+def _read(there: socket.socket, *names: str) -> dict[str, Any]:
+    """Returns a message. Raises ValueError where what comes is none with these names."""
     with there.makefile("rb") as stream:
         message = json.loads(stream.readline(_LONGEST))
-    if not isinstance(message, dict) or not {"line", "process"} & message.keys():
+    if not isinstance(message, dict) or not set(names) <= message.keys():
         raise ValueError("no message of this program's")
     return message

@@ -51,7 +51,7 @@ def test_processes_are_compared_without_their_numbers():
 
 
 def met(*processes, seconds=5.0):
-    """What becomes of processes (number, of, words) that meet: None, or the line of an error."""
+    """Returns for each of the processes (number, of, words) that meet None, or the line of an error."""
     address, lines = free_address(), [None] * len(processes)
 
     def one(i):
@@ -100,7 +100,10 @@ def test_an_address_where_nobody_answers_is_one_line():
     assert "process 0 does not answer there (Connection refused)" in line
 
 
-def test_what_else_calls_is_not_counted():
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.1\r\n\r\n", b'{"line": null}\n', b'{"process": 1}\n']
+)
+def test_what_else_calls_is_not_counted(said):
     address = free_address()
     host, _, port = address.rpartition(":")
     failed = []
@@ -116,7 +119,7 @@ def test_what_else_calls_is_not_counted():
     for _ in range(50):
         try:
             with socket.create_connection((host, int(port)), 1) as there:
-                there.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                there.sendall(said)
             break
         except ConnectionRefusedError:
             time.sleep(0.02)

@@ -75,7 +75,7 @@ class TestPublished:
         for name in LEARNED:
             for seed in range(3):
                 first, *_, last = cells[f"grpo-{name}/{seed}"]["pass_at_1"]
-                assert last > first + 0.05
+                assert last > first + (0.05 if name == "chain_sum" else 0.1)
         games = [cells[f"guess-number/{seed}"] for seed in range(3)]
         assert np.mean([x["length"][-1] for x in games]) < 1.2 * games[0]["optimum"]
 

@@ -262,13 +262,13 @@ def test_pairs_of_an_expert_are_refused():
 
 @pytest.mark.slow
 def test_grpo_learns_to_guess():
-    """From nothing to five games won of six (0.83 on two cores); with four guesses bisection would win all."""
+    """From nothing: the mean number of guesses of bisection is 2.33, of guesses at random about 3."""
     config = TokenGRPOConfig(
         **{**SMALL, "imitation_steps": 0, "width": 32, "mlp_width": 64, "num_responses": 256},
     )
-    config = dataclasses.replace(config, total_steps=120 * 256 * 9, learning_rate=3e-3)
+    config = dataclasses.replace(config, total_steps=300 * 256 * 9, learning_rate=3e-3, entropy_coefficient=0.02)
     learner = TokenGRPO(config, ENV)
-    run = jax.jit(lambda s: jax.lax.scan(lambda s, _: learner.step(s), s, None, length=120))
+    run = jax.jit(lambda s: jax.lax.scan(lambda s, _: learner.step(s), s, None, length=300))
     _, metrics = run(jax.jit(learner.init)(jax.random.key(0)))
     assert metrics["train/correct"][:3].mean() < 0.3
-    assert metrics["train/correct"][-10:].mean() > 0.75
+    assert metrics["train/correct"][-10:].mean() > 0.9
