@@ -266,7 +266,9 @@ def test_grpo_learns_to_guess():
     config = TokenGRPOConfig(
         **{**SMALL, "imitation_steps": 0, "width": 32, "mlp_width": 64, "num_responses": 256},
     )
-    config = dataclasses.replace(config, total_steps=300 * 256 * 9, learning_rate=3e-3, entropy_coefficient=0.02)
+    config = dataclasses.replace(
+        config, total_steps=300 * 256 * 9, learning_rate=3e-3, entropy_coefficient=0.02
+    )
     learner = TokenGRPO(config, ENV)
     run = jax.jit(lambda s: jax.lax.scan(lambda s, _: learner.step(s), s, None, length=300))
     _, metrics = run(jax.jit(learner.init)(jax.random.key(0)))
